@@ -1,5 +1,107 @@
-"""Pretrained backbones for medical imaging: cards, checkpoints, preprocessing, features."""
+"""Pretrained backbones for medical imaging: cards, checkpoints, preprocessing, features.
 
+Public names are resolved on first use, so that importing the package does not import torch.
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medssl_models.backbone import Backbone as Backbone
+    from medssl_models.backbone import create_model as create_model
+    from medssl_models.card import ModelCard as ModelCard
+    from medssl_models.card import WeightFile as WeightFile
+    from medssl_models.catalog import list_models as list_models
+    from medssl_models.catalog import model_card as model_card
+    from medssl_models.errors import CheckpointError as CheckpointError
+    from medssl_models.errors import InputRangeError as InputRangeError
+    from medssl_models.errors import MissingWeightsError as MissingWeightsError
+    from medssl_models.errors import ModelError as ModelError
+    from medssl_models.errors import UnknownModelError as UnknownModelError
+    from medssl_models.extraction import ExtractionSettings as ExtractionSettings
+    from medssl_models.extraction import FeatureTable as FeatureTable
+    from medssl_models.extraction import ImageSource as ImageSource
+    from medssl_models.extraction import extract as extract
+    from medssl_models.library import home as home
+    from medssl_models.preprocessing import Normalisation as Normalisation
+    from medssl_models.preprocessing import Preprocessing as Preprocessing
+    from medssl_models.records import Provenance as Provenance
+    from medssl_models.records import Record as Record
+    from medssl_models.records import append_records as append_records
+    from medssl_models.records import find_record as find_record
+    from medssl_models.records import read_records as read_records
+    from medssl_models.runtime import fold_batchnorm as fold_batchnorm
+    from medssl_models.store import FeatureStore as FeatureStore
+
+__all__ = [
+    "Backbone",
+    "CheckpointError",
+    "ExtractionSettings",
+    "FeatureStore",
+    "FeatureTable",
+    "ImageSource",
+    "InputRangeError",
+    "MissingWeightsError",
+    "ModelCard",
+    "ModelError",
+    "Normalisation",
+    "Preprocessing",
+    "Provenance",
+    "Record",
+    "UnknownModelError",
+    "WeightFile",
+    "append_records",
+    "create_model",
+    "extract",
+    "find_record",
+    "fold_batchnorm",
+    "home",
+    "list_models",
+    "model_card",
+    "read_records",
+]
 
 __version__ = version("medssl-models")
+
+_HOMES = {
+    "Backbone": "backbone",
+    "CheckpointError": "errors",
+    "ExtractionSettings": "extraction",
+    "FeatureStore": "store",
+    "FeatureTable": "extraction",
+    "ImageSource": "extraction",
+    "InputRangeError": "errors",
+    "MissingWeightsError": "errors",
+    "ModelCard": "card",
+    "ModelError": "errors",
+    "Normalisation": "preprocessing",
+    "Preprocessing": "preprocessing",
+    "Provenance": "records",
+    "Record": "records",
+    "UnknownModelError": "errors",
+    "WeightFile": "card",
+    "append_records": "records",
+    "create_model": "backbone",
+    "extract": "extraction",
+    "find_record": "records",
+    "fold_batchnorm": "runtime",
+    "home": "library",
+    "list_models": "catalog",
+    "model_card": "catalog",
+    "read_records": "records",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that owns a public name, on first use (PEP 562)."""
+    if name not in _HOMES:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
