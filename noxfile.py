@@ -1,0 +1,167 @@
+"""Every check of the workspace as one nox session; `nox -l` lists them.
+
+A package is tested from its built wheel, in an environment that holds only what the wheel declares. Siblings come
+from `dist/` through a file of `name @ file://...` constraints: a constraint installs nothing by itself, so an
+undeclared dependency fails, and it wins over every index, so nobody else's `medssl-*` can slip in.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_external_run = True
+nox.options.sessions = ["lint", "typecheck", "tests", "together"]
+
+ROOT = Path(__file__).parent
+DIST = ROOT / "dist"
+SIBLINGS = DIST / "siblings.txt"
+CONSTRAINTS = ROOT / "constraints.txt"
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
+EACH_PACKAGE = nox.parametrize(
+    "package", [nox.param(name, id=name.replace("-", "_")) for name in PACKAGES]
+)
+# The running Python is always tried: a machine with only a newer one must not pass by running nothing.
+PYTHONS = sorted({"3.11", "3.12", "3.13", f"{sys.version_info.major}.{sys.version_info.minor}"})
+
+
+def dependency_group(name: str) -> list[str]:
+    """Read one dependency group of the root."""
+    return nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), name)
+
+
+def wheel(package: str, extras: str = "") -> str:
+    """Name a built wheel as a requirement, with extras such as "[all]"."""
+    (path,) = DIST.glob(f"{package.replace('-', '_')}-*.whl")
+    return f"{package}{extras} @ {path.as_uri()}"
+
+
+def install(
+    session: nox.Session,
+    packages: Sequence[str],
+    *groups: str,
+    extras: str = "",
+    lowest: bool = False,
+) -> None:
+    """Install built packages with what they declare, and dependency groups; nothing else."""
+    # Where bytecode is forbidden, importing torch takes ten seconds in every process.
+    session.env["PYTHONDONTWRITEBYTECODE"] = None
+    pins = [] if lowest or not CONSTRAINTS.exists() else ["-c", str(CONSTRAINTS)]
+    strategy = ["--resolution=lowest-direct"] if lowest else []
+    tools = [requirement for group in groups for requirement in dependency_group(group)]
+    wheels = [wheel(package, extras) for package in packages]
+    session.install(*strategy, *wheels, *tools, *pins, "-c", str(SIBLINGS))
+
+
+def pytest(session: nox.Session, *places: str) -> None:
+    """Run tests with a home of their own, no screen and downloads forbidden."""
+    session.env["MEDSSL_HOME"] = str(Path(session.create_tmp()) / "medssl")
+    session.env["MEDSSL_OFFLINE"] = "1"
+    session.env["MPLBACKEND"] = "agg"
+    session.run("python", "-m", "pytest", *places, *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build sdist and wheel of every package into dist/, and the constraints that bind siblings to them."""
+    session.install("hatchling>=1.27")
+    DIST.mkdir(exist_ok=True)
+    for old in [*DIST.glob("medssl_*.whl"), *DIST.glob("medssl_*.tar.gz")]:
+        old.unlink()
+    for package in PACKAGES:
+        with session.chdir(ROOT / "packages" / package):
+            session.run("python", "-m", "hatchling", "build", "--directory", str(DIST), silent=True)
+    SIBLINGS.write_text("".join(f"{wheel(package)}\n" for package in PACKAGES), encoding="utf-8")
+
+
+@nox.session(python=PYTHONS, requires=["build"])
+@EACH_PACKAGE
+def tests(session: nox.Session, package: str) -> None:
+    """Test one package alone, from its wheel: nox -s 'tests-3.11(medssl_models)'."""
+    install(session, [package], "test")
+    pytest(session, f"packages/{package}/tests")
+
+
+@nox.session(python=PYTHONS, requires=["build"])
+def together(session: nox.Session) -> None:
+    """Test all packages with all extras in one environment: top-level tests/ and every package's own."""
+    install(session, PACKAGES, "test", extras="[all]")
+    pytest(session, "tests", *(f"packages/{package}/tests" for package in PACKAGES))
+
+
+@nox.session(requires=["build"])
+@EACH_PACKAGE
+def minimums(session: nox.Session, package: str) -> None:
+    """Test one package on the lowest versions that it declares."""
+    if session.venv_backend != "uv":
+        session.skip("only uv can resolve to the lowest versions: pip install 'nox[uv]'")
+    install(session, [package], "test", lowest=True)
+    pytest(session, f"packages/{package}/tests")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(*dependency_group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(requires=["build"])
+def typecheck(session: nox.Session) -> None:
+    """Check types strictly, with the packages installed as a user has them."""
+    install(session, PACKAGES, "typing", extras="[all]")
+    session.run("mypy", *(f"packages/{package}/src" for package in PACKAGES))
+
+
+@nox.session(requires=["build"])
+def cover(session: nox.Session) -> None:
+    """Measure the coverage of all tests together."""
+    install(session, PACKAGES, "test", "cover")
+    places = ["tests", *(f"packages/{package}/tests" for package in PACKAGES)]
+    session.env["MEDSSL_HOME"] = str(Path(session.create_tmp()) / "medssl")
+    session.run("coverage", "run", "-m", "pytest", *places, *session.posargs)
+    session.run("coverage", "report", "--show-missing", "--skip-covered")
+
+
+@nox.session(requires=["build"])
+def demo(session: nox.Session) -> None:
+    """Do the main job on synthetic pictures: which backbone separates these classes, and how well?"""
+    install(session, ["medssl-eval"])
+    session.env["MEDSSL_HOME"] = str(Path(session.create_tmp()) / "medssl")
+    session.run("medssl-eval", "demo", *(session.posargs or ["--out", "medssl-demo"]))
+
+
+@nox.session(requires=["build"])
+def docs(session: nox.Session) -> None:
+    """Build the site; a warning is an error."""
+    install(session, PACKAGES, "docs")
+    session.env["MEDSSL_HOME"] = str(Path(session.create_tmp()) / "medssl")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session(requires=["build"])
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks, each against its baseline: nox -s bench -- few_shot."""
+    install(session, PACKAGES, "test")
+    session.env["MEDSSL_HOME"] = str(Path(session.create_tmp()) / "medssl")
+    for script in sorted(ROOT.glob("packages/*/benchmarks/bench_*.py")):
+        if not session.posargs or any(word in script.stem for word in session.posargs):
+            session.run("python", str(script))
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write the versions that continuous integration uses to constraints.txt, without addresses."""
+    session.install("uv")
+    manifests = [f"packages/{package}/pyproject.toml" for package in PACKAGES]
+    siblings = [f"--no-emit-package={package}" for package in PACKAGES]
+    session.run(
+        *("uv", "pip", "compile", *manifests, "--group", "pyproject.toml:dev", "--all-extras"),
+        *("--universal", "--python-version", "3.11", "--no-emit-index-url", "--no-header"),
+        *("--no-annotate", *siblings, "--quiet", "--upgrade", "-o", "constraints.txt"),
+    )
