@@ -1,8 +1,9 @@
 """Every check of the workspace as one nox session; `nox -l` lists them.
 
-A package is tested from its built wheel, in an environment that holds only what the wheel declares. Siblings come
-from `dist/` through a file of `name @ file://...` constraints: a constraint installs nothing by itself, so an
-undeclared dependency fails, and it wins over every index, so nobody else's `medssl-*` can slip in.
+A package is tested from its built wheel, in an environment that holds only what the wheel
+declares. Siblings come from `dist/` through a file of `name @ file://...` constraints: a
+constraint installs nothing by itself, so an undeclared dependency fails, and it wins over every
+index, so nobody else's `medssl-*` can slip in.
 """
 
 import sys
@@ -25,7 +26,7 @@ PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.t
 EACH_PACKAGE = nox.parametrize(
     "package", [nox.param(name, id=name.replace("-", "_")) for name in PACKAGES]
 )
-# The running Python is always tried: a machine with only a newer one must not pass by running nothing.
+# The running Python is always tried: a machine with only a newer one must not pass untested.
 PYTHONS = sorted({"3.11", "3.12", "3.13", f"{sys.version_info.major}.{sys.version_info.minor}"})
 
 
@@ -67,7 +68,7 @@ def pytest(session: nox.Session, *places: str) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build sdist and wheel of every package into dist/, and the constraints that bind siblings to them."""
+    """Build every package into dist/, and the constraints that bind siblings to these wheels."""
     session.install("hatchling>=1.27")
     DIST.mkdir(exist_ok=True)
     for old in [*DIST.glob("medssl_*.whl"), *DIST.glob("medssl_*.tar.gz")]:
@@ -88,7 +89,7 @@ def tests(session: nox.Session, package: str) -> None:
 
 @nox.session(python=PYTHONS, requires=["build"])
 def together(session: nox.Session) -> None:
-    """Test all packages with all extras in one environment: top-level tests/ and every package's own."""
+    """Test all packages and extras in one environment: tests/ and every package's own."""
     install(session, PACKAGES, "test", extras="[all]")
     pytest(session, "tests", *(f"packages/{package}/tests" for package in PACKAGES))
 
@@ -130,7 +131,7 @@ def cover(session: nox.Session) -> None:
 
 @nox.session(requires=["build"])
 def demo(session: nox.Session) -> None:
-    """Do the main job on synthetic pictures: which backbone separates these classes, and how well?"""
+    """Do the main job on synthetic pictures: how well do backbones separate the classes?"""
     install(session, ["medssl-eval"])
     session.env["MEDSSL_HOME"] = str(Path(session.create_tmp()) / "medssl")
     session.run("medssl-eval", "demo", *(session.posargs or ["--out", "medssl-demo"]))

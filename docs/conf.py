@@ -1,0 +1,40 @@
+"""Sphinx: MyST pages, the API from docstrings, and the commands from their own help."""
+
+import subprocess
+import sys
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+project = "medssl"
+author = "The medssl authors"
+copyright = author
+release = version("medssl-models")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"medssl {release}"
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "show-inheritance": False}
+napoleon_numpy_docstring = False
+# pydantic's own machinery is documented by pydantic.
+autodoc_pydantic_members = {"model_config", "model_fields", "model_computed_fields"}
+
+
+def write_command_pages() -> None:
+    """Write one page per command line, made by Typer from the code."""
+    folder = Path(__file__).parent / "reference" / "commands"
+    folder.mkdir(exist_ok=True)
+    for entry in entry_points(group="console_scripts"):
+        if entry.name.startswith("medssl-"):
+            module = entry.value.partition(":")[0]
+            page = str(folder / f"{entry.name}.md")
+            typer = [sys.executable, "-m", "typer", module]
+            docs = ["utils", "docs", "--name", entry.name, "--output", page]
+            subprocess.run([*typer, *docs], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own modules
+
+
+write_command_pages()
