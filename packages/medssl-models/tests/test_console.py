@@ -1,0 +1,233 @@
+"""The command line's manners, on a small application of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import subprocess
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from medssl_models import console as console_module
+from medssl_models.console import (
+    BatchSizeOption,
+    Console,
+    DeviceOption,
+    JsonOption,
+    ModelsOption,
+    QuietOption,
+    create_app,
+    examples,
+    run,
+)
+from medssl_models.documents import canonical_json, plain
+from medssl_models.errors import MissingWeightsError
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@dataclass(frozen=True)
+class Point:
+    x: float
+    path: Path
+
+
+def make_app(action=lambda: None) -> typer.Typer:
+    app = create_app("medssl-models", "Try things.", epilog=examples("medssl-models try"))
+
+    @app.command("try", epilog=examples("medssl-models try -m a [more]"))
+    def attempt(
+        model: ModelsOption,
+        device: DeviceOption = "auto",
+        batch_size: BatchSizeOption = None,
+        json: JsonOption = False,
+        quiet: QuietOption = False,
+    ) -> None:
+        """Try a model."""
+        out = Console(json=json, quiet=quiet)
+        out.say("a note")
+        logging.getLogger("medssl.models").info("a library's note")
+        logging.getLogger("medssl.models").warning("a library's warning")
+        out.table(["model", "score"], [[name, 0.5] for name in model], title=f"On {device}")
+        out.document({"models": model, "score": math.nan})
+        out.write("a line")
+        action()
+
+    @app.command()
+    def other() -> None:
+        """Do nothing."""
+
+    return app
+
+
+def raise_(error: BaseException):
+    def action():
+        raise error
+
+    return action
+
+
+def test_table_goes_to_stdout_and_notes_to_stderr(capsys):
+    assert run(make_app(), ["try", "-m", "a", "--model", "b" * 300]) == 0
+    out, err = capsys.readouterr()
+    assert "b" * 300 in out
+    assert "On auto" in out
+    assert "a line" in out
+    assert err == "a note\na library's note\nwarning: a library's warning\n"
+
+
+def test_quiet_leaves_warnings_only(capsys):
+    assert run(make_app(), ["try", "-m", "a", "--quiet"]) == 0
+    assert capsys.readouterr().err == "warning: a library's warning\n"
+
+
+def test_json_is_one_document_without_nan(capsys):
+    assert run(make_app(), ["try", "-m", "a", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"models": ["a"], "score": None}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (MissingWeightsError("no weights:\nimport them"), 4, "error: no weights: import them\n"),
+        (
+            OSError(28, "No space left on device", "f.h5"),
+            1,
+            "error: f.h5: No space left on device\n",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted: what was finished is kept"),
+    ],
+    ids=["ours", "os", "interrupt"],
+)
+def test_errors_are_one_line_and_a_code(capsys, error, code, line):
+    assert run(make_app(raise_(error)), ["try", "-m", "a", "--quiet"]) == code
+    last = capsys.readouterr().err.splitlines(keepends=True)[-1]
+    assert last.startswith(line)
+
+
+def test_notes_of_an_error_are_told(capsys):
+    stop = KeyboardInterrupt()
+    stop.add_note("12 of 30 rows are kept")
+    assert run(make_app(raise_(stop)), ["try", "-m", "a"]) == 130
+    assert capsys.readouterr().err.endswith("\ninterrupted: 12 of 30 rows are kept\n")
+
+
+def test_a_defect_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run(make_app(raise_(ZeroDivisionError())), ["try", "-m", "a"])
+
+
+def test_debug_shows_the_traceback(capsys, monkeypatch):
+    monkeypatch.setenv("MEDSSL_DEBUG", "1")
+    assert run(make_app(raise_(MissingWeightsError("no weights"))), ["try", "-m", "a"]) == 4
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["try"], "Missing option '--model'"),
+        (["try", "-m", "a", "--device", "tpu"], "'tpu' is not one of auto, cpu, cuda, mps"),
+        (["try", "-m", "a", "--batch-size", "0"], "--batch-size"),
+        (["try", "-m", "a", "--nope"], "--nope"),
+        (["tryy"], "Did you mean 'try'"),
+    ],
+    ids=["missing", "choice", "range", "unknown", "command"],
+)
+def test_wrong_usage(capsys, arguments, message):
+    assert run(make_app(), arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_help_shows_examples_and_no_arguments_shows_help(capsys):
+    assert run(make_app(), ["try", "--help"]) == 0
+    assert "medssl-models try -m a [more]" in capsys.readouterr().out
+    assert run(make_app(), []) == 2
+    assert "Try things." in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert run(make_app(), ["--version"]) == 0
+    assert capsys.readouterr().out.startswith("medssl-models 0.")
+
+
+def test_exit_code_of_a_command_is_kept():
+    assert run(make_app(raise_(typer.Exit(3))), ["try", "-m", "a"]) == 3
+
+
+def test_log_is_as_before_after_a_run():
+    log = logging.getLogger("medssl")
+    before = (log.level, log.propagate, list(log.handlers))
+    run(make_app(), ["try", "-m", "a", "--quiet"])
+    assert (log.level, log.propagate, list(log.handlers)) == before
+
+
+def test_progress_is_silent_without_a_terminal(capsys):
+    with Console().progress("images", 3) as advance:
+        advance()
+        advance(2)
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_counts_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Console().progress("images", 3) as advance:
+        advance(3)
+    assert "3/3" in capsys.readouterr().err
+
+
+def test_numbers_are_right_aligned(capsys):
+    Console().table(["name", "n"], [["a", 5], ["b", 100], ["c", None]])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.rstrip().endswith("  5") for line in lines)
+
+
+def test_plain_values():
+    value = {
+        Colour.RED: Colour.RED,
+        1: (math.inf, -math.inf),
+        "point": Point(math.nan, Path("a")),
+        "set": {2, 1},
+        "array": np.arange(3, dtype=np.int16),
+        "scalar": np.float64(0.25),
+    }
+    assert plain(value) == {
+        "red": "red",
+        "1": [None, None],
+        "point": {"x": None, "path": "a"},
+        "set": [1, 2],
+        "array": [0, 1, 2],
+        "scalar": 0.25,
+    }
+    assert canonical_json({"b": 1, "a": None}) == '{"a":null,"b":1}'
+    with pytest.raises(TypeError, match="object has no JSON form"):
+        plain(object())
+
+
+def test_import_needs_neither_torch_nor_rich():
+    code = (
+        "import sys, medssl_models.console;"
+        "print(sorted({'torch', 'rich', 'h5py', 'numpy'} & set(sys.modules)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout.strip() == "[]"
+
+
+def test_closed_pipe_is_no_error(monkeypatch):
+    monkeypatch.setattr(console_module, "_close_stdout", lambda: None)
+    assert run(make_app(raise_(BrokenPipeError())), ["try", "-m", "a"]) == 1

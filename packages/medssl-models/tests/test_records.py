@@ -1,0 +1,194 @@
+"""Records: round trips, keys, appends that survive a crash, lines that are not records."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from medssl_models.records import (
+    Provenance,
+    Record,
+    append_records,
+    find_record,
+    package_versions,
+    read_records,
+    record_key,
+)
+from pydantic import ValidationError
+
+TEXT = st.text(max_size=8)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | FINITE | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+OBJECTS = st.dictionaries(TEXT, JSON, max_size=3)
+PROVENANCES = st.builds(
+    Provenance, model=TEXT, images=TEXT, seed=st.integers(0, 9), versions=st.just({"a": "1"})
+)
+RECORDS = st.builds(
+    Record,
+    experiment=st.text(min_size=1, max_size=8),
+    metric=st.just("accuracy"),
+    value=FINITE,
+    ci_low=st.none() | FINITE,
+    n=st.integers(0, 600),
+    settings=OBJECTS,
+    details=OBJECTS,
+    notes=st.lists(TEXT, max_size=2).map(tuple),
+    provenance=PROVENANCES,
+)
+
+
+def make_record(value: float = 0.5, **changes) -> Record:
+    defaults = {
+        "experiment": "few-shot",
+        "metric": "accuracy",
+        "settings": {"shots": 5},
+        "provenance": Provenance(model="tiny", versions={"torch": "2"}),
+    }
+    return Record(value=value, **(defaults | changes))
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(RECORDS, max_size=4))
+def test_what_is_appended_is_read_again(tmp_path, records):
+    path = tmp_path / "sub" / "results.jsonl"
+    path.unlink(missing_ok=True)
+    append_records(path, records[:2])
+    append_records(path, records[2:])
+    found = read_records(path) if records else ()
+    assert list(found) == records
+    assert [record.key for record in found] == [record.key for record in records]
+
+
+def test_key_ignores_result_time_device_and_versions():
+    one = make_record()
+    other = make_record(
+        0.7,
+        created="2020-01-01",
+        n=3,
+        provenance=Provenance(model="tiny", device="cuda", versions={"torch": "9"}),
+    )
+    assert one.key == other.key == record_key("few-shot", "accuracy", {"shots": 5}, one.provenance)
+    assert len(one.key) == 64
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"experiment": "linear"},
+        {"metric": "auc"},
+        {"settings": {"shots": 1}},
+        {"provenance": Provenance(model="other")},
+        {"provenance": Provenance(model="tiny", seed=1)},
+        {"provenance": Provenance(model="tiny", precision="bf16")},
+        {"provenance": Provenance(model="tiny", manifest="x")},
+    ],
+    ids="-".join,
+)
+def test_key_follows_what_identifies(changes):
+    assert make_record(**changes).key != make_record().key
+
+
+def test_key_does_not_depend_on_the_order_of_settings():
+    assert make_record(settings={"a": 1, "b": 2}).key == make_record(settings={"b": 2, "a": 1}).key
+
+
+def test_foreign_numbers_become_plain_and_nan_becomes_null():
+    record = make_record(details={"mean": np.float32(0.5), "per class": np.array([1.0, math.nan])})
+    assert record.details == {"mean": 0.5, "per class": [1.0, None]}
+    assert "NaN" not in record.model_dump_json()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_is_no_number_is_refused(value):
+    with pytest.raises(ValidationError, match="finite"):
+        make_record(value)
+
+
+def test_torn_last_line_is_skipped_and_healed(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_records(path, [make_record(1), make_record(2)])
+    path.write_bytes(path.read_bytes()[:-20])
+    torn = read_records(path)
+    assert [record.value for record in torn] == [1]
+    assert "cut off" in torn.notes[0]
+    assert "line 2" in torn.notes[0]
+
+    append_records(path, [make_record(3)])
+    healed = read_records(path)
+    assert [record.value for record in healed] == [1, 3]
+    assert len(healed.notes) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"not json",
+        b"[1]",
+        b"\xff\xfe",
+        json.dumps({"schema_version": 2, "value": 1}).encode(),
+        make_record()
+        .model_dump_json()
+        .replace('"schema_version":1', '"schema_version":2')
+        .encode(),
+    ],
+    ids=["text", "list", "bytes", "foreign", "newer"],
+)
+def test_foreign_lines_are_noted(tmp_path, line):
+    path = tmp_path / "results.jsonl"
+    append_records(path, [make_record(1)])
+    path.write_bytes(line + b"\n" + path.read_bytes())
+    found = read_records(path)
+    assert [record.value for record in found] == [1]
+    assert found[:1] == (found[0],)
+    assert "line 1: not a record" in found.notes[0]
+
+
+def test_newest_record_of_a_key_is_found(tmp_path):
+    path = tmp_path / "results.jsonl"
+    assert find_record(path, "x") is None
+    append_records(path, [make_record(1), make_record(2), make_record(3, metric="auc")])
+    found = find_record(path, make_record().key)
+    assert found is not None
+    assert found.value == 2
+    assert find_record(path, "x") is None
+
+
+def test_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "results.jsonl"
+    append_records(path, [make_record(1)])
+    before = path.read_bytes()
+
+    def no_space(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match=r"No space.*results\.jsonl"):
+        append_records(path, [make_record(2)])
+    assert path.read_bytes() == before
+
+
+def test_appends_of_many_writers_do_not_mix(tmp_path):
+    path = tmp_path / "results.jsonl"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: append_records(path, [make_record(i)] * 2), range(12)))
+    found = read_records(path)
+    assert sorted(record.value for record in found) == sorted([*range(12), *range(12)])
+    assert found.notes == ()
+
+
+def test_versions_name_what_is_installed():
+    versions = package_versions("pytest", "surely-not-installed")
+    assert {"python", "torch", "medssl-models", "pytest"} <= set(versions)
+    assert "surely-not-installed" not in versions
