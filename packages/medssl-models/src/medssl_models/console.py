@@ -347,7 +347,7 @@ def create_app(name: str, help: str, *, epilog: str | None = None) -> typer.Type
     )
 
     @app.callback(help=help)
-    def main(version: bool = version) -> None:  # noqa: FBT001 # its callback does the work
+    def main(version: bool = version_option) -> None:  # noqa: FBT001 # its callback does the work
         pass
 
     return app

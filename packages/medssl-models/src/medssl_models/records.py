@@ -41,7 +41,6 @@ __all__ = [
     "record_key",
 ]
 
-SCHEMA_VERSION = 1
 PACKAGES = (
     "medssl-models",
     "medssl-data",
@@ -121,7 +120,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     experiment: str = Field(min_length=1)
     metric: str = Field(min_length=1)
     unit: str = ""
@@ -156,7 +155,7 @@ def record_key(experiment: str, metric: str, settings: object, provenance: Prove
     Returns:
         64 hexadecimal digits.
     """
-    identity = [experiment, metric, plain(settings), provenance.model_dump(exclude=ACCIDENTAL)]
+    identity = [experiment, metric, plain(settings), provenance.model_dump(exclude=set(ACCIDENTAL))]
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
 
 
