@@ -1,0 +1,147 @@
+"""Single members of zip archives, by name and within bounds; nothing is ever extracted to disk.
+
+An archive with a path that leaves it, a link, a repeated name, encryption or an implausible
+compression is refused as a whole, with the member that is at fault.
+"""
+
+import stat
+import struct
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Self
+
+from medssl_models.errors import CheckpointError, UnsafeCheckpointError
+
+__all__ = ["Archive"]
+
+_MAX_DIRECTORY = 2**20  # bytes of the table of contents: some 10,000 members
+_MAX_MEMBER = 4 * 2**30
+_MAX_RATIO = 100  # trained weights compress by a tenth
+_FREE = 2**20  # up to this size any ratio is harmless
+_END = b"PK\x05\x06"
+_END_SIZE = 22
+_WIDE_END = b"PK\x06\x07"
+
+
+class Archive:
+    """A zip file whose table of contents has been checked.
+
+    Args:
+        path: the archive.
+
+    Raises:
+        UnsafeCheckpointError: a member leaves the archive, is a link, or is a bomb.
+        CheckpointError: not a readable zip file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _check_directory(path)
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
+            message = f"{path}: not a readable zip archive: {error}"
+            raise CheckpointError(message) from error
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        try:
+            for member in self._zip.infolist():
+                self._admit(member)
+        except CheckpointError:
+            self._zip.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._zip.close()
+
+    @property
+    def names(self) -> list[str]:
+        """The files in the archive, in its order, without folders."""
+        return list(self._members)
+
+    def read(self, name: str) -> bytes:
+        """The content of one member, whose length and checksum are checked.
+
+        Args:
+            name: as in `names`.
+
+        Raises:
+            CheckpointError: no such member, or it is damaged.
+        """
+        if name not in self._members:
+            message = f"{self.path}: the archive has no member {name!r}"
+            raise CheckpointError(message)
+        member = self._members[name]
+        try:
+            with self._zip.open(member) as stream:
+                content = stream.read(member.file_size + 1)
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            NotImplementedError,
+            OSError,
+            RuntimeError,
+            struct.error,
+            ValueError,
+        ) as error:
+            message = f"{self.path}: member {name!r} is damaged: {error}"
+            raise CheckpointError(message) from error
+        if len(content) != member.file_size:
+            message = f"{self.path}: member {name!r} is not {member.file_size} bytes long"
+            raise CheckpointError(message)
+        return content
+
+    def _admit(self, member: zipfile.ZipInfo) -> None:
+        fault = _fault(member)
+        if member.filename in self._members:
+            fault = "is there twice"
+        if fault:
+            message = f"{self.path}: member {member.filename[:200]!r} {fault}; nothing was read"
+            raise UnsafeCheckpointError(message)
+        if not member.is_dir():
+            self._members[member.filename] = member
+
+
+def _fault(member: zipfile.ZipInfo) -> str:
+    """What is wrong with a member, or nothing."""
+    path = PurePosixPath(member.filename)
+    outside = path.is_absolute() or ".." in path.parts or "\\" in member.filename
+    mode = member.external_attr >> 16
+    ordinary = stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR)
+    heavy = member.file_size > _FREE and member.file_size > _MAX_RATIO * member.compress_size
+    faults = {
+        "has a path that leaves the archive": outside or ":" in path.parts[0] if path.parts else 1,
+        "is a link or a device": not ordinary,
+        "is encrypted": member.flag_bits & 1,
+        "uses a compression other than deflate": member.compress_type
+        not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+        f"is larger than {_MAX_MEMBER >> 30} GiB": member.file_size > _MAX_MEMBER,
+        f"unpacks to more than {_MAX_RATIO} times its size": heavy,
+    }
+    return next((fault for fault, found in faults.items() if found), "")
+
+
+def _check_directory(path: Path) -> None:
+    """Bound the table of contents before it is parsed: it decides how much memory that takes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _END_SIZE - 0xFFFF))
+        tail = file.read(_END_SIZE + 0xFFFF)
+    at = tail.rfind(_END)
+    if at < 0 or len(tail) - at < _END_SIZE:
+        message = f"{path}: the zip archive has no end record; it is cut off"
+        raise CheckpointError(message)
+    (directory,) = struct.unpack_from("<L", tail, at + 12)
+    if directory > _MAX_DIRECTORY or _WIDE_END in tail[max(0, at - 20) : at]:
+        message = f"{path}: the archive has a table of contents of over {_MAX_DIRECTORY:,} bytes"
+        raise UnsafeCheckpointError(message)
