@@ -1,5 +1,66 @@
-"""Medical image data sets and your own folders as one manifest of images, labels, patients and splits."""
+"""Medical image data sets and your own folders as one manifest of images, labels and splits."""
 
+from __future__ import annotations
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medssl_data.card import DatasetCard
+    from medssl_data.catalog import Options, Plugin, dataset_card, list_datasets, load_dataset
+    from medssl_data.dataset import ImageDataset
+    from medssl_data.errors import DataError
+    from medssl_data.images import Picture, read_image, read_rgb
+    from medssl_data.manifest import UNLABELLED, Manifest, Row
+    from medssl_data.reading import Reading
 
 __version__ = version("medssl-data")
+
+_HOMES = {
+    "UNLABELLED": "manifest",
+    "DataError": "errors",
+    "DatasetCard": "card",
+    "ImageDataset": "dataset",
+    "Manifest": "manifest",
+    "Options": "catalog",
+    "Picture": "images",
+    "Plugin": "catalog",
+    "Reading": "reading",
+    "Row": "manifest",
+    "dataset_card": "catalog",
+    "list_datasets": "catalog",
+    "load_dataset": "catalog",
+    "read_image": "images",
+    "read_rgb": "images",
+}
+
+__all__ = [
+    "UNLABELLED",
+    "DataError",
+    "DatasetCard",
+    "ImageDataset",
+    "Manifest",
+    "Options",
+    "Picture",
+    "Plugin",
+    "Reading",
+    "Row",
+    "dataset_card",
+    "list_datasets",
+    "load_dataset",
+    "read_image",
+    "read_rgb",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name's module when it is first used."""
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,199 @@
+"""Pictures inside `.npz` files, read one by one without loading the file and without pickle.
+
+Stored members are memory-mapped where they lie; compressed ones are unpacked once, into memory when
+small and into the cache folder when large.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+from numpy.lib import format as npy
+
+from medssl_data.errors import MissingFileError, UnreadableImageError
+from medssl_data.files import home, replacing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+__all__ = ["ArrayHeader", "member_headers", "open_member", "read_item"]
+
+_IN_MEMORY = 256 * 2**20
+_LOCAL_HEADER = 30
+_FAULTS = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """What an array in an archive says about itself before it is read.
+
+    Args:
+        shape: its shape.
+        dtype: its type; never an object type.
+        fortran: column-major.
+        offset: bytes before the numbers.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    fortran: bool
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def member_headers(path: Path) -> dict[str, ArrayHeader]:
+    """Read the headers of all arrays of an `.npz` file; the arrays stay on disk.
+
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableImageError: no archive of arrays, or an array of Python objects.
+    """
+    if not path.is_file():
+        msg = f"{path} is not there"
+        raise MissingFileError(msg)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {
+                info.filename.removesuffix(".npy"): _header_of(archive, info)
+                for info in archive.infolist()
+                if info.filename.endswith(".npy")
+            }
+    except PermissionError:
+        raise
+    except _FAULTS as error:
+        msg = f"{path} is no readable .npz file ({error}); fetch it again"
+        raise UnreadableImageError(msg) from error
+
+
+def _header_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:
+    with archive.open(info) as stream:
+        header = _parse(stream)
+    if header.offset + header.nbytes != info.file_size:
+        msg = f"{info.filename} says {header.nbytes} bytes of numbers and holds another amount"
+        raise ValueError(msg)
+    return header
+
+
+def _parse(stream: IO[bytes]) -> ArrayHeader:
+    major, _ = npy.read_magic(stream)
+    read = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    if dtype.hasobject:
+        msg = "it holds Python objects, which could run code"
+        raise ValueError(msg)
+    return ArrayHeader(shape, dtype, fortran, stream.tell())
+
+
+def open_member(path: Path, member: str) -> npt.NDArray[np.generic]:
+    """Open one array read-only, memory-mapped where its size asks for it.
+
+    Args:
+        path: the `.npz` file.
+        member: name of the array.
+
+    Raises:
+        UnreadableImageError: no such array, or damaged.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError as error:
+        msg = f"{path} is not there"
+        raise MissingFileError(msg) from error
+    return _open_cached(path, member, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _open_cached(path: Path, member: str, size: int, changed: int) -> npt.NDArray[np.generic]:
+    headers = member_headers(path)
+    if member not in headers:
+        msg = f"{path} holds no array {member!r}; it has {', '.join(headers) or 'none'}"
+        raise UnreadableImageError(msg)
+    header = headers[member]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(f"{member}.npy")
+            if info.compress_type == zipfile.ZIP_STORED:
+                return _map(path, header, _data_offset(path, info) + header.offset)
+            if header.nbytes <= _IN_MEMORY:
+                return _load(archive.read(info), header)
+            unpacked = _unpack(archive, info, f"{path.resolve()}:{size}:{changed}")
+            return _map(unpacked, header, header.offset)
+    except PermissionError:
+        raise
+    except _FAULTS as error:
+        msg = f"{path}: array {member!r} is damaged ({error}); fetch the file again"
+        raise UnreadableImageError(msg) from error
+
+
+def _load(content: bytes, header: ArrayHeader) -> npt.NDArray[np.generic]:
+    flat = np.frombuffer(content, header.dtype, offset=header.offset)
+    return flat.reshape(header.shape, order="F" if header.fortran else "C")
+
+
+def _map(path: Path, header: ArrayHeader, offset: int) -> npt.NDArray[np.generic]:
+    order = "F" if header.fortran else "C"
+    return np.memmap(path, header.dtype, "r", offset, header.shape, order)  # type: ignore[call-overload, no-any-return]  # order is a Literal
+
+
+def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
+    """Where a stored member's bytes begin: the local header repeats name and extra field."""
+    with path.open("rb") as stream:
+        stream.seek(info.header_offset)
+        head = stream.read(_LOCAL_HEADER)
+    name, extra = struct.unpack("<HH", head[26:30])
+    return int(info.header_offset + _LOCAL_HEADER + name + extra)
+
+
+def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, identity: str) -> Path:
+    key = hashlib.sha256(f"{identity}:{info.filename}:{info.CRC}".encode()).hexdigest()[:32]
+    target = home() / "arrays" / f"{key}.npy"
+    if not target.is_file() or target.stat().st_size != info.file_size:
+        with (
+            replacing(target) as temporary,
+            archive.open(info) as source,
+            temporary.open("wb") as sink,
+        ):
+            shutil.copyfileobj(source, sink, 2**20)
+    return target
+
+
+def read_item(path: Path, item: str) -> npt.NDArray[np.uint8]:
+    """Read one picture `member/index` of an `.npz` file.
+
+    Args:
+        path: the archive.
+        item: array name, slash, position.
+
+    Returns:
+        (H, W) or (H, W, 3) uint8.
+
+    Raises:
+        UnreadableImageError: no such picture, or no picture at all.
+    """
+    member, _, index = item.rpartition("/")
+    array = open_member(path, member)
+    if not index.isdecimal() or int(index) >= len(array):
+        msg = f"{path}: {item!r} is none of the {len(array)} pictures of {member!r}"
+        raise UnreadableImageError(msg)
+    pixels = np.array(array[int(index)])
+    if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3} or pixels.shape[2:] not in {(), (3,)}:
+        msg = (
+            f"{path}: {member!r} holds {pixels.dtype} {pixels.shape}, no 8-bit grey or RGB pictures"
+        )
+        raise UnreadableImageError(msg)
+    return pixels

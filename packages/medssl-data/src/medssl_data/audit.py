@@ -1,0 +1,248 @@
+"""Is this copy of a data set complete and sound? Every finding names a file and a remedy.
+
+Leaks between splits are `leaks`' concern.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medssl_data.catalog import dataset_card, load_manifest
+from medssl_data.errors import AuditError, UnreadableImageError
+from medssl_data.images import read_rgb
+from medssl_data.manifest import UNLABELLED
+from medssl_data.plugin import Options
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from medssl_data.manifest import Manifest
+
+__all__ = ["Finding", "Report", "audit_dataset", "audit_manifest", "report_findings"]
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong or odd.
+
+    Args:
+        what: the fault in a few words.
+        where: file, class or row.
+        remedy: what to do.
+        fatal: whether the check fails for it.
+    """
+
+    what: str
+    where: str
+    remedy: str
+    fatal: bool = True
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Args:
+        name: the data set.
+        images: number of rows.
+        counts: labelled images of each class.
+        findings: faults first.
+        notes: the manifest's notes.
+        fingerprint: identity of the manifest.
+    """
+
+    name: str
+    images: int
+    counts: dict[str, int]
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    fingerprint: str = field(default="")
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing must be repaired."""
+        return not any(finding.fatal for finding in self.findings)
+
+    def as_dict(self) -> dict[str, object]:
+        """The report as JSON."""
+        return asdict(self) | {"sound": self.sound}
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """The findings as a table; long lists are cut and say so."""
+        if not self.findings:
+            return [("nothing to repair", f"{self.images} images", "-")]
+        rows: list[tuple[str, str, str]] = []
+        by_what: dict[str, list[Finding]] = defaultdict(list)
+        for finding in self.findings:
+            by_what[finding.what].append(finding)
+        for what, found in by_what.items():
+            rows += [(what, finding.where, finding.remedy) for finding in found[:_SHOWN]]
+            if len(found) > _SHOWN:
+                rows.append((what, f"and {len(found) - _SHOWN} more", "--json lists all"))
+        return rows
+
+
+def audit_dataset(
+    name: str,
+    *,
+    root: Path = Path("data"),
+    protocol: Literal["published", "corrected"] = "corrected",
+    labels: str | None = None,
+    decode: bool = True,
+    progress: Progress | None = None,
+) -> Report:
+    """Check a data set by its name.
+
+    Args:
+        name: a card's name or a source.
+        root: folder that holds the data sets.
+        protocol: decides the labels.
+        labels: label policy.
+        decode: decode every image; else only look at sizes.
+        progress: makes a progress display.
+
+    Raises:
+        DataError: the data set cannot be read at all.
+    """
+    manifest = load_manifest(name, root=root, options=Options(protocol, labels))
+    findings = list(_compare(name, manifest))
+    return audit_manifest(manifest, decode=decode, progress=progress, further=findings)
+
+
+def audit_manifest(
+    manifest: Manifest,
+    *,
+    decode: bool = True,
+    progress: Progress | None = None,
+    further: Sequence[Finding] = (),
+) -> Report:
+    """Check a manifest's files: missing, empty, unreadable, byte-identical.
+
+    Args:
+        manifest: the rows.
+        decode: decode every image.
+        progress: makes a progress display.
+        further: findings made elsewhere.
+    """
+    findings = [*further, *_missing(manifest)]
+    if manifest.drawer is None:
+        bad = {finding.where for finding in findings}
+        findings += _duplicates(manifest)
+        if decode:
+            findings += _unreadable(manifest, bad, progress)
+    findings.sort(key=lambda finding: not finding.fatal)
+    return Report(
+        manifest.name,
+        len(manifest),
+        manifest.counts(),
+        tuple(findings),
+        manifest.notes,
+        manifest.fingerprint,
+    )
+
+
+def report_findings(reports: Sequence[Report]) -> None:
+    """Fail where a report is not sound.
+
+    Raises:
+        AuditError: names the data sets and the number of faults.
+    """
+    unsound = {
+        report.name: sum(finding.fatal for finding in report.findings)
+        for report in reports
+        if not report.sound
+    }
+    if unsound:
+        first = next(f for report in reports for f in report.findings if f.fatal)
+        listed = ", ".join(f"{name} ({faults} faults)" for name, faults in unsound.items())
+        msg = f"not sound: {listed}; first {first.what}: {first.where}; {first.remedy}"
+        raise AuditError(msg)
+
+
+def _compare(name: str, manifest: Manifest) -> Iterator[Finding]:
+    """Compare with the card, where there is one."""
+    yield from _empty_classes(manifest)
+    if ":" in name:
+        return
+    card = dataset_card(name)
+    if card.rows is not None and not manifest.synthetic and len(manifest) != card.rows:
+        remedy = "fetch the missing part" if len(manifest) < card.rows else "remove what is extra"
+        yield Finding("count", f"{len(manifest)} rows instead of {card.rows}", remedy)
+
+
+def _empty_classes(manifest: Manifest) -> Iterator[Finding]:
+    for name, count in manifest.counts().items():
+        if count == 0:
+            yield Finding("empty class", name, "add images or take the class out", fatal=False)
+    left_out = manifest.labels.count(UNLABELLED)
+    if left_out:
+        where = f"{left_out} of {len(manifest)} rows"
+        yield Finding("left out", where, f"label policy {manifest.label_policy}", fatal=False)
+
+
+def _missing(manifest: Manifest) -> Iterator[Finding]:
+    sizes = dict(zip(manifest.paths, manifest.sizes, strict=True))
+    if manifest.drawer is not None:
+        return
+    for path, size in sizes.items():
+        if size == -1:
+            yield Finding("missing", path, "fetch the file or take its row out")
+        elif size == 0:
+            yield Finding("empty file", path, "fetch the file again")
+
+
+def _duplicates(manifest: Manifest) -> Iterator[Finding]:
+    """Byte-identical files; only files of equal size are read."""
+    by_size: dict[int, set[str]] = defaultdict(set)
+    for path, size in zip(manifest.paths, manifest.sizes, strict=True):
+        if size > 0:
+            by_size[size].add(path)
+    for paths in by_size.values():
+        if len(paths) > 1:
+            yield from _identical(manifest.root, sorted(paths))
+
+
+def _identical(root: Path, paths: list[str]) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for path in paths:
+        with (root / path).open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest in seen:
+            where = f"{path} = {seen[digest]}"
+            yield Finding("duplicate file", where, "keep one of them")
+        seen.setdefault(digest, path)
+
+
+def _unreadable(manifest: Manifest, bad: set[str], progress: Progress | None) -> Iterator[Finding]:
+    rows = [row for row in manifest.rows if row.path not in bad]
+
+    def fault(path: str, item: str) -> str:
+        try:
+            read_rgb(manifest.root / path, item=item, reading=manifest.reading)
+        except UnreadableImageError as error:
+            return str(error)
+        return ""
+
+    display = progress("decoding", len(rows)) if progress else nullcontext(_ignore)
+    with display as advance, ThreadPoolExecutor() as pool:
+        faults = pool.map(fault, [row.path for row in rows], [row.item for row in rows])
+        for row, reason in zip(rows, faults, strict=True):
+            advance(1)
+            if reason:
+                where = f"{row.path}#{row.item}" if row.item else row.path
+                yield Finding("unreadable", where, reason)
+
+
+def _ignore(n: int) -> None:
+    del n

@@ -1,0 +1,91 @@
+"""What is known about a data set before a single file of it is here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from medssl_data.reading import Reading
+
+__all__ = ["DatasetCard", "StudySplit"]
+
+Protocol = Literal["published", "corrected"]
+
+
+class StudySplit(BaseModel):
+    """How the 2022 study cut the data set.
+
+    Args:
+        rule: "shuffle" permutes all rows with seed 42 and cuts; "files" takes the owner's files.
+        rows: number of rows of the owner's distribution.
+        train_rows: training rows of that distribution.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: Literal["shuffle", "files"] = "shuffle"
+    rows: int = Field(gt=0)
+    train_rows: int = Field(gt=0)
+
+
+class DatasetCard(BaseModel):
+    """Frozen facts about one data set.
+
+    Args:
+        name: what `-d` takes; also its folder under the root.
+        title: full name.
+        summary: one sentence.
+        modality: such as "chest radiograph".
+        classes: class names in label order.
+        metric: what the study reports: accuracy or mean per-class accuracy.
+        ways: classes of an episode in the study's few-shot runs.
+        counts: images of each class that the owner's distribution holds under the default labels.
+        rows: images of the distribution, labelled or not.
+        licence: terms of use.
+        citation: what to cite.
+        address: where to get it.
+        tree: the files that are expected under the data set's folder.
+        tables: the tables among them.
+        groups: what a group is: "patient", or "" where the distribution does not tell.
+        views: pair of views of one patient, in order.
+        labels: label policy of each protocol.
+        label_policies: the policies that can be chosen.
+        study: how the study cut it.
+        study_geometry: "squash" (exactly 257 x 257) or "short-side" of the study's few-shot runs.
+        study_pool: number of first images that the study's few-shot runs used; None is all.
+        reading: how files become pixels under each protocol.
+        notes: sentences that every record must carry.
+        aliases: other names.
+        origin: "medssl" or the distribution of the plug-in.
+        synthetic: phantoms, no patients.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    title: str
+    summary: str
+    modality: str
+    classes: tuple[str, ...] = ()
+    metric: Literal["accuracy", "mean per-class accuracy"] = "accuracy"
+    ways: int = 2
+    counts: tuple[int, ...] = ()
+    rows: int | None = None
+    licence: str
+    citation: str
+    address: str
+    tree: str = ""
+    tables: tuple[str, ...] = ()
+    groups: str = ""
+    views: tuple[str, str] | None = None
+    labels: dict[Protocol, str] = {"published": "as given", "corrected": "as given"}
+    label_policies: tuple[str, ...] = ("as given",)
+    study: StudySplit | None = None
+    study_geometry: Literal["squash", "short-side"] = "squash"
+    study_pool: int | None = None
+    reading: dict[Protocol, Reading] = {"published": Reading(), "corrected": Reading()}
+    notes: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    origin: str = "medssl"
+    synthetic: bool = False

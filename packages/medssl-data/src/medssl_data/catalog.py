@@ -1,0 +1,324 @@
+"""Names -> data sets: cards of the study, third packages' plug-ins, and sources with a prefix."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from dataclasses import replace
+from functools import cache
+from importlib import import_module, metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from medssl_data.card import DatasetCard
+from medssl_data.dataset import ImageDataset
+from medssl_data.errors import (
+    MissingDatasetError,
+    PluginError,
+    SettingError,
+    SplitError,
+    UnknownDatasetError,
+)
+from medssl_data.plugin import Options, Plugin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from medssl_data.manifest import Manifest
+
+__all__ = [
+    "Options",
+    "Plugin",
+    "broken_plugins",
+    "dataset_card",
+    "list_datasets",
+    "load_dataset",
+    "load_manifest",
+    "split_manifest",
+]
+
+MARKER = "PHANTOM.txt"
+"""A file of this name at the top of a data set's folder says that its pictures are synthetic."""
+
+_GROUP = "medssl.datasets"
+_SOURCES = ("folder", "table", "medmnist", "phantom")
+_SETTING = re.compile(r",([a-z]+)=([^,=]*)$")
+
+Split = Literal["published", "patient", "official", "none"]
+
+
+def list_datasets() -> list[DatasetCard]:
+    """The cards of all data sets that can be named, sorted by name."""
+    return [plugin.card for _, plugin in sorted(_plugins().items())]
+
+
+def dataset_card(name: str) -> DatasetCard:
+    """The card of a data set.
+
+    Args:
+        name: its name or an alias.
+
+    Raises:
+        UnknownDatasetError: no such name; close matches are in the message.
+    """
+    return _plugin(name).card
+
+
+def broken_plugins() -> dict[str, str]:
+    """Entry points that could not be used, with the reason."""
+    return dict(_entry_points()[1])
+
+
+def load_dataset(
+    name: str,
+    *,
+    root: Path | str = "data",
+    protocol: Literal["published", "corrected"] = "corrected",
+    labels: str | None = None,
+    split: str | Path | None = None,
+    seed: int = 0,
+) -> ImageDataset:
+    """Open a data set; nothing is decoded yet.
+
+    Args:
+        name: a card's name, `folder:DIR`, `table:FILE.csv`, `medmnist:FILE.npz` or `phantom:NAME`;
+            the last two take settings, as in `phantom:chest-xray,difficulty=0.3,seed=1`.
+        root: folder that holds the data sets of the cards.
+        protocol: "published" repeats the 2022 study, "corrected" avoids its defects.
+        labels: label policy; None takes the card's.
+        split: "published", "patient", "official", "none" or a CSV file; None takes the study's
+            under "published", else the owner's where it is part of the files, else by patient.
+        seed: of the patient split.
+
+    Raises:
+        UnknownDatasetError: no such name.
+        MissingDatasetError: the data set is not under the root.
+        DataError: whatever else is wrong with names, tables and labels.
+    """
+    options = Options(protocol, labels)
+    manifest = load_manifest(name, root=root, options=options)
+    card = None if _source(name) else dataset_card(name)
+    return ImageDataset(split_manifest(manifest, card, split, protocol=protocol, seed=seed), card)
+
+
+def load_manifest(
+    name: str, *, root: Path | str = "data", options: Options | None = None
+) -> Manifest:
+    """Read a data set's rows in the order of its files, without splitting them.
+
+    Rows that the label policy leaves out are still there, labelled `UNLABELLED`.
+
+    Args:
+        name: as for `load_dataset`.
+        root: as for `load_dataset`.
+        options: protocol, label policy and target.
+    """
+    options = options or Options()
+    source = _source(name)
+    if source:
+        if options.labels is not None:
+            msg = f"{name} has no label policies; leave labels={options.labels!r} out"
+            raise SettingError(msg)
+        return _READERS[source](name.partition(":")[2], options)
+    plugin = _plugin(name)
+    return _read(plugin, Path(root) / plugin.card.name, options)
+
+
+def split_manifest(
+    manifest: Manifest,
+    card: DatasetCard | None,
+    split: str | Path | None,
+    *,
+    protocol: Literal["published", "corrected"] = "corrected",
+    seed: int = 0,
+) -> Manifest:
+    """Give the rows their splits.
+
+    Args:
+        manifest: all rows in file order.
+        card: the data set's card, where it has one.
+        split: as for `load_dataset`.
+        protocol: decides what None means.
+        seed: of the patient split.
+
+    Raises:
+        SplitError: this data set has no such split.
+    """
+    from medssl_data import splits  # noqa: PLC0415 - only where rows are split
+
+    rule = split or _default_split(manifest, card, protocol)
+    if rule == "published":
+        if card is None or card.study is None:
+            msg = f"{manifest.name} was not part of the study: use split patient or a CSV file"
+            raise SplitError(msg)
+        return splits.published_split(manifest, card.study)
+    if rule == "patient":
+        return splits.patient_split(manifest, seed=seed)
+    if rule == "official":
+        if not any(manifest.splits):
+            msg = f"{manifest.name} has no official split here: use patient or a CSV file"
+            raise SplitError(msg)
+        return replace(manifest, split_policy="official")
+    if rule == "none":
+        return replace(manifest, splits=(), split_policy="")
+    return splits.read_split(manifest, Path(rule))
+
+
+def _default_split(
+    manifest: Manifest, card: DatasetCard | None, protocol: Literal["published", "corrected"]
+) -> Split:
+    if card is not None and card.study is not None:
+        return "published" if protocol == "published" else "patient"
+    if any(manifest.splits):
+        return "official"
+    return "patient" if len(manifest) >= 3 else "none"
+
+
+def _source(name: str) -> str:
+    prefix, colon, _ = name.partition(":")
+    if not colon:
+        return ""
+    if prefix not in _SOURCES:
+        listed = ", ".join(f"{source}:" for source in _SOURCES)
+        msg = f"source {prefix + ':'!r} of {name!r} is unknown; there is {listed}"
+        raise UnknownDatasetError(msg)
+    return prefix
+
+
+def _settings(text: str) -> tuple[str, dict[str, str]]:
+    """Split `NAME,key=value,...` from the end, so that names may hold commas."""
+    settings: dict[str, str] = {}
+    while match := _SETTING.search(text):
+        settings[match[1]] = match[2]
+        text = text[: match.start()]
+    return text, settings
+
+
+def _folder(text: str, options: Options) -> Manifest:
+    from medssl_data.readers.folder import read_folder  # noqa: PLC0415 - only for this source
+
+    del options
+    return read_folder(Path(text))
+
+
+def _table(text: str, options: Options) -> Manifest:
+    from medssl_data.readers.table import read_manifest_table  # noqa: PLC0415 - only for this source
+
+    del options
+    return read_manifest_table(Path(text))
+
+
+def _medmnist(text: str, options: Options) -> Manifest:
+    from medssl_data.readers.medmnist import read_medmnist  # noqa: PLC0415 - only for this source
+
+    path, settings = _settings(text)
+    target = settings.pop("target", options.target)
+    if settings:
+        msg = f"medmnist:{text}: unknown setting {', '.join(settings)}; there is target"
+        raise SettingError(msg)
+    return read_medmnist(Path(path), target)
+
+
+def _phantom(text: str, options: Options) -> Manifest:
+    from medssl_data.phantom import phantom_manifest  # noqa: PLC0415 - only for this source
+
+    del options
+    return phantom_manifest(*_settings(text))
+
+
+_READERS: Mapping[str, Callable[[str, Options], Manifest]] = {
+    "folder": _folder,
+    "table": _table,
+    "medmnist": _medmnist,
+    "phantom": _phantom,
+}
+
+
+def _read(plugin: Plugin, directory: Path, options: Options) -> Manifest:
+    card = plugin.card
+    if not directory.is_dir():
+        msg = (
+            f"{card.name} is not in {directory}: get it from {card.address}, or write a synthetic "
+            f"stand-in with `medssl-data phantom {card.name} --root {directory.parent}`"
+        )
+        raise MissingDatasetError(msg)
+    policy = options.labels or card.labels.get(options.protocol, "as given")
+    if policy not in card.label_policies:
+        listed = ", ".join(card.label_policies)
+        msg = f"{card.name} has no label policy {policy!r}; choose {listed}"
+        raise SettingError(msg)
+    manifest = plugin.read(directory, replace(options, labels=policy))
+    manifest = manifest.noted(*card.notes)
+    if (directory / MARKER).is_file():
+        from medssl_data.phantom import NOTE  # noqa: PLC0415 - only for phantoms
+
+        manifest = replace(manifest, synthetic=True).noted(NOTE)
+    return manifest
+
+
+def _plugin(name: str) -> Plugin:
+    known = _plugins()
+    aliases = {alias: key for key, plugin in known.items() for alias in plugin.card.aliases}
+    key = aliases.get(name, name)
+    if key in known:
+        return known[key]
+    broken = broken_plugins()
+    if name in broken:
+        msg = f"data set {name!r} comes from a broken plug-in: {broken[name]}"
+        raise PluginError(msg)
+    close = difflib.get_close_matches(name, [*known, *aliases], n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(close)}? " if close else ""
+    msg = (
+        f"data set {name!r} is unknown; {hint}`medssl-data list` shows all; your own images are "
+        "folder:DIR, table:FILE.csv or medmnist:FILE.npz"
+    )
+    raise UnknownDatasetError(msg)
+
+
+def _plugins() -> dict[str, Plugin]:
+    """Built-in data sets win over plug-ins of the same name."""
+    return {**_entry_points()[0], **_built_in()}
+
+
+@cache
+def _built_in() -> dict[str, Plugin]:
+    folder = resources.files("medssl_data") / "cards"
+    found = {}
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".toml"):
+            facts = tomllib.loads(file.read_text(encoding="utf-8"))
+            module, _, function = str(facts.pop("reader")).partition(":")
+            card = DatasetCard.model_validate(facts)
+            found[card.name] = Plugin(card, _lazy_reader(card, module, function))
+    return found
+
+
+def _lazy_reader(
+    card: DatasetCard, module: str, function: str
+) -> Callable[[Path, Options], Manifest]:
+    def read(root: Path, options: Options) -> Manifest:
+        reader = getattr(import_module(f"medssl_data.readers.{module}"), function)
+        manifest: Manifest = reader(card, root, options)
+        return manifest
+
+    return read
+
+
+@cache
+def _entry_points() -> tuple[dict[str, Plugin], dict[str, str]]:
+    found: dict[str, Plugin] = {}
+    broken: dict[str, str] = {}
+    for entry in metadata.entry_points(group=_GROUP):
+        try:
+            loaded = entry.load()
+            plugin = loaded() if callable(loaded) and not isinstance(loaded, Plugin) else loaded
+            if not isinstance(plugin, Plugin):
+                msg = f"{entry.value} is a {type(plugin).__name__}, not a medssl_data.Plugin"
+                raise TypeError(msg)
+        except Exception as error:  # noqa: BLE001 - a third package may fail in any way
+            broken[entry.name] = f"{entry.value}: {type(error).__name__}: {error}"
+            continue
+        origin = entry.dist.name if entry.dist else "plug-in"
+        found[entry.name] = replace(plugin, card=plugin.card.model_copy(update={"origin": origin}))
+    return found, broken

@@ -1,0 +1,184 @@
+"""`medssl-data`: look at data sets, check them, draw them, split them. Parse, call, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medssl_data.console import (
+    Console,
+    DatasetsOption,
+    ForceOption,
+    JsonOption,
+    ProtocolOption,
+    QuietOption,
+    RootOption,
+    SeedOption,
+    create_app,
+    run,
+)
+
+__all__ = ["app", "main"]
+
+app = create_app(
+    "medssl-data",
+    "Medical image data sets and your own folders: list, check, split and look at them.",
+    examples=(
+        "medssl-data check -d folder:my-images",
+        "medssl-data preview -d phantom:chest-xray --out sheet.png",
+    ),
+)
+
+NameArgument = Annotated[str, typer.Argument(help="A card's name, or a source such as folder:DIR.")]
+LabelsOption = Annotated[str | None, typer.Option("--labels", help="Label policy of the card.")]
+SplitOption = Annotated[
+    str | None,
+    typer.Option("--split", help="published, patient, official, none, or a CSV file."),
+]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    raise SystemExit(run(app))
+
+
+@app.command("list", epilog="Example: [bold]medssl-data list --json[/bold]")
+def list_command(root: RootOption = Path("data"), json: JsonOption = False) -> None:
+    """List the data sets that have a name, and whether they are here."""
+    from medssl_data.catalog import broken_plugins, list_datasets
+    from medssl_data.phantom import PHANTOMS
+
+    console = Console(json=json)
+    cards = list_datasets()
+    here = {card.name: (root / card.name).is_dir() for card in cards}
+    console.document(
+        {
+            "datasets": [
+                card.model_dump(mode="json") | {"here": here[card.name]} for card in cards
+            ],
+            "sources": ["folder:DIR", "table:FILE.csv", "medmnist:FILE.npz", "phantom:NAME"],
+            "phantoms": list(PHANTOMS),
+            "broken": broken_plugins(),
+        }
+    )
+    rows: list[tuple[object, ...]] = [
+        (card.name, card.modality, len(card.classes), card.rows, "yes" if here[card.name] else "no")
+        for card in cards
+    ]
+    rows += [(f"phantom:{name}", text, 2, "any", "drawn") for name, text in PHANTOMS.items()]
+    console.table(("name", "modality", "classes", "images", "here"), rows)
+    for name, fault in broken_plugins().items():
+        console.warn(f"plug-in {name} is broken: {fault}")
+
+
+@app.command("show", epilog="Example: [bold]medssl-data show phantom:chest-xray[/bold]")
+def show_command(
+    name: NameArgument,
+    root: RootOption = Path("data"),
+    protocol: ProtocolOption = "corrected",
+    json: JsonOption = False,
+) -> None:
+    """Say what a data set is: where to get it, its licence, the tree that is expected."""
+    from medssl_data.description import describe
+
+    console = Console(json=json)
+    facts = describe(name, root=root, protocol=protocol)
+    console.document(facts)
+    rows = [(key, value) for key, value in facts.items() if key != "tree"]
+    console.table(("", ""), rows)
+    if facts.get("tree"):
+        console.line(f"\nexpected under {root}/\n{facts['tree']}")
+
+
+@app.command("check", epilog="Example: [bold]medssl-data check -d folder:my-images[/bold]")
+def check_command(
+    dataset: DatasetsOption = None,
+    root: RootOption = Path("data"),
+    protocol: ProtocolOption = "corrected",
+    labels: LabelsOption = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Do not decode the images.")] = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check counts, classes and files; exit 3 where something must be repaired."""
+    from medssl_data.audit import audit_dataset, report_findings
+
+    console = Console(json=json, quiet=quiet)
+    reports = [
+        audit_dataset(
+            name,
+            root=root,
+            protocol=protocol,
+            labels=labels,
+            decode=not fast,
+            progress=console.progress,
+        )
+        for name in _named(dataset)
+    ]
+    console.document([report.as_dict() for report in reports])
+    for report in reports:
+        console.table(("class", "images"), list(report.counts.items()), title=report.name)
+        console.table(("what", "where", "remedy"), report.rows())
+    report_findings(reports)
+
+
+@app.command("preview", epilog="Example: [bold]medssl-data preview -d phantom:chest-xray[/bold]")
+def preview_command(
+    dataset: DatasetsOption = None,
+    root: RootOption = Path("data"),
+    protocol: ProtocolOption = "corrected",
+    labels: LabelsOption = None,
+    out: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("preview.png"),
+    per_class: Annotated[int, typer.Option(help="Pictures of each class.", min=1, max=100)] = 6,
+    views: Annotated[bool, typer.Option("--views", help="Pairs of views side by side.")] = False,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Draw a labelled contact sheet of each class."""
+    from medssl_data.catalog import load_dataset
+    from medssl_data.preview import contact_sheet, pair_sheet, save_sheet
+
+    console = Console(json=json)
+    sheets = []
+    for name in _named(dataset):
+        data = load_dataset(name, root=root, protocol=protocol, labels=labels, split="none")
+        draw = pair_sheet if views else contact_sheet
+        sheets.append(draw(data, per_class=per_class, seed=seed))
+    size = save_sheet(sheets, out)
+    console.document({"path": str(out), "width": size[0], "height": size[1]})
+    console.line(f"{out} ({size[0]} x {size[1]})")
+
+
+@app.command("phantom", epilog="Example: [bold]medssl-data phantom chest-xray --root data[/bold]")
+def phantom_command(
+    name: Annotated[str, typer.Argument(help="chest-xray, or a card's name.")],
+    root: RootOption = Path("data"),
+    seed: SeedOption = 0,
+    count: Annotated[int | None, typer.Option(help="Images of chest-xray.", min=2)] = None,
+    difficulty: Annotated[
+        float | None, typer.Option(help="0 plain to see, 1 invisible.", min=0, max=1)
+    ] = None,
+    force: ForceOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a synthetic stand-in, in the layout of the data set, under the root."""
+    from medssl_data.phantom import write_phantom
+
+    console = Console(json=json, quiet=quiet)
+    settings = {"count": count, "difficulty": difficulty, "seed": seed}
+    chosen = {key: str(value) for key, value in settings.items() if value is not None}
+    facts = write_phantom(name, root, chosen, force=force)
+    console.document(facts)
+    console.line(f"wrote {facts['images']} synthetic images; use -d {facts['use']}")
+
+
+def _named(datasets: list[str] | None) -> list[str]:
+    if not datasets:
+        from medssl_data.errors import SettingError
+
+        msg = "no data set is named; add -d NAME (see `medssl-data list`)"
+        raise SettingError(msg)
+    return datasets

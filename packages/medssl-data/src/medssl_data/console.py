@@ -1,0 +1,250 @@
+"""The command line's contract: options, tables, JSON, errors as one sentence.
+
+A deliberate small twin of `medssl_models.console`, so that this package installs without torch.
+It knows nothing about data.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+__all__ = [
+    "Console",
+    "DatasetsOption",
+    "ForceOption",
+    "JsonOption",
+    "ProtocolOption",
+    "QuietOption",
+    "RootOption",
+    "SeedOption",
+    "create_app",
+    "run",
+]
+
+DatasetsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dataset",
+        "-d",
+        help="A card's name, folder:DIR, table:FILE.csv, medmnist:FILE.npz, phantom:NAME. Repeats.",
+    ),
+]
+RootOption = Annotated[Path, typer.Option("--root", help="Folder that holds the data sets.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.", min=0)]
+ProtocolOption = Annotated[
+    Literal["published", "corrected"],
+    typer.Option("--protocol", help="The 2022 study as it was, or without its defects."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Exactly one JSON document on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no notes on stderr.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Redo what is already there.")]
+
+_INTERRUPTED = 130
+
+
+class Console:
+    """Results on stdout, everything else on stderr.
+
+    Args:
+        json: `document` is the output; without it `table` is.
+        quiet: no notes and no progress; warnings stay.
+    """
+
+    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+        self.json = json
+        self.quiet = quiet
+
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = ""
+    ) -> None:
+        """Print a table for people; nothing under `--json`.
+
+        Args:
+            columns: headings.
+            rows: one sequence of cells for each row, as long as `columns`.
+            title: a line above the table.
+        """
+        if self.json:
+            return
+        cells = [[_cell(value) for value in row] for row in rows]
+        if sys.stdout.isatty():
+            _print_rich(columns, cells, title)
+        else:
+            sys.stdout.write(_plain_table(columns, cells, title))
+
+    def document(self, value: object) -> None:
+        """Print one JSON document under `--json`; nothing without it."""
+        if self.json:
+            text = json.dumps(value, indent=2, ensure_ascii=False, default=_jsonable)
+            sys.stdout.write(text + "\n")
+
+    def line(self, text: str) -> None:
+        """Print one line of the result for people; nothing under `--json`."""
+        if not self.json:
+            sys.stdout.write(text + "\n")
+
+    def say(self, text: str) -> None:
+        """Write a note to stderr unless quiet."""
+        if not self.quiet:
+            sys.stderr.write(text + "\n")
+
+    def warn(self, text: str) -> None:
+        """Write a warning to stderr, always."""
+        sys.stderr.write(f"warning: {text}\n")
+
+    @contextmanager
+    def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show progress with the time left on stderr; silent where nobody looks.
+
+        Args:
+            description: what is being done.
+            total: number of steps.
+
+        Yields:
+            `advance(n)`: n more steps are done.
+        """
+        if self.quiet or os.environ.get("CI") or not sys.stderr.isatty():
+            yield _advance_silently
+            return
+        from rich.console import Console as Terminal  # noqa: PLC0415 - slow, rarely needed
+        from rich.progress import Progress  # noqa: PLC0415 - slow, rarely needed
+
+        with Progress(console=Terminal(stderr=True), transient=True) as bar:
+            task = bar.add_task(description, total=total)
+
+            def advance(n: int = 1) -> None:
+                bar.advance(task, n)
+
+            yield advance
+
+
+def create_app(name: str, help: str, *, examples: Sequence[str] = ()) -> typer.Typer:  # noqa: A002 - the word of Typer
+    """Make a Typer application that keeps the contract.
+
+    Args:
+        name: the distribution, which is also the command.
+        help: one sentence.
+        examples: command lines for the epilog.
+    """
+    epilog = "  ".join(["Examples:", *(f"[bold]{line}[/bold]" for line in examples)])
+    app = typer.Typer(
+        name=name,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+
+    def show_version(value: bool) -> None:  # noqa: FBT001 - Typer passes it by position
+        if value:
+            sys.stdout.write(f"{name} {version(name)}\n")
+            raise typer.Exit
+
+    @app.callback(help=help, epilog=epilog if examples else None)
+    def main(
+        shown: Annotated[  # noqa: FBT002 - a flag
+            bool,
+            typer.Option("--version", callback=show_version, is_eager=True, help="Print it."),
+        ] = False,
+    ) -> None: ...
+
+    return app
+
+
+def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and turn every failure into a sentence and an exit code.
+
+    Args:
+        app: what `create_app` made.
+        arguments: words after the command; None takes them from the process.
+
+    Returns:
+        0 done, 1 failed, 2 wrong usage, 3 bad input, 4 something must be brought, 130 interrupted.
+    """
+    words = None if arguments is None else list(arguments)
+    try:
+        code = app(args=words, prog_name=app.info.name, standalone_mode=False)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the one place where failures become sentences
+        return _report(error)
+    if code == _INTERRUPTED:
+        sys.stderr.write(
+            "interrupted: files that were finished are kept, nothing is half-written\n"
+        )
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: Exception) -> int:
+    if os.environ.get("MEDSSL_DEBUG") == "1":
+        traceback.print_exception(error)
+    if isinstance(error.__cause__, KeyboardInterrupt):
+        sys.stderr.write("interrupted: files that were finished are kept\n")
+        return _INTERRUPTED
+    show = getattr(error, "show", None)
+    code = getattr(error, "exit_code", None)
+    if callable(show):  # a usage error of Typer
+        show()
+    elif isinstance(error, BrokenPipeError):
+        _silence_stdout()
+    elif isinstance(code, int) or isinstance(error, OSError):
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+    else:
+        sys.stderr.write(
+            f"error: {type(error).__name__}: {' '.join(str(error).split())} "
+            "(this is a defect of the program; MEDSSL_DEBUG=1 shows where)\n"
+        )
+    return code if isinstance(code, int) else 1
+
+
+def _silence_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush cannot fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _advance_silently(n: int = 1) -> None:
+    del n
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (columns, ["-" * width for width in widths], *rows)
+    ]
+    return "\n".join([*([title] if title else []), *lines]) + "\n"
+
+
+def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    from rich.console import Console as Terminal  # noqa: PLC0415 - slow, only for terminals
+    from rich.table import Table  # noqa: PLC0415 - slow, only for terminals
+    from rich.text import Text  # noqa: PLC0415 - slow, only for terminals
+
+    table = Table(*columns, title=title or None, title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Terminal().print(table)
+
+
+def _jsonable(value: object) -> object:
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json")
+    item = getattr(value, "tolist", None)
+    if callable(item):
+        return item()
+    return dict(value) if isinstance(value, Mapping) else str(value)

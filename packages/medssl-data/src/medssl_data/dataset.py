@@ -1,0 +1,157 @@
+"""A data set that a model can be fed with: lazy, picklable, indexed.
+
+Holds a manifest and decodes a picture when it is asked for; whoever consumes it resizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medssl_data.errors import EmptySourceError
+from medssl_data.images import read_rgb
+from medssl_data.manifest import Manifest
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from PIL import Image
+
+    from medssl_data.card import DatasetCard
+
+__all__ = ["ImageDataset"]
+
+Cache = Callable[[Path, str, Manifest], "Image.Image"]
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Images and labels of a manifest, decoded on demand.
+
+    Rows that the label policy left out are dropped. Satisfies the `ImageSource` protocol of
+    medssl_models without knowing it.
+
+    Args:
+        manifest: which images.
+        card: what is known about the data set, where there is a card.
+        cache: reads pictures through a cache of decoded ones; see `medssl_data.cache`.
+
+    Raises:
+        EmptySourceError: no labelled image is left.
+
+    Example:
+        >>> data = load_dataset("phantom:chest-xray")  # doctest: +SKIP
+        >>> image, label = data[0]                     # doctest: +SKIP
+    """
+
+    manifest: Manifest
+    card: DatasetCard | None = None
+    cache: Cache | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "manifest", self.manifest.filter(labelled=True))
+        if not len(self.manifest):
+            msg = f"{self.name} holds no labelled image; check its folder and the label policy"
+            raise EmptySourceError(msg)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """Decode one picture.
+
+        Args:
+            index: position in [-N, N).
+
+        Returns:
+            A PIL image of mode RGB and the label.
+
+        Raises:
+            UnreadableImageError: the file is no picture; its name is in the message.
+            MissingFileError: the file is gone.
+        """
+        return self.image(index), self.manifest.labels[index]
+
+    def image(self, index: int) -> Image.Image:
+        """Decode one picture to RGB."""
+        manifest = self.manifest
+        path, item = manifest.paths[index], manifest.items[index]
+        if manifest.drawer is not None:
+            return manifest.drawer(item)
+        if self.cache is not None:
+            return self.cache(manifest.root / path, item, manifest)
+        return read_rgb(manifest.root / path, item=item, reading=manifest.reading)[0]
+
+    @property
+    def name(self) -> str:
+        """What the data set is called in records."""
+        return self.manifest.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the images in order, without labels, patients and splits."""
+        return self.manifest.images_fingerprint
+
+    @property
+    def stamps(self) -> tuple[str, ...]:
+        """`size:mtime_ns` of each row's file, (N,)."""
+        return self.manifest.stamps
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(N,) int64 in [0, number of classes)."""
+        labels = np.asarray(self.manifest.labels, np.int64)
+        labels.flags.writeable = False
+        return labels
+
+    @property
+    def targets(self) -> npt.NDArray[np.float32] | None:
+        """(N,) float32 soft targets of class 1 in [0, 1], where the label policy makes them."""
+        soft = self.manifest.targets
+        return None if soft is None else np.asarray(soft, np.float32)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return self.manifest.classes
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Unique names of the images, (N,)."""
+        return self.manifest.ids
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Patient of each image, (N,); "" is unknown."""
+        return self.manifest.groups
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """View of each image, (N,); "" is unknown."""
+        return self.manifest.views
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Split of each image, (N,); "" is none."""
+        return self.manifest.splits
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that every record made from these images must carry."""
+        return self.manifest.notes
+
+    def select(self, indices: Iterable[int]) -> ImageDataset:
+        """The images at these positions, in this order."""
+        return ImageDataset(self.manifest.select(indices), self.card, self.cache)
+
+    def split(self, name: str) -> ImageDataset:
+        """The images of one split.
+
+        Raises:
+            ManifestError: there is no such split.
+        """
+        return ImageDataset(self.manifest.filter(split=name), self.card, self.cache)

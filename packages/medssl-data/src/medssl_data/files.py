@@ -1,0 +1,49 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["home", "replacing", "write_atomically"]
+
+
+def home() -> Path:
+    """Folder of what can be made again: `MEDSSL_HOME`, else the platform's cache folder."""
+    named = os.environ.get("MEDSSL_HOME")
+    if named:
+        return Path(named)
+    from platformdirs import user_cache_path  # noqa: PLC0415 - rarely needed
+
+    return user_cache_path("medssl")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the target and rename, so that no reader ever sees half a file."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; it takes the name of `path` when the block succeeds.
+
+    Args:
+        path: the file to be written; its folder is made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent, suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,68 @@
+"""Paths that stand in tables: made relative to their root, refused where they climb out of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from medssl_data.errors import UnsafePathError
+
+__all__ = ["confine", "locate"]
+
+_DRIVE = re.compile(r"^[A-Za-z]:")
+
+
+def confine(path: str) -> str:
+    """Check one relative path of a manifest without touching the disk.
+
+    Symbolic links inside the root are followed later, as everywhere: only the text is judged here.
+
+    Args:
+        path: as a table has it; Windows separators are turned round.
+
+    Returns:
+        The path with forward slashes and without `.` steps.
+
+    Raises:
+        UnsafePathError: absolute, empty, or climbing out by `..`.
+    """
+    text = path.replace("\\", "/")
+    if text.startswith("/") or _DRIVE.match(text):
+        msg = f"path {path!r} is absolute; write it relative to the folder of the table or the root"
+        raise UnsafePathError(msg)
+    if "\0" in text:
+        msg = f"path {path!r} holds a zero character; no file can be called so"
+        raise UnsafePathError(msg)
+    if "./" not in text and "//" not in text and not text.endswith((".", "/")) and text:
+        return text
+    return _normalised(path, text)
+
+
+def _normalised(path: str, text: str) -> str:
+    steps = [step for step in text.split("/") if step not in {"", "."}]
+    if ".." in steps:
+        msg = f"path {path!r} climbs out of its root; only files inside the root can be read"
+        raise UnsafePathError(msg)
+    if not steps:
+        msg = "an empty path names no image; give each row its file"
+        raise UnsafePathError(msg)
+    return "/".join(steps)
+
+
+def locate(path: str, root: Path) -> str:
+    """Make a path of a table relative to the table's folder.
+
+    Args:
+        path: relative to `root`, or absolute inside it.
+        root: the folder of the table.
+
+    Raises:
+        UnsafePathError: the path lies outside of the root.
+    """
+    absolute = Path(path)
+    if not absolute.is_absolute():
+        return confine(path)
+    if not absolute.is_relative_to(root.absolute()):
+        msg = f"path {path!r} lies outside of {root}; put the table above its images"
+        raise UnsafePathError(msg)
+    return confine(absolute.relative_to(root.absolute()).as_posix())

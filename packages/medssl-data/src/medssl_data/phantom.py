@@ -1,0 +1,211 @@
+"""`phantom:NAME`: pictures drawn on demand, and what a phantom must say about itself.
+
+Whole trees in the layout of a real data set are written by `layouts`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from medssl_data.drawing import draw_radiograph, stamp
+from medssl_data.errors import ManifestError, SettingError, UnknownDatasetError
+from medssl_data.files import replacing, write_atomically
+from medssl_data.manifest import Manifest, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "NOTE",
+    "PHANTOMS",
+    "ChestXray",
+    "chest_xray",
+    "draw_phantom",
+    "phantom_manifest",
+    "write_phantom",
+]
+
+PHANTOMS = {"chest-xray": "synthetic chest radiograph"}
+"""Phantoms that are drawn on demand, and what they stand for."""
+
+NOTE = "synthetic phantom: procedural pictures of nobody; numbers say nothing about patients"
+
+
+@dataclass(frozen=True)
+class ChestXray:
+    """Draws the radiographs of `phantom:chest-xray` from their item names; picklable.
+
+    Args:
+        difficulty: 0 plain to see, 1 invisible.
+        seed: of the whole set.
+        size: side of the pictures in pixels.
+    """
+
+    difficulty: float = 0.4
+    seed: int = 0
+    size: int = 256
+
+    def __call__(self, item: str) -> Image.Image:
+        """Draw `patient/image/class`, with its lettering burnt in."""
+        patient, image, opacity = map(int, item.split("/"))
+        plane = draw_radiograph(
+            patient,
+            image,
+            opacity=bool(opacity),
+            difficulty=self.difficulty,
+            seed=self.seed,
+            size=self.size,
+        )
+        pixels = np.rint(plane * 255).astype(np.uint8)
+        stamp(pixels)
+        return Image.fromarray(pixels).convert("RGB")
+
+
+def chest_xray(
+    *, count: int = 240, difficulty: float = 0.4, seed: int = 0, size: int = 256
+) -> Manifest:
+    """Plan a set of phantom radiographs, half of them with opacities.
+
+    Args:
+        count: number of images; a patient has one to three, all of one class.
+        difficulty: 0 plain to see, 1 invisible.
+        seed: another seed is another set of patients.
+        size: side of the pictures in pixels.
+
+    Returns:
+        A manifest of classes normal and opacity with patients as groups.
+
+    Raises:
+        SettingError: a value is out of its range.
+    """
+    _check(count=(count, 2, 1_000_000), size=(size, 80, 4096), difficulty=(difficulty, 0, 1))
+    generator = np.random.default_rng([seed, 0])
+    rows: list[Row] = []
+    left = [count - count // 2, count // 2]
+    patient = 0
+    while sum(left):
+        label = patient % 2 if left[patient % 2] else 1 - patient % 2
+        images = min(int(generator.integers(1, 4)), left[label])
+        left[label] -= images
+        name = f"patient{patient:05d}"
+        rows += [
+            Row(f"{name}/{image}", "", label, name, "frontal", "", f"{patient}/{image}/{label}")
+            for image in range(images)
+        ]
+        patient += 1
+    return Manifest.from_rows(
+        "phantom-chest-xray",
+        Path(),
+        ("normal", "opacity"),
+        rows,
+        label_policy="as drawn",
+        notes=(f"{NOTE} (chest-xray, difficulty {difficulty:g}, seed {seed})",),
+        synthetic=True,
+        drawer=ChestXray(difficulty, seed, size),
+    )
+
+
+def phantom_manifest(name: str, settings: Mapping[str, str]) -> Manifest:
+    """Plan the phantom set of this name.
+
+    Args:
+        name: what stands behind `phantom:`.
+        settings: of `count`, `difficulty`, `seed` and `size`, as text.
+
+    Raises:
+        UnknownDatasetError: no phantom has that name.
+        SettingError: a setting is unknown or no number.
+    """
+    if name not in _PLANS:
+        msg = (
+            f"phantom {name!r} is not drawn on demand (only {', '.join(_PLANS)}); "
+            f"write it with `medssl-data phantom {name} --root DIR`, then use -d {name} --root DIR"
+        )
+        raise UnknownDatasetError(msg)
+    plan = _PLANS[name]
+    known: Mapping[str, type[int | float]] = {
+        "count": int,
+        "difficulty": float,
+        "seed": int,
+        "size": int,
+    }
+    values: dict[str, int | float] = {}
+    for key, text in settings.items():
+        if key not in known:
+            msg = f"phantom:{name} has no setting {key!r}; it has {', '.join(known)}"
+            raise SettingError(msg)
+        try:
+            values[key] = known[key](text)
+        except ValueError as error:
+            msg = f"phantom:{name}: {key}={text!r} is no number"
+            raise SettingError(msg) from error
+    return plan(**values)  # type: ignore[arg-type]  # converted just now
+
+
+def draw_phantom(manifest: Manifest, directory: Path) -> Manifest:
+    """Write drawn pictures as PNG files with a manifest beside them.
+
+    Args:
+        manifest: rows that are drawn.
+        directory: gets `images/*.png` and `manifest.csv`.
+
+    Returns:
+        The manifest of the files.
+
+    Raises:
+        ManifestError: the rows are files already.
+    """
+    if manifest.drawer is None:
+        msg = f"{manifest.name} lies in files already; copy them"
+        raise ManifestError(msg)
+    paths = tuple(f"images/{ident.replace('/', '_')}.png" for ident in manifest.ids)
+    for path, item in zip(paths, manifest.items, strict=True):
+        with replacing(directory / path) as temporary:
+            manifest.drawer(item).convert("L").save(temporary, compress_level=3)
+    written = replace(manifest, root=directory, paths=paths, items=(), drawer=None)
+    written.to_csv(directory / "manifest.csv")
+    return written
+
+
+def write_phantom(
+    name: str, root: Path, settings: Mapping[str, str], *, force: bool = False
+) -> dict[str, object]:
+    """Write a phantom under the root.
+
+    Args:
+        name: one of `PHANTOMS`.
+        root: the phantom gets a folder `NAME` in it.
+        settings: as for `phantom_manifest`.
+        force: write into a folder that is there already.
+
+    Returns:
+        Where it lies, how many images it has, and what `-d` takes.
+
+    Raises:
+        UnknownDatasetError: no such phantom.
+        SettingError: the folder is there and `force` is not given.
+    """
+    manifest = phantom_manifest(name, settings)
+    directory = root / name
+    if directory.exists() and not force:
+        msg = f"{directory} is there already; remove it or add --force"
+        raise SettingError(msg)
+    written = draw_phantom(manifest, directory)
+    write_atomically(directory / "PHANTOM.txt", f"{NOTE}\n".encode())
+    use = f"table:{directory / 'manifest.csv'}"
+    return {"name": name, "path": str(directory), "images": len(written), "use": use}
+
+
+def _check(**ranges: tuple[float, float, float]) -> None:
+    for name, (value, low, high) in ranges.items():
+        if not low <= value <= high:
+            msg = f"{name}={value:g} is out of range; it lies between {low:g} and {high:g}"
+            raise SettingError(msg)
+
+
+_PLANS = {"chest-xray": chest_xray}

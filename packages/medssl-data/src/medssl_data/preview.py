@@ -1,0 +1,129 @@
+"""Contact sheets: some pictures of each class with their labels, as one PNG."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from medssl_data.errors import DataError
+from medssl_data.files import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from medssl_data.dataset import ImageDataset
+
+__all__ = ["contact_sheet", "pair_sheet", "save_sheet", "tile_sheet"]
+
+_TILE = 160
+_TEXT = 14
+_GAP = 6
+
+
+def contact_sheet(data: ImageDataset, *, per_class: int = 6, seed: int = 0) -> Image.Image:
+    """Draw some pictures of each class, one row a class.
+
+    A picture that cannot be read is drawn as a crossed box, so that the sheet shows it too.
+
+    Args:
+        data: the images.
+        per_class: pictures of each class, at most.
+        seed: which pictures.
+
+    Returns:
+        An RGB sheet whose heading names the data set and, for phantoms, says that it is synthetic.
+    """
+    generator = np.random.default_rng(seed)
+    rows = []
+    for label, name in enumerate(data.classes):
+        indices = np.flatnonzero(data.labels == label)
+        chosen = np.sort(generator.permutation(indices)[:per_class])
+        rows.append([(_picture(data, int(i)), f"{name} | {data.ids[i]}") for i in chosen])
+    return tile_sheet([row for row in rows if row], _heading(data))
+
+
+def pair_sheet(data: ImageDataset, *, per_class: int = 6, seed: int = 0) -> Image.Image:
+    """Draw pairs of views of the same patient side by side.
+
+    Raises:
+        PairError: the data set has no two views.
+    """
+    from medssl_data.views import two_views  # noqa: PLC0415 - only here
+
+    pairs = two_views(data.manifest, data.card)
+    chosen = np.random.default_rng(seed).permutation(len(pairs))[: per_class * 2]
+    rows = [
+        [(_picture(data, i), f"{data.views[i]} | {data.ids[i]}") for i in map(int, pairs[number])]
+        for number in np.sort(chosen)
+    ]
+    halves = [left + right for left, right in zip(rows[::2], rows[1::2], strict=False)]
+    return tile_sheet(halves or rows, f"{_heading(data)}: pairs")
+
+
+def tile_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], heading: str) -> Image.Image:
+    """Lay pictures with captions out on one sheet.
+
+    Args:
+        rows: pictures and captions.
+        heading: a line above them.
+    """
+    width = max((len(row) for row in rows), default=1) * (_TILE + _GAP) + _GAP
+    height = len(rows) * (_TILE + _TEXT + _GAP) + _TEXT + 2 * _GAP
+    sheet = Image.new("RGB", (max(width, 6 * len(heading) + 2 * _GAP), height), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    pen.text((_GAP, _GAP), heading, fill="black", font=font)
+    for down, row in enumerate(rows):
+        top = _TEXT + 2 * _GAP + down * (_TILE + _TEXT + _GAP)
+        for across, (picture, caption) in enumerate(row):
+            left = _GAP + across * (_TILE + _GAP)
+            tile = ImageOps.contain(picture, (_TILE, _TILE))
+            sheet.paste(tile, (left, top))
+            pen.text((left, top + _TILE), _fit(caption, pen, font), fill="black", font=font)
+    return sheet
+
+
+def save_sheet(sheets: Sequence[Image.Image], path: Path) -> tuple[int, int]:
+    """Write sheets below each other as one PNG and return its size (width, height)."""
+    width = max(sheet.width for sheet in sheets)
+    whole = Image.new("RGB", (width, sum(sheet.height for sheet in sheets)), "white")
+    top = 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    with replacing(path) as temporary:
+        whole.save(temporary, format="PNG")
+    return whole.size
+
+
+def _heading(data: ImageDataset) -> str:
+    kind = "SYNTHETIC PHANTOM, no patients" if data.manifest.synthetic else "images"
+    return f"{data.name}: {len(data)} {kind}"
+
+
+def _picture(data: ImageDataset, index: int) -> Image.Image:
+    try:
+        return data.image(index)
+    except DataError:
+        box = Image.new("RGB", (_TILE, _TILE), "lightgrey")
+        pen = ImageDraw.Draw(box)
+        pen.line((0, 0, _TILE, _TILE), fill="red", width=3)
+        pen.line((0, _TILE, _TILE, 0), fill="red", width=3)
+        return box
+
+
+def _fit(
+    caption: str,
+    pen: ImageDraw.ImageDraw,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+) -> str:
+    """Shorten a caption in its middle; letters that the font lacks become question marks."""
+    text = caption
+    if isinstance(font, ImageFont.ImageFont):
+        text = caption.encode("latin-1", "replace").decode("latin-1")
+    while len(text) > 6 and pen.textlength(text, font=font) > _TILE:
+        middle = len(text) // 2
+        text = text[: middle - 2] + "~" + text[middle + 1 :]
+    return text

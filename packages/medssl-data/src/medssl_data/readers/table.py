@@ -1,0 +1,97 @@
+"""`table:FILE.csv`: columns path and label, optionally id, group (or patient), view and split.
+
+Also reads parquet (extra) and the manifests that `Manifest.to_csv` writes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medssl_data.errors import DataError, EmptySourceError, MissingFileError
+from medssl_data.manifest import Manifest, Row
+from medssl_data.paths import locate
+from medssl_data.tables import Table, read_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["read_manifest_table"]
+
+
+def read_manifest_table(path: Path) -> Manifest:
+    """Read a table of images.
+
+    Args:
+        path: CSV (comma, semicolon, tab; BOM and CRLF are fine) or parquet; image paths are
+            relative to its folder.
+
+    Returns:
+        A manifest in the order of the rows. Classes are the distinct labels, sorted (as numbers
+        where all are); ids are the paths unless there is a column `id`.
+
+    Raises:
+        TableError: a column or a cell is missing; file and row are named.
+        MissingFileError: the table, or an image that it names, is not there.
+        UnsafePathError: a path leads out of the table's folder.
+        EmptySourceError: the table has no rows.
+    """
+    if not path.is_file():
+        msg = f"table {path} is not there"
+        raise MissingFileError(msg)
+    if path.suffix.casefold() == ".csv" and Manifest.is_manifest(path):
+        return Manifest.from_csv(path)
+    table = read_table(path)
+    if not len(table):
+        msg = f"{path} has a heading and no rows; add one row for each image"
+        raise EmptySourceError(msg)
+    paths = _paths(table)
+    labels = table.required("label")
+    classes = _classes(labels)
+    place = {name: index for index, name in enumerate(classes)}
+    ids = _ids(table, paths)
+    groups = table.column("group", optional=True)
+    if not any(groups):
+        groups = table.column("patient", optional=True)
+    columns = (groups, table.column("view", optional=True), table.column("split", optional=True))
+    items = table.column("item", optional=True)
+    rows = map(Row, ids, paths, map(place.__getitem__, labels), *columns, items)
+    return Manifest.from_rows(
+        path.stem,
+        path.parent,
+        classes,
+        rows,
+        label_policy="the column label",
+        split_policy="official" if any(columns[2]) else "",
+    )
+
+
+def _paths(table: Table) -> tuple[str, ...]:
+    root = table.path.parent
+    located = []
+    for index, path in enumerate(table.required("path")):
+        try:
+            located.append(locate(path, root))
+        except DataError as error:
+            msg = f"{table.where(index)}: {error}"
+            raise type(error)(msg) from error
+        if not (root / located[-1]).exists():
+            msg = f"{table.where(index)}: image {root / located[-1]} is not there; correct the path"
+            raise MissingFileError(msg)
+    return tuple(located)
+
+
+def _ids(table: Table, paths: tuple[str, ...]) -> tuple[str, ...]:
+    ids = table.column("id", optional=True)
+    if any(ids):
+        return table.required("id")
+    items = table.column("item", optional=True)
+    return tuple(
+        f"{path}#{item}" if item else path for path, item in zip(paths, items, strict=True)
+    )
+
+
+def _classes(labels: tuple[str, ...]) -> list[str]:
+    names = set(labels)
+    if all(name.removeprefix("-").isdecimal() for name in names):
+        return sorted(names, key=int)
+    return sorted(names)

@@ -1,0 +1,133 @@
+"""One slice of a volume (MHA, NRRD, NIfTI) -> an 8-bit picture (extra `medssl-data[volumes]`)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from medssl_data.errors import MissingExtraError, UnreadableImageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    import numpy.typing as npt
+
+    from medssl_data.reading import Reading
+
+__all__ = ["read_slice", "slice_index", "to_bytes"]
+
+_AXES = "xyz"
+
+
+def read_slice(path: Path, reading: Reading) -> tuple[Image.Image, str]:
+    """Cut one slice out of a volume.
+
+    Volumes whose axes are not those of the patient are turned to LPS first, unless the reading
+    is `transposed`; sagittal and coronal slices show the head above.
+
+    Args:
+        path: the file.
+        reading: axis, position, window and transposition.
+
+    Returns:
+        A picture of mode L and the rule. Grey is truncated to whole numbers, as in the study.
+
+    Raises:
+        MissingExtraError: SimpleITK is not installed.
+        UnreadableImageError: no volume, no slices, no such slice, or damaged.
+    """
+    try:
+        import SimpleITK  # noqa: PLC0415 - an extra, under its own name
+    except ImportError as error:
+        msg = f"{path} is a volume: pip install 'medssl-data[volumes]'"
+        raise MissingExtraError(msg) from error
+    try:
+        values, index = _cut(SimpleITK, path, reading)
+        window = reading.window or (float(values.min()), float(values.max()))
+        grey = to_bytes(values, window)
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, UnreadableImageError):
+            raise
+        reason = str(error).strip().splitlines()[-1]
+        msg = f"{path} cannot be decoded ({reason}); replace the file or leave it out"
+        raise UnreadableImageError(msg) from error
+    rule = f"slice {_AXES[reading.axis]}={index}, window {window[0]:g}..{window[1]:g}"
+    if reading.transposed:
+        return Image.fromarray(np.ascontiguousarray(grey.T)), f"{rule}, transposed"
+    return Image.fromarray(grey if reading.axis == 2 else np.flipud(grey).copy()), rule
+
+
+def _cut(toolkit: Any, path: Path, reading: Reading) -> tuple[npt.NDArray[np.float64], int]:  # noqa: ANN401 - untyped
+    reader = toolkit.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    size = list(reader.GetSize())
+    if len(size) != 3 or reader.GetNumberOfComponents() != 1:
+        msg = f"{path} has {len(size)} dimensions; only single-channel volumes of 3 can be cut"
+        raise UnreadableImageError(msg)
+    if _is_upright(reader.GetDirection()) or reading.transposed:
+        index = slice_index(path, size[reading.axis], reading.position)
+        _check_plane(path, size, reading)
+        start = [0, 0, 0]
+        start[reading.axis], size[reading.axis] = index, 0
+        reader.SetExtractIndex(start)
+        reader.SetExtractSize(size)
+        return toolkit.GetArrayFromImage(reader.Execute()).astype(np.float64), index
+    volume = toolkit.DICOMOrient(toolkit.ReadImage(str(path)), "LPS")
+    array = toolkit.GetArrayViewFromImage(volume)  # indexed z, y, x
+    index = slice_index(path, array.shape[2 - reading.axis], reading.position)
+    return array.take(index, 2 - reading.axis).astype(np.float64), index
+
+
+def _is_upright(direction: tuple[float, ...]) -> bool:
+    return bool(np.allclose(direction, np.eye(3).ravel(), atol=1e-3))
+
+
+def _check_plane(path: Path, size: list[int], reading: Reading) -> None:
+    plane = math.prod(size) // max(size[reading.axis], 1)
+    if plane > reading.pixel_limit:
+        msg = f"{path} has slices of {plane:,} pixels, more than {reading.pixel_limit:,}"
+        raise UnreadableImageError(msg)
+
+
+def slice_index(path: Path, length: int, position: float) -> int:
+    """Position of a slice: floor(fraction x length), or the index itself.
+
+    Args:
+        path: for messages.
+        length: number of slices along the axis.
+        position: a float in [0, 1] is a fraction, an int an index.
+
+    Raises:
+        UnreadableImageError: no slices, or none there.
+    """
+    if length == 0:
+        msg = f"{path} has no slices; replace the file or leave it out"
+        raise UnreadableImageError(msg)
+    index = min(int(position * length), length - 1) if isinstance(position, float) else position
+    if not 0 <= index < length:
+        msg = f"{path} has {length} slices and none at {position}; choose another position"
+        raise UnreadableImageError(msg)
+    return index
+
+
+def to_bytes(values: npt.NDArray[np.float64], window: tuple[float, float]) -> npt.NDArray[np.uint8]:
+    """Clip to a window and scale to 0..255, truncated: -500 in -1000..250 becomes 102.
+
+    Args:
+        values: (H, W) in the volume's own units.
+        window: values that become black and white.
+
+    Raises:
+        ValueError: NaN or infinite values.
+    """
+    if not np.isfinite(values).all():
+        msg = "NaN or infinite values"
+        raise ValueError(msg)
+    low, high = window
+    scaled = (np.clip(values, low, high) - low) / ((high - low) or 1.0)
+    return np.asarray(scaled * 255).astype(np.uint8)
