@@ -1,0 +1,295 @@
+"""The settings of each experiment, and its two presets: `published` and `corrected`.
+
+A preset is a set of values. Where the 2022 study's way is a defect, the defect is a field with a
+name, and the field carries the reason; entries such as I-14 number the study's known quirks.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from medssl_eval.errors import SettingsError, UnknownNameError
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic.fields import FieldInfo
+
+__all__ = [
+    "EXPERIMENTS",
+    "Difference",
+    "FewShotSettings",
+    "Geometry",
+    "KnnSettings",
+    "Labels",
+    "Normalising",
+    "Preset",
+    "ProtocolName",
+    "Seed",
+    "describe",
+    "differences",
+    "preset",
+    "setting",
+    "settings_type",
+]
+
+ProtocolName = Literal["published", "corrected"]
+PROTOCOLS: tuple[ProtocolName, ...] = typing.get_args(ProtocolName)
+Seed = typing.Annotated[int, Field(ge=0)]
+Geometry = Literal["experiment", "model"]
+Normalising = Literal["study", "model"]
+Labels = Literal["study", "corrected"]
+
+
+def setting(
+    why: str, *, corrected: object, published: object = ..., entries: tuple[str, ...] = ()
+) -> Any:  # noqa: ANN401 # as pydantic.Field: the annotation beside it is the type
+    """Declare a field with the value that each preset gives it.
+
+    Args:
+        why: What it decides, and why the presets differ.
+        corrected: The default.
+        published: The study's value; left out where it is the same.
+        entries: Numbers of the study's quirks that explain the difference.
+    """
+    study = corrected if published is ... else published
+    return Field(
+        default=corrected,
+        description=why,
+        json_schema_extra={"published": study, "entries": list(entries)},  # type: ignore[dict-item]
+    )
+
+
+# Fields that several experiments share, declared once.
+_PROTOCOL = setting(
+    "The preset that the values started from.", corrected="corrected", published="published"
+)
+_NORMALISATION = setting(
+    "model: what the network was pretrained with. study: what the study fed, which for some models "
+    "is another mean and deviation.",
+    corrected="model",
+    published="study",
+    entries=("I-11",),
+)
+_LABELS = setting(
+    "corrected: uncertain labels, class merges and file selection as documented on the data set's "
+    "card. study: as the study's loaders had them.",
+    corrected="corrected",
+    published="study",
+    entries=("I-2", "I-17", "I-18", "I-19", "I-47", "I-48"),
+)
+_SEED = setting("Seed of everything random.", corrected=0)
+
+
+class Preset(BaseModel):
+    """What all settings share: they are frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FewShotSettings(Preset):
+    """Few-shot: prototypes of a few support images classify the queries of many small episodes."""
+
+    protocol: ProtocolName = _PROTOCOL
+    ways: PositiveInt | Literal["all", "study"] = setting(
+        "Classes in an episode; study: as many as the study took, else 2. Fewer ways than classes "
+        "average over pairs or subsets of classes, which is nobody's task.",
+        corrected="all",
+        published="study",
+        entries=("I-21",),
+    )
+    shots: tuple[PositiveInt, ...] = setting("Support images of a class.", corrected=(20,))
+    queries: PositiveInt = setting("Query images of a class.", corrected=15)
+    episodes: PositiveInt = setting("Number of episodes.", corrected=600)
+    seed: Seed = _SEED
+    geometry: Geometry = setting(
+        "model: resizing and crop are the model's own. experiment: small sets squashed to 257x257 "
+        "(bilinear), large sets resized to a short side of 224 (bicubic), both cropped to 224.",
+        corrected="model",
+        published="experiment",
+        entries=("I-14",),
+    )
+    normalisation: Normalising = _NORMALISATION
+    labels: Labels = _LABELS
+    pool: Literal["first_10001", "all"] = setting(
+        "all: every image can be drawn. first_10001: of sets that the study cached, only the first "
+        "10,001 images of train followed by test.",
+        corrected="all",
+        published="first_10001",
+        entries=("I-12", "I-13"),
+    )
+    duplicate_images: Literal["study", "never"] = setting(
+        "study: where the study's loader held every image twice, a query can meet its twin in the "
+        "support, as it could there.",
+        corrected="never",
+        published="study",
+        entries=("I-16",),
+    )
+    patients: Literal["ignored", "separate"] = setting(
+        "separate: an episode draws one image of a patient, so that none is in support and query. "
+        "ignored: images of one patient are independent draws.",
+        corrected="separate",
+        published="ignored",
+        entries=("I-8",),
+    )
+    episode_list: Literal["per_architecture", "fixed"] = setting(
+        "fixed: all models meet the same episodes, so that differences are paired. "
+        "per_architecture: only models of one architecture do.",
+        corrected="fixed",
+        published="per_architecture",
+        entries=("I-15",),
+    )
+
+
+class KnnSettings(Preset):
+    """k-NN: the classes of the nearest images vote; not part of the study."""
+
+    protocol: ProtocolName = _PROTOCOL
+    neighbours: PositiveInt = setting("Neighbours that vote.", corrected=20)
+    folds: typing.Annotated[int, Field(ge=2)] = setting(
+        "Folds of the stratified cross-validation.", corrected=5
+    )
+    seed: Seed = _SEED
+    geometry: Geometry = setting(
+        "model: resizing and crop are the model's own. experiment: short side 224 (bicubic), crop "
+        "224, as in the study's linear evaluation.",
+        corrected="model",
+        published="experiment",
+        entries=("I-14",),
+    )
+    normalisation: Normalising = _NORMALISATION
+    labels: Labels = _LABELS
+    patients: Literal["ignored", "separate"] = setting(
+        "separate: all images of a patient are in one fold. ignored: folds are drawn by image.",
+        corrected="separate",
+        published="ignored",
+        entries=("I-8",),
+    )
+
+
+EXPERIMENTS: Mapping[str, type[Preset]] = types.MappingProxyType(
+    {"few-shot": FewShotSettings, "knn": KnnSettings}
+)
+S = TypeVar("S", bound=Preset)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field that the two presets set differently.
+
+    Attributes:
+        field: Its name.
+        published: The study's value.
+        corrected: The default.
+        entries: Numbers of the quirks that explain it.
+        why: What the field decides.
+    """
+
+    field: str
+    published: object
+    corrected: object
+    entries: tuple[str, ...]
+    why: str
+
+
+def settings_type(experiment: str) -> type[Preset]:
+    """Find the settings of an experiment.
+
+    Raises:
+        UnknownNameError: No experiment has this name; the message lists them.
+    """
+    if experiment in EXPERIMENTS:
+        return EXPERIMENTS[experiment]
+    close = difflib.get_close_matches(experiment, EXPERIMENTS, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    message = f"unknown experiment {experiment!r}: {hint}choose from {', '.join(EXPERIMENTS)}"
+    raise UnknownNameError(message)
+
+
+def preset(settings: type[S], protocol: ProtocolName = "corrected", **changes: object) -> S:
+    """Make the settings of a protocol, with some fields changed.
+
+    Args:
+        settings: A settings class, such as `FewShotSettings`.
+        protocol: `published` or `corrected`.
+        changes: Fields to set; None leaves the preset's value.
+
+    Raises:
+        SettingsError: A value is not allowed.
+
+    Example:
+        >>> preset(FewShotSettings, "published", shots=(1, 5)).ways
+        2
+    """
+    if protocol not in PROTOCOLS:
+        message = f"protocol is {protocol!r}; choose from {', '.join(PROTOCOLS)}"
+        raise SettingsError(message)
+    values = _values(settings, protocol)
+    values.update({name: value for name, value in changes.items() if value is not None})
+    try:
+        return settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_sentence(error, settings)) from error
+
+
+def differences(experiment: str) -> list[Difference]:
+    """List what the two presets of an experiment set differently.
+
+    Raises:
+        UnknownNameError: No experiment has this name.
+    """
+    settings = settings_type(experiment)
+    published, corrected = (_values(settings, protocol) for protocol in PROTOCOLS)
+    return [
+        Difference(
+            field=name,
+            published=published[name],
+            corrected=corrected[name],
+            entries=tuple(_extra(field)["entries"]),
+            why=field.description or "",
+        )
+        for name, field in settings.model_fields.items()
+        if name != "protocol" and published[name] != corrected[name]
+    ]
+
+
+def describe(experiment: str, protocol: ProtocolName) -> list[tuple[str, object, str]]:
+    """List each field of a preset: name, value, what it decides.
+
+    Raises:
+        UnknownNameError: No experiment has this name.
+    """
+    settings = settings_type(experiment)
+    values = _values(settings, protocol)
+    return [
+        (name, values[name], field.description or "")
+        for name, field in settings.model_fields.items()
+    ]
+
+
+def _values(settings: type[Preset], protocol: str) -> dict[str, Any]:
+    if protocol == "corrected":
+        return {name: field.default for name, field in settings.model_fields.items()}
+    return {name: _extra(field)["published"] for name, field in settings.model_fields.items()}
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, dict) else {"published": field.default, "entries": []}
+
+
+def _sentence(error: ValidationError, settings: type[Preset]) -> str:
+    """Say the first thing that is wrong in one line."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, settings.model_fields, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"unknown setting {name!r}{hint}"
+    return f"{name} is {first['input']!r}: {first['msg'].lower()}"
