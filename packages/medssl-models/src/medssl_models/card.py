@@ -1,0 +1,167 @@
+"""What is known about a model before it is loaded: frozen records, read from TOML.
+
+Nothing here touches a weights file or imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from medssl_models.preprocessing import Normalisation, Preprocessing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "Container",
+    "DropRule",
+    "KeyMap",
+    "ModelCard",
+    "Padding",
+    "Rename",
+    "WeightFile",
+]
+
+Container = Literal["torch", "safetensors", "haiku_pickle", "tf_bundle"]
+Padding = Literal["torchvision", "tf_same", "tf_same_pool"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _compiled(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        message = f"not a regular expression: {pattern!r} ({error})"
+        raise ValueError(message) from error
+    return pattern
+
+
+class WeightFile(_Frozen):
+    """One published file of weights and the addresses that serve it.
+
+    Attributes:
+        filename: Name under which the file is kept.
+        urls: Addresses in the order in which they are tried; may need a browser.
+        container: How the bytes are laid out; decided by content when the file is read.
+        sha256: Hash of the file where it is known.
+        size: Bytes of the file where they are known.
+    """
+
+    filename: str
+    urls: tuple[str, ...] = Field(min_length=1)
+    container: Container
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    size: int | None = Field(default=None, ge=1)
+
+
+class DropRule(_Frozen):
+    """Source tensors that are left out, and why: a pattern that must match the whole name."""
+
+    name: str
+    pattern: str
+
+    _check = field_validator("pattern")(_compiled)
+
+
+class Rename(_Frozen):
+    """A regular expression over names without prefix, and what it is replaced by."""
+
+    pattern: str
+    replacement: str
+
+    _check = field_validator("pattern")(_compiled)
+
+
+class KeyMap(_Frozen):
+    r"""From the names in the source file to torchvision's.
+
+    A source tensor is used when its name begins with `prefix` (then the prefix goes and the
+    renames apply in order), or dropped by the first rule that matches its whole source name.
+    Anything else is an error. Drop rules are asked before the prefix.
+
+    Attributes:
+        top_level: Entry of the file that holds the tensors; empty for a flat state dict.
+        prefix: What is stripped from the names of the tensors that are used.
+        drops: Rules for tensors that are not used.
+        renames: Regular expressions for old names such as `denselayer1.norm.1`.
+    """
+
+    top_level: str = ""
+    prefix: str = ""
+    drops: tuple[DropRule, ...] = ()
+    renames: tuple[Rename, ...] = ()
+
+
+class ModelCard(_Frozen):
+    """All that is known about a model before it is loaded.
+
+    Attributes:
+        name: Canonical name, as typed after `--model`.
+        summary: One sentence for people.
+        architecture: Name in `trunks.ARCHITECTURES`, `timm:NAME`, or a plug-in's own.
+        width: Channels of the first layer, 64 in every published network.
+        feature_dim: Dimension of the pooled features.
+        padding: Of strided layers, as the source network pads.
+        study_padding: Padding that the 2022 study used.
+        preprocessing: The model's own, from its source.
+        study_preprocessing: Normalisation that the 2022 study fed where it differs.
+        weights: Files that hold the weights, all of them needed.
+        key_map: From the names in those files to ours.
+        licence: Of the weights, in words.
+        non_commercial: The licence forbids commercial use, so it must be accepted to fetch.
+        citation: Paper, with its identifier.
+        origin: Address of the project that published the model.
+        aliases: Other names that mean this model.
+        pretraining: Names of the data sets it was trained on.
+        control: Made from `seed` instead of read from a file.
+        seed: Of the weights of a control.
+        notes: What a user should know.
+    """
+
+    name: Name
+    summary: str
+    architecture: str
+    width: int = Field(default=64, ge=1)
+    feature_dim: int = Field(ge=1)
+    padding: Padding = "torchvision"
+    study_padding: Padding = "torchvision"
+    preprocessing: Preprocessing
+    study_preprocessing: Normalisation | None = None
+    weights: tuple[WeightFile, ...] = ()
+    key_map: KeyMap = KeyMap()
+    licence: str
+    non_commercial: bool = False
+    citation: str = ""
+    origin: str = ""
+    aliases: tuple[Name, ...] = ()
+    pretraining: tuple[str, ...] = ()
+    control: bool = False
+    seed: int | None = Field(default=None, ge=0)
+    notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _control_has_a_seed(self) -> Self:
+        if self.control != (self.seed is not None) or (self.control and self.weights):
+            message = f"{self.name}: a control has a seed and no weights, any other model no seed"
+            raise ValueError(message)
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name and its aliases."""
+        return self.name, *self.aliases
+
+    def replace(self, **changes: object) -> ModelCard:
+        """Make a new, validated card with some fields changed."""
+        return ModelCard.model_validate(dict(self) | changes)
+
+    def addresses(self) -> Iterable[str]:
+        """Every address of every file, the preferred ones first."""
+        return (url for file in self.weights for url in file.urls)
