@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -13,10 +12,12 @@ from torch import Tensor, nn
 from medssl_models.catalog import resolve
 from medssl_models.controls import initialise
 from medssl_models.errors import InputRangeError
+from medssl_models.library import missing_weights
 from medssl_models.trunks import TrunkLike, build_trunk, resolve_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from medssl_models.card import ModelCard
     from medssl_models.preprocessing import Preprocessing
@@ -107,7 +108,7 @@ class Backbone(nn.Module):
             InputRangeError: As in `forward`.
         """
         asked = resolve_layers(self._network, layers)
-        if self.checks_input and not torch.compiler.is_compiling() and not torch.jit.is_tracing():
+        if self.checks_input and not torch.compiler.is_compiling():
             self._check(x)
         taps = self._network.run(x, asked.values())
         return {name: taps[layer] for name, layer in asked.items()}
@@ -190,7 +191,8 @@ def create_model(name: str, *, trainable: bool = False, library: Path | None = N
     """
     card = resolve(name)
     trunk = build_trunk(card.architecture, padding=card.padding, width=card.width)
-    assert card.seed is not None
+    if card.seed is None:
+        raise missing_weights(card, library=library)
     return Backbone(card, initialise(trunk, seed=card.seed), trainable=trainable)
 
 

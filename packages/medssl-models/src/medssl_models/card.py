@@ -27,6 +27,7 @@ __all__ = [
 
 Container = Literal["torch", "safetensors", "haiku_pickle", "tf_bundle"]
 Padding = Literal["torchvision", "tf_same", "tf_same_pool"]
+Scheme = Literal["torchvision", "haiku_resnet", "tf_resnet"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -91,12 +92,14 @@ class KeyMap(_Frozen):
         prefix: What is stripped from the names of the tensors that are used.
         drops: Rules for tensors that are not used.
         renames: Regular expressions for old names such as `denselayer1.norm.1`.
+        scheme: How the source framework names layers and lays out tensors (`key_maps.SCHEMES`).
     """
 
     top_level: str = ""
     prefix: str = ""
     drops: tuple[DropRule, ...] = ()
     renames: tuple[Rename, ...] = ()
+    scheme: Scheme = "torchvision"
 
 
 class ModelCard(_Frozen):

@@ -99,4 +99,4 @@ def _round_statistics(norm: nn.BatchNorm2d) -> None:
 
 
 def _to_bits(value: Tensor) -> Tensor:
-    return torch.round(value * 2**STATISTIC_BITS) / 2**STATISTIC_BITS
+    return value.mul(1 << STATISTIC_BITS).round().div(1 << STATISTIC_BITS)

@@ -3,12 +3,20 @@
 Importing this module imports no torch; reading and writing weights happens in the functions.
 """
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
 
-__all__ = ["home"]
+from medssl_models.errors import MissingWeightsError
+
+if TYPE_CHECKING:
+    from medssl_models.card import ModelCard
+
+__all__ = ["home", "missing_weights"]
 
 
 def home() -> Path:
@@ -19,3 +27,14 @@ def home() -> Path:
     """
     chosen = os.environ.get("MEDSSL_HOME")
     return Path(chosen).expanduser() if chosen else user_cache_path("medssl")
+
+
+def missing_weights(card: ModelCard, *, library: Path | None = None) -> MissingWeightsError:
+    """Build the error that says where a model's weights are and how to bring them in."""
+    folder = (library or home() / "models") / card.name
+    addresses = " or ".join(card.addresses()) or card.origin
+    message = (
+        f"model: the weights of {card.name} are not in {folder}; download {addresses} "
+        f"and run: medssl-models import {card.name} FILE"
+    )
+    return MissingWeightsError(message)

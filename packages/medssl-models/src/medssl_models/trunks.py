@@ -278,6 +278,6 @@ def _conv_like(conv: nn.Conv2d, shrink: int, *, same: bool) -> nn.Conv2d | None:
         conv.out_channels // shrink,
         _pair(conv.kernel_size),
         stride=_pair(conv.stride),
-        padding=conv.padding,
+        padding=conv.padding if isinstance(conv.padding, str) else _pair(conv.padding),
         bias=conv.bias is not None,
     )
