@@ -23,6 +23,9 @@ _FREE = 2**20  # up to this size any ratio is harmless
 _END = b"PK\x05\x06"
 _END_SIZE = 22
 _WIDE_END = b"PK\x06\x07"
+_WIDE_LOCATOR_SIZE = 20
+_WIDE_RECORD = b"PK\x06\x06"
+_WIDE_RECORD_SIZE = 56
 
 
 class Archive:
@@ -142,6 +145,18 @@ def _check_directory(path: Path) -> None:
         message = f"{path}: the zip archive has no end record; it is cut off"
         raise CheckpointError(message)
     (directory,) = struct.unpack_from("<L", tail, at + 12)
-    if directory > _MAX_DIRECTORY or _WIDE_END in tail[max(0, at - 20) : at]:
+    if _WIDE_END in tail[max(0, at - _WIDE_LOCATOR_SIZE) : at]:
+        directory = _wide_directory(path, tail[: at - _WIDE_LOCATOR_SIZE])
+    if directory > _MAX_DIRECTORY:
         message = f"{path}: the archive has a table of contents of over {_MAX_DIRECTORY:,} bytes"
         raise UnsafeCheckpointError(message)
+
+
+def _wide_directory(path: Path, tail: bytes) -> int:
+    """Size of the table of contents by the 64-bit end record, which torch always writes."""
+    record = tail[-_WIDE_RECORD_SIZE:]
+    if len(record) < _WIDE_RECORD_SIZE or not record.startswith(_WIDE_RECORD):
+        message = f"{path}: the zip archive has a damaged 64-bit end record"
+        raise CheckpointError(message)
+    (directory,) = struct.unpack_from("<Q", record, 40)
+    return int(directory)
