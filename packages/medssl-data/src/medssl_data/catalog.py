@@ -11,6 +11,7 @@ from importlib import import_module, metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from medssl_data import splits
 from medssl_data.card import DatasetCard
 from medssl_data.dataset import ImageDataset
 from medssl_data.errors import (
@@ -145,8 +146,6 @@ def split_manifest(
     Raises:
         SplitError: this data set has no such split.
     """
-    from medssl_data import splits  # noqa: PLC0415 - only where rows are split
-
     rule = split or _default_split(manifest, card, protocol)
     if rule == "published":
         if card is None or card.study is None:
@@ -172,7 +171,9 @@ def _default_split(
         return "published" if protocol == "published" else "patient"
     if any(manifest.splits):
         return "official"
-    return "patient" if len(manifest) >= 3 else "none"
+    patients = set(manifest.groups) - {""}
+    known = len(patients) + manifest.groups.count("")
+    return "patient" if known >= len(splits.FRACTIONS) else "none"
 
 
 def _source(name: str) -> str:

@@ -57,7 +57,7 @@ def stamp(pixels: npt.NDArray[np.generic]) -> None:
     Args:
         pixels: (H, W) or (H, W, 3), at least 69 wide; the lettering takes the array's range.
     """
-    text = _text(max(1, pixels.shape[1] // 220))
+    text = _text(max(1, pixels.shape[1] // 128))
     height, width = text.shape
     area = pixels[-height - 2 :, : width + 2]
     high = 255 if pixels.dtype == np.uint8 else pixels.max()

@@ -175,8 +175,9 @@ def _decode_pillow(path: Path, reading: Reading) -> tuple[Image.Image, str]:
             with Image.open(path, formats=_FORMATS) as image:
                 _check_size(path, image.size, reading)
                 note = _reduce(image, reading)
+                turn = _orientation(image)
                 image.load()
-                upright, turned = _upright(image, reading)
+                upright, turned = _upright(image, turn, reading)
                 plain, rule = _plain_mode(upright)
     except UnreadableImageError:
         raise
@@ -210,11 +211,14 @@ def _reduce(image: Image.Image, reading: Reading) -> str:
     return "" if image.size == (width, height) else f"JPEG decoded at {image.size[0]}/{width}"
 
 
-def _upright(image: Image.Image, reading: Reading) -> tuple[Image.Image, str]:
-    if not reading.exif_orientation or image.format == "PNM":
-        return image, ""
-    turn = image.getexif().get(ExifTags.Base.Orientation, 1)
-    if turn not in range(2, 9):
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8; asked before loading, because Pillow turns TIFFs while loading."""
+    turn = 1 if image.format == "PPM" else image.getexif().get(ExifTags.Base.Orientation, 1)
+    return turn if turn in range(1, 9) else 1
+
+
+def _upright(image: Image.Image, turn: int, reading: Reading) -> tuple[Image.Image, str]:
+    if turn == 1 or not (reading.exif_orientation or image.format == "TIFF"):
         return image, ""
     return ImageOps.exif_transpose(image), f"EXIF orientation {turn} turned upright"
 

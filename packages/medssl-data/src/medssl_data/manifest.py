@@ -278,7 +278,7 @@ class Manifest:
             raise ManifestError(msg)
         buffer = io.StringIO()
         buffer.write(_FORMAT + json.dumps(self._header(), ensure_ascii=True) + "\n")
-        writer = csv.writer(buffer, lineterminator="\n")
+        writer = csv.writer(buffer)  # CRLF, so that cells with a lone CR are quoted too
         writer.writerow(_COLUMNS)
         soft = self.targets or ("",) * len(self)
         for row, target in zip(self.rows, soft, strict=True):

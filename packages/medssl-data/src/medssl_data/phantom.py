@@ -86,6 +86,7 @@ def chest_xray(
     _check(count=(count, 2, 1_000_000), size=(size, 80, 4096), difficulty=(difficulty, 0, 1))
     generator = np.random.default_rng([seed, 0])
     rows: list[Row] = []
+    source = f"phantom:chest-xray,difficulty={difficulty!r},seed={seed},size={size}"
     left = [count - count // 2, count // 2]
     patient = 0
     while sum(left):
@@ -94,7 +95,7 @@ def chest_xray(
         left[label] -= images
         name = f"patient{patient:05d}"
         rows += [
-            Row(f"{name}/{image}", "", label, name, "frontal", "", f"{patient}/{image}/{label}")
+            Row(f"{name}/{image}", source, label, name, "frontal", "", f"{patient}/{image}/{label}")
             for image in range(images)
         ]
         patient += 1

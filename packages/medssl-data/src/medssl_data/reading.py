@@ -17,7 +17,7 @@ class Reading(BaseModel):
 
     Args:
         pixel_limit: pictures with more pixels are refused before they are decoded.
-        exif_orientation: turn the picture upright as its EXIF tag says.
+        exif_orientation: turn the picture upright as its EXIF tag says; TIFFs are always turned.
         reduced: side in pixels that is enough: JPEGs decode at 1/2, 1/4 or 1/8 scale where both
             sides stay at least this large. Off by default, because it changes pixels.
         axis: axis of a volume (x 0, y 1, z 2) that is cut.

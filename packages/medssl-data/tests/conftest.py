@@ -1,0 +1,28 @@
+"""Small trees and tables that the tests read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Path:
+    """Two classes of three and two grey pictures."""
+    for name, number in (("ill", 3), ("healthy", 2)):
+        folder = tmp_path / "mine" / name
+        folder.mkdir(parents=True)
+        for index in range(number):
+            grey = np.full((8, 10), 20 * index + len(name), np.uint8)
+            Image.fromarray(grey).save(folder / f"{index}.png")
+    return tmp_path / "mine"
+
+
+@pytest.fixture
+def shared() -> Path:
+    """A folder of real files beside the repository; it is no part of the project."""
+    folder = Path(__file__).parents[4] / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared beside the repository")
+    return folder
