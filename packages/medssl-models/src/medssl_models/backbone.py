@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from medssl_models.catalog import resolve
+from medssl_models.catalog import model_card, split_padding
 from medssl_models.controls import initialise
 from medssl_models.errors import InputRangeError
-from medssl_models.library import missing_weights
+from medssl_models.library import converted_folder, find_weights, load_weights
+from medssl_models.model_folder import read_origin
 from medssl_models.trunks import TrunkLike, build_trunk, resolve_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from medssl_models.card import ModelCard
+    from medssl_models.card import ModelCard, Padding
     from medssl_models.preprocessing import Preprocessing
 
 __all__ = ["Backbone", "Protocol", "create_model", "fingerprint_of"]
@@ -38,6 +39,7 @@ class Backbone(nn.Module):
     Args:
         card: What is known about the model.
         trunk: The network, its weights loaded.
+        name: How it was asked for, where that is not the card's name.
         trainable: Gradients on and training mode; else gradients off and eval mode for good.
 
     Attributes:
@@ -50,19 +52,22 @@ class Backbone(nn.Module):
         torch.Size([1, 512])
     """
 
-    def __init__(self, card: ModelCard, trunk: nn.Module, *, trainable: bool = False) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        trunk: nn.Module,
+        *,
+        name: str | None = None,
+        trainable: bool = False,
+    ) -> None:
         super().__init__()
         self.card = card
+        self.name = name or card.name
         self.trunk = trunk
         self.preprocessing = card.preprocessing
         self.checks_input = True
         self.trainable = trainable
         self.requires_grad_(trainable).train(trainable)
-
-    @property
-    def name(self) -> str:
-        """Canonical name, with the padding behind a colon where it is not the model's own."""
-        return self.card.name
 
     @property
     def feature_dim(self) -> int:
@@ -169,31 +174,49 @@ class Backbone(nn.Module):
             raise InputRangeError(message)
 
 
-def create_model(name: str, *, trainable: bool = False, library: Path | None = None) -> Backbone:
+def create_model(
+    name: str,
+    *,
+    trainable: bool = False,
+    protocol: Protocol = "corrected",
+    library: Path | None = None,
+) -> Backbone:
     """Create a backbone by name.
 
     Args:
-        name: A card's name or alias (`moco-v2`), with `:torchvision` behind it for the padding
-            that the 2022 study used, or a path to a converted folder.
+        name: A card's name or alias (`moco-v2`), or the path of a converted folder. `:torchvision`
+            behind it chooses that padding instead of the model's own.
         trainable: Gradients and training mode on; otherwise both are off.
+        protocol: `published` takes the padding that the 2022 study used where `name` chooses none.
         library: Folder of models instead of `home() / "models"`.
 
     Returns:
-        The model with its weights.
+        The model with its weights, on the CPU.
 
     Raises:
         UnknownModelError: No such name; close matches are listed.
         MissingWeightsError: The weights are not here; says where they are and how to import them.
+        CheckpointError: The weights that are here are damaged or of another model.
 
     Example:
         >>> create_model("random_r18").feature_dim
         512
     """
-    card = resolve(name)
+    base, padding = split_padding(name)
+    folder = converted_folder(base)
+    own = read_origin(folder).card if folder else model_card(base)
+    card = _padded(own, padding or (own.study_padding if protocol == "published" else None))
     trunk = build_trunk(card.architecture, padding=card.padding, width=card.width)
-    if card.seed is None:
-        raise missing_weights(card, library=library)
-    return Backbone(card, initialise(trunk, seed=card.seed), trainable=trainable)
+    if card.seed is not None:
+        initialise(trunk, seed=card.seed)
+    else:
+        load_weights(trunk, folder or find_weights(card, library=library))
+    shown = card.name if card.padding == own.padding else f"{card.name}:{card.padding}"
+    return Backbone(card, trunk, name=shown, trainable=trainable)
+
+
+def _padded(card: ModelCard, padding: Padding | None) -> ModelCard:
+    return card if padding in {None, card.padding} else card.replace(padding=padding)
 
 
 def fingerprint_of(card: ModelCard, trunk: nn.Module) -> str:

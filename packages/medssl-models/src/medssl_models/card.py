@@ -22,6 +22,7 @@ __all__ = [
     "ModelCard",
     "Padding",
     "Rename",
+    "Scheme",
     "WeightFile",
 ]
 

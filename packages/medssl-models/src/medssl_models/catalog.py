@@ -16,7 +16,7 @@ from medssl_models.matching import did_you_mean
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-__all__ = ["list_models", "model_card", "read_card", "resolve"]
+__all__ = ["list_models", "model_card", "read_card", "split_padding"]
 
 
 def list_models() -> list[ModelCard]:
@@ -41,22 +41,17 @@ def model_card(name: str) -> ModelCard:
     return named[name]
 
 
-def resolve(name: str) -> ModelCard:
-    """Find a card by `NAME` or `NAME:PADDING`; the latter replaces the model's own padding.
+def split_padding(name: str) -> tuple[str, Padding | None]:
+    """Split `NAME:PADDING`; the padding is None where the name ends in none.
 
-    Raises:
-        UnknownModelError: No such name or padding.
+    Example:
+        >>> split_padding("byol:torchvision")
+        ('byol', 'torchvision')
     """
-    base, colon, padding = name.partition(":")
-    card = model_card(base)
-    if not colon or padding == card.padding:
-        return card
-    if padding not in get_args(Padding):
-        message = f"model: {name!r} asks for an unknown padding" + did_you_mean(
-            padding, get_args(Padding)
-        )
-        raise UnknownModelError(message)
-    return card.replace(padding=cast("Padding", padding))
+    base, _, padding = name.rpartition(":")
+    if base and padding in get_args(Padding):
+        return base, cast("Padding", padding)
+    return name, None
 
 
 def read_card(text: str, *, source: str) -> ModelCard:

@@ -1,6 +1,6 @@
-"""The local folder of models: where it lies, what it holds, how files get into it.
+"""The local folder of models: where it lies, what is in it, how weights get in and out.
 
-Importing this module imports no torch; reading and writing weights happens in the functions.
+Importing this module imports no torch; the functions that read or write weights do.
 """
 
 from __future__ import annotations
@@ -9,14 +9,28 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
 from platformdirs import user_cache_path
 
-from medssl_models.errors import MissingWeightsError
+from medssl_models.errors import CheckpointError, MissingWeightsError, SettingsError
+from medssl_models.model_folder import CONFIG, WEIGHTS, read_origin, read_state
 
 if TYPE_CHECKING:
     from medssl_models.card import ModelCard
+    from medssl_models.conversion import Conversion
+    from medssl_models.trunks import Trunk
 
-__all__ = ["home", "missing_weights"]
+__all__ = [
+    "converted_folder",
+    "find_weights",
+    "home",
+    "import_model",
+    "is_imported",
+    "load_weights",
+    "missing_weights",
+    "model_folder_of",
+    "models_folder",
+]
 
 
 def home() -> Path:
@@ -29,12 +43,99 @@ def home() -> Path:
     return Path(chosen).expanduser() if chosen else user_cache_path("medssl")
 
 
+def models_folder(library: Path | None = None) -> Path:
+    """Folder that holds one folder for each imported model."""
+    return library if library is not None else home() / "models"
+
+
+def model_folder_of(card: ModelCard, *, library: Path | None = None) -> Path:
+    """Where a model's weights lie, or would lie."""
+    return models_folder(library) / card.name
+
+
+def is_imported(card: ModelCard, *, library: Path | None = None) -> bool:
+    """Tell whether a model can be created now: a control, or weights that are here."""
+    return card.control or (model_folder_of(card, library=library) / WEIGHTS).is_file()
+
+
+def converted_folder(name: str) -> Path | None:
+    """Give the folder that a name means, if it is the path of a converted model."""
+    folder = Path(name).expanduser()
+    if (folder / CONFIG).is_file():
+        return folder
+    if os.sep in name and folder.is_dir():
+        message = f"model: {name!r} is a folder without {CONFIG}; is it a converted model?"
+        raise CheckpointError(message)
+    return None
+
+
+def find_weights(card: ModelCard, *, library: Path | None = None) -> Path:
+    """Find the folder of a model that was imported.
+
+    Raises:
+        MissingWeightsError: It was not; says what to do.
+        CheckpointError: The folder holds another model.
+    """
+    folder = model_folder_of(card, library=library)
+    if not is_imported(card, library=library):
+        raise missing_weights(card, library=library)
+    held = read_origin(folder).card
+    if held.name != card.name or held.architecture != card.architecture:
+        message = (
+            f"{folder}: holds {held.name} ({held.architecture}), not {card.name}; "
+            f"run medssl-models import {card.name} FILE --force"
+        )
+        raise CheckpointError(message)
+    return folder
+
+
+def load_weights(trunk: Trunk, folder: Path) -> None:
+    """Put the weights of a converted folder into a trunk without weights, in place.
+
+    Raises:
+        CheckpointError: The file is damaged, or its tensors are not this network's.
+    """
+    try:
+        trunk.load_state_dict(read_state(folder), assign=True)
+    except RuntimeError as error:
+        message = f"{folder / WEIGHTS}: not the weights of this network: {error}"
+        raise CheckpointError(message) from error
+
+
+def import_model(
+    card: ModelCard, source: Path, *, library: Path | None = None, force: bool = False
+) -> Conversion:
+    """Convert a file that was brought by hand and keep it under the model's name.
+
+    Nothing is there until all is well; of two processes that import the same name one waits.
+
+    Args:
+        card: Of the model that the file should be.
+        source: The file as it was downloaded.
+        library: Folder of models instead of `home() / "models"`.
+        force: Replace weights that are there.
+
+    Raises:
+        CheckpointError: The file is damaged, unsafe, or not this model's checkpoint.
+        SettingsError: The model is a control, or is there and `force` is off.
+    """
+    from medssl_models.conversion import convert  # noqa: PLC0415 - imports torch
+
+    if card.control:
+        message = f"model: {card.name} is a control, made from a seed; it takes no weights"
+        raise SettingsError(message)
+    folder = model_folder_of(card, library=library)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{card.name}.lock")):
+        return convert(source, card, folder, force=force)
+
+
 def missing_weights(card: ModelCard, *, library: Path | None = None) -> MissingWeightsError:
     """Build the error that says where a model's weights are and how to bring them in."""
-    folder = (library or home() / "models") / card.name
     addresses = " or ".join(card.addresses()) or card.origin
     message = (
-        f"model: the weights of {card.name} are not in {folder}; download {addresses} "
+        f"model: the weights of {card.name} are not in "
+        f"{model_folder_of(card, library=library)}; download {addresses} "
         f"and run: medssl-models import {card.name} FILE"
     )
     return MissingWeightsError(message)

@@ -7,6 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from medssl_models.checkpoints.archive import Archive
+from medssl_models.checkpoints.torch_file import LEGACY_MAGIC, ZIP_MAGIC
 from medssl_models.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ __all__ = ["sniff"]
 
 _HEAD = 512
 _TABLE_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)  # last bytes of a TensorFlow index
-_TORCH_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, pickled
 _FOREIGN = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file (Keras?)",
     b"\x1f\x8b": "gzip-compressed; decompress it first",
@@ -56,9 +56,9 @@ def sniff(path: Path) -> Container:
 
 
 def _by_head(path: Path, head: bytes, size: int) -> Container | None:
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith(ZIP_MAGIC):
         return _sniff_archive(path)
-    if head.startswith(_TORCH_LEGACY):
+    if head.startswith(LEGACY_MAGIC):
         return "torch"
     if head[:1] == b"\x80" and len(head) > 1 and 2 <= head[1] <= 5:
         return "haiku_pickle"

@@ -21,9 +21,10 @@ from medssl_models.errors import CheckpointError, UnsafeCheckpointError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["STAND_INS", "flatten", "read_torch_file"]
+__all__ = ["LEGACY_MAGIC", "STAND_INS", "ZIP_MAGIC", "flatten", "read_torch_file"]
 
-_ZIP = b"PK\x03\x04"
+ZIP_MAGIC = b"PK\x03\x04"
+LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled number
 _MAX_DEPTH = 24
 _MAX_TENSORS = 50_000
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
@@ -88,7 +89,11 @@ def flatten(value: object) -> dict[str, Tensor]:
 
 def _load(path: Path) -> object:
     with path.open("rb") as file:
-        zipped = file.read(4) == _ZIP
+        head = file.read(len(LEGACY_MAGIC))
+    zipped = head.startswith(ZIP_MAGIC)
+    if not zipped and head != LEGACY_MAGIC:
+        message = f"{path}: not a torch file, it begins with {head[:8]!r}; nothing was run"
+        raise CheckpointError(message)
     if zipped:
         with Archive(path):  # refuses bombs, repeated names and paths that leave the archive
             pass
