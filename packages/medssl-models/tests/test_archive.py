@@ -99,3 +99,15 @@ def test_damage_is_a_checkpoint_error(tmp_path):
     path.write_bytes(whole.replace(b"xxxxxxxxxx", b"xxxxxxxxxy", 1))
     with Archive(path) as archive, pytest.raises(CheckpointError, match="damaged"):
         archive.read("x")
+
+
+def test_the_64_bit_end_record_of_torch_files_is_bounded_too(tmp_path, monkeypatch):
+    import torch
+
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.ones(3)}, path)
+    with Archive(path) as archive:
+        assert any(name.endswith("/data.pkl") for name in archive.names)
+    monkeypatch.setattr(archive_module, "_MAX_DIRECTORY", 100)
+    with pytest.raises(UnsafeCheckpointError, match="table of contents"):
+        Archive(path)

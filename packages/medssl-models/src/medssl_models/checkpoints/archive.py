@@ -22,7 +22,10 @@ _MAX_RATIO = 100  # trained weights compress by a tenth
 _FREE = 2**20  # up to this size any ratio is harmless
 _END = b"PK\x05\x06"
 _END_SIZE = 22
-_WIDE_END = b"PK\x06\x07"
+# torch writes the 64-bit forms of the end record and of its locator in every archive.
+_WIDE_END = b"PK\x06\x06"
+_WIDE_SIZES = 56 + 20
+_TAIL = _WIDE_SIZES + _END_SIZE + 0xFFFF  # an end record may have a comment behind it
 _WIDE_LOCATOR_SIZE = 20
 _WIDE_RECORD = b"PK\x06\x06"
 _WIDE_RECORD_SIZE = 56
@@ -138,8 +141,8 @@ def _check_directory(path: Path) -> None:
     """Bound the table of contents before it is parsed: it decides how much memory that takes."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        file.seek(max(0, size - _END_SIZE - 0xFFFF))
-        tail = file.read(_END_SIZE + 0xFFFF)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read(_TAIL)
     at = tail.rfind(_END)
     if at < 0 or len(tail) - at < _END_SIZE:
         message = f"{path}: the zip archive has no end record; it is cut off"

@@ -1,0 +1,259 @@
+"""A converted model on disk: model.safetensors, config.json with timm's keys, README.md.
+
+Written beside its place and renamed, so that a folder is complete or not there. Weights are read
+through safetensors, which holds data only.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medssl_models.card import ModelCard
+from medssl_models.errors import CheckpointError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+__all__ = [
+    "CONFIG",
+    "README",
+    "WEIGHTS",
+    "Origin",
+    "Proof",
+    "read_origin",
+    "read_state",
+    "write_folder",
+]
+
+WEIGHTS, CONFIG, README = "model.safetensors", "config.json", "README.md"
+SCHEMA = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Proof(_Frozen):
+    """What the network gave when it was converted; `verification` makes and checks it.
+
+    Attributes:
+        seed: Of the input images.
+        shape: Of the input, `(N, 3, H, W)`.
+        features: `(N, D)` float32, little-endian, in base64.
+        statistics: Tensor name to its mean and standard deviation, for floating tensors.
+    """
+
+    seed: int
+    shape: tuple[int, int, int, int]
+    features: str
+    statistics: dict[str, tuple[float, float]]
+
+
+class Origin(_Frozen):
+    """Where the weights of a folder come from.
+
+    Attributes:
+        schema_version: Of this record.
+        card: What was known about the model at conversion; it says padding and preprocessing.
+        container: How the source file was laid out.
+        sources: Source file name to SHA-256.
+        dropped: Rule to the number of source tensors that it left out.
+        versions: Package name to version, of what converted.
+        proof: What the network gave.
+    """
+
+    schema_version: int = SCHEMA
+    card: ModelCard
+    container: str
+    sources: dict[str, str]
+    dropped: dict[str, int]
+    versions: dict[str, str]
+    proof: Proof
+
+
+def write_folder(
+    folder: Path, state: Mapping[str, Tensor], origin: Origin, *, force: bool = False
+) -> None:
+    """Write a converted model; until the last step nothing is at its place.
+
+    Args:
+        folder: The folder to make; its parents are made too.
+        state: Our names to tensors, contiguous.
+        origin: Where they come from.
+        force: Replace a folder that is there.
+
+    Raises:
+        SettingsError: The folder exists and `force` is off.
+    """
+    from safetensors.torch import save_file  # noqa: PLC0415 - imports torch
+
+    if folder.exists() and not force:
+        message = f"{folder} exists; choose another folder, or give --force to replace it"
+        raise SettingsError(message)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        beside.chmod(0o755)  # mkdtemp makes it private
+        metadata = {"format": "pt", "medssl": origin.card.model_dump_json()}
+        save_file(dict(state), beside / WEIGHTS, metadata=metadata)
+        (beside / CONFIG).write_text(json.dumps(_config(origin), indent=2) + "\n", "utf-8")
+        (beside / README).write_text(_readme(origin), "utf-8")
+        _put(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _put(beside: Path, folder: Path) -> None:
+    """Rename, moving away what is there; on failure what was there comes back."""
+    if not folder.exists():
+        beside.rename(folder)
+        return
+    old = beside.with_name(beside.name + ".old")
+    folder.rename(old)
+    try:
+        beside.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_origin(folder: Path) -> Origin:
+    """Read where the weights of a converted folder come from.
+
+    Args:
+        folder: As written by `write_folder`.
+
+    Raises:
+        CheckpointError: There is no such record, or it is not valid.
+    """
+    path = folder / CONFIG
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        return Origin.model_validate(document["medssl"])
+    except FileNotFoundError as error:
+        message = f"{folder}: not a converted model: it has no {CONFIG}"
+        raise CheckpointError(message) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else repr(error)
+        message = f"{path}: not the record of a converted model ({reason:.200})"
+        raise CheckpointError(message) from error
+
+
+def read_state(folder: Path) -> dict[str, Tensor]:
+    """Read the weights of a converted folder; the file is mapped, not copied.
+
+    Args:
+        folder: As written by `write_folder`.
+
+    Returns:
+        Our names to tensors on the CPU.
+
+    Raises:
+        CheckpointError: The file is missing, cut off or not a safetensors file.
+    """
+    from safetensors import SafetensorError  # noqa: PLC0415 - imports torch
+    from safetensors.torch import load_file  # noqa: PLC0415 - imports torch
+
+    path = folder / WEIGHTS
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError as error:
+        message = f"{folder}: not a converted model: it has no {WEIGHTS}"
+        raise CheckpointError(message) from error
+    except SafetensorError as error:
+        message = f"{path}: not a whole safetensors file ({error})"
+        raise CheckpointError(message) from error
+
+
+def _config(origin: Origin) -> dict[str, Any]:
+    """The document that timm reads, with our record beside timm's keys."""
+    card, own = origin.card, origin.card.preprocessing
+    short = own.resize if isinstance(own.resize, int) else min(own.resize)
+    mean, std = own.normalisation.moments or ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return {
+        "architecture": card.architecture,
+        "num_classes": 0,
+        "num_features": card.feature_dim,
+        "global_pool": "avg",
+        "pretrained_cfg": {
+            "tag": card.name,
+            "input_size": [3, own.crop, own.crop],
+            "fixed_input_size": False,
+            "interpolation": own.interpolation,
+            "crop_pct": min(1.0, own.crop / short),
+            "crop_mode": "center",
+            "mean": list(mean),
+            "std": list(std),
+            "num_classes": 0,
+            "license": card.licence,
+            "origin_url": card.origin,
+            "paper_ids": card.citation,
+        },
+        "medssl": origin.model_dump(mode="json"),
+    }
+
+
+def _readme(origin: Origin) -> str:
+    """The model card for people and for the hub."""
+    card = origin.card
+    own = card.preprocessing
+    files = "\n".join(f"- `{name}`, SHA-256 `{digest}`" for name, digest in origin.sources.items())
+    dropped = "\n".join(f"- {rule}: {count} tensors" for rule, count in origin.dropped.items())
+    notes = "\n".join(f"- {note}" for note in card.notes)
+    exact = (
+        "Its layers pad as torchvision's do, so that timm and torchvision give the same features."
+        if card.padding == "torchvision"
+        else "Its source pads strided layers on one side (TensorFlow's SAME). medssl-models "
+        "reproduces that; timm and torchvision load the weights but give other features."
+    )
+    normalisation = own.normalisation.model_dump_json(exclude_none=True)
+    return (
+        f"""---
+library_name: timm
+license: other
+license_name: {json.dumps(card.licence)}
+tags:
+- image-feature-extraction
+- medssl
+---
+# {card.name}
+
+{card.summary}
+
+- Architecture: {card.architecture}, {card.feature_dim} pooled features, no head
+- Padding: {card.padding}. {exact}
+- Preprocessing: resize {own.resize} ({own.interpolation}), crop {own.crop}, range
+  {list(own.value_range)}, normalisation `{normalisation}`
+- Licence: {card.licence}
+- Paper: {card.citation or "none"}
+- Origin: {card.origin or "unknown"}
+
+```python
+from medssl_models import create_model
+
+backbone = create_model("{card.name}")  # or the path of this folder
+```
+
+## Conversion
+
+Converted from a {origin.container} file; every tensor of it was used or left out by a named rule.
+
+{files}
+
+Left out:
+
+{dropped or "- nothing"}
+
+{notes}
+""".rstrip()
+        + "\n"
+    )
