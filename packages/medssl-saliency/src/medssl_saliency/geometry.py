@@ -43,7 +43,9 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Reach:
-    """How an operation reads along one axis: output `o` reads `o * stride - padding + d * dilation`.
+    """How an operation reads along one axis.
+
+    Output `o` reads the inputs `o * stride - padding + d * dilation`.
 
     Attributes:
         kernel: Number of taps `d`.
@@ -71,6 +73,6 @@ class Reach:
         return Span(first, last + 1).within(Span(0, size))
 
     def needed(self, wanted: Span) -> Span:
-        """Give the inputs that `wanted` outputs read; they may lie beyond the map, in its padding."""
+        """Give the inputs that `wanted` outputs read, those in the padding included."""
         start = wanted.start * self.stride - self.padding
         return Span(start, start + (wanted.length - 1) * self.stride + self.extent)

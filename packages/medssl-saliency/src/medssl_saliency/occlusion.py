@@ -1,0 +1,334 @@
+"""Occlusion maps on the feature distance: where windows lie, what a map is, how it is run.
+
+score(window) = ||f(image) - f(occluded image)|| / ||f(image)||, no label needed; a pixel of the map
+is the mean score of the windows that cover it. `reference_scores` is the definition, one forward
+pass a window; everything else must agree with it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medssl_saliency.batched import BatchedNetwork
+from medssl_saliency.errors import ImageError, SettingsError, UnsupportedNetworkError
+from medssl_saliency.incremental import IncrementalNetwork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from medssl_saliency.planning import Plan, Tile
+    from medssl_saliency.tape import Pair
+
+__all__ = [
+    "DEFAULT_MEMORY",
+    "Engine",
+    "Scores",
+    "build_engine",
+    "check_image",
+    "cut_margin",
+    "grid_positions",
+    "interpolate_scores",
+    "lattice_positions",
+    "mean_over_windows",
+    "measure",
+    "reference_scores",
+]
+
+DEFAULT_MEMORY = 2 * 2**30
+"""Bytes for feature maps; with torch and the network itself a run stays below 4 GiB."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Engine(Protocol):
+    """A network that answers for one image with windows occluded."""
+
+    clean: Tensor
+
+    def plan(
+        self, positions: NDArray[np.int64], window: Pair, *, memory: int, side: Pair | None = None
+    ) -> Plan:
+        """Cut windows into batches."""
+        ...
+
+    def run(self, tile: Tile, occluder: Tensor, window: Pair) -> Tensor:
+        """Give `(n, D)` features of a batch."""
+        ...
+
+
+# ------------------------------------------------------------------------------ where windows lie
+
+
+def grid_positions(size: Pair, window: Pair, *, stride: int = 1) -> NDArray[np.int64]:
+    """List top-left corners on a square grid, row by row; the last row and column are included.
+
+    Args:
+        size: Height and width of the image.
+        window: Height and width of the window.
+        stride: Distance of neighbouring corners.
+
+    Returns:
+        `(n, 2)` int64.
+
+    Raises:
+        SettingsError: The stride is not positive or the window does not fit.
+
+    Example:
+        >>> grid_positions((4, 3), (2, 2)).tolist()
+        [[0, 0], [0, 1], [1, 0], [1, 1], [2, 0], [2, 1]]
+    """
+    if stride < 1:
+        message = f"stride is {stride}; it must be at least 1"
+        raise SettingsError(message)
+    axes = [_corners(size[axis], window[axis], stride) for axis in range(2)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def lattice_positions(size: Pair, window: Pair, *, period: int, shift: int) -> NDArray[np.int64]:
+    """List the corners of a lattice: every `period`-th of a row, each row shifted by `shift` more.
+
+    At equal number, windows that are spread evenly keep the statistics of the map better than a
+    square grid does.
+
+    Args:
+        size: Height and width of the image.
+        window: Height and width of the window.
+        period: One position in so many is taken.
+        shift: By how much the next row is shifted.
+
+    Returns:
+        `(n, 2)` int64, with the four corners of the image.
+    """
+    every = grid_positions(size, window)
+    chosen = (every[:, 1] + shift * every[:, 0]) % period == 0
+    corner = np.isin(every[:, 0], (0, every[-1, 0])) & np.isin(every[:, 1], (0, every[-1, 1]))
+    return every[chosen | corner]
+
+
+def _corners(size: int, window: int, stride: int) -> NDArray[np.int64]:
+    if not 1 <= window <= size:
+        message = f"window is {window} pixels, the image {size}; take a window from 1 to {size}"
+        raise SettingsError(message)
+    corners = np.arange(0, size - window + 1, stride, dtype=np.int64)
+    last = size - window
+    return corners if corners[-1] == last else np.append(corners, last)
+
+
+# --------------------------------------------------------------------------------- what a map is
+
+
+def mean_over_windows(
+    positions: NDArray[np.int64], scores: NDArray[np.floating], size: Pair, window: Pair
+) -> NDArray[np.float32]:
+    """Give each pixel the mean score of the windows that cover it.
+
+    Args:
+        positions: `(n, 2)` corners.
+        scores: `(n,)`.
+        size: Height and width of the image.
+        window: Height and width of the window.
+
+    Returns:
+        `(H, W)` float32; NaN where no window lies.
+    """
+    total = _cover(positions, scores.astype(np.float64), size, window)
+    count = np.rint(_cover(positions, np.ones(len(positions)), size, window))
+    mean = np.full(size, np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean.astype(np.float32)
+
+
+def _cover(
+    positions: NDArray[np.int64], values: NDArray[np.float64], size: Pair, window: Pair
+) -> NDArray[np.float64]:
+    """Sum values over windows: four corners a window, then a running sum along each axis."""
+    edges = np.zeros((size[0] + 1, size[1] + 1))
+    for down, right, sign in ((0, 0, 1), (window[0], 0, -1), (0, window[1], -1), (*window, 1)):
+        np.add.at(edges, (positions[:, 0] + down, positions[:, 1] + right), sign * values)
+    covered: NDArray[np.float64] = edges.cumsum(axis=0).cumsum(axis=1)[:-1, :-1]
+    return covered
+
+
+def interpolate_scores(
+    positions: NDArray[np.int64], scores: NDArray[np.floating], wanted: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Estimate the scores of windows that were not measured, linearly between those that were.
+
+    Args:
+        positions: `(n, 2)` measured corners.
+        scores: `(n,)`.
+        wanted: `(m, 2)` corners.
+
+    Returns:
+        `(m,)`; beyond the measured ones the nearest score.
+    """
+    from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator  # noqa: PLC0415 # slow
+
+    nearest = NearestNDInterpolator(positions, scores)(wanted)
+    if len({tuple(position) for position in np.unique(positions, axis=0)}) < 4 or any(
+        len(np.unique(positions[:, axis])) < 2 for axis in range(2)
+    ):
+        return np.asarray(nearest, dtype=np.float64)
+    linear = LinearNDInterpolator(positions, scores)(wanted)
+    return np.where(np.isnan(linear), nearest, linear)
+
+
+def cut_margin(values: NDArray[np.float32], window: Pair) -> NDArray[np.float32]:
+    """Keep the pixels that as many windows cover as any: `window - 1` rows and columns go."""
+    rows, columns = (_interior(values.shape[axis], window[axis]) for axis in range(2))
+    return values[rows, columns]
+
+
+def _interior(size: int, window: int) -> slice:
+    edge = min(window - 1, (size - 1) // 2)
+    return slice(edge, size - edge)
+
+
+# ------------------------------------------------------------------------------------ how it is run
+
+
+def check_image(image: Tensor) -> None:
+    """Refuse an image that cannot be occluded.
+
+    Raises:
+        ImageError: It is not a finite `(C, H, W)` tensor.
+    """
+    if image.ndim != 3:
+        message = f"image has the shape {tuple(image.shape)}; (channels, height, width) is needed"
+        raise ImageError(message)
+    if not bool(torch.isfinite(image).all()):
+        message = "image has NaN or infinite pixels"
+        raise ImageError(message)
+
+
+@torch.inference_mode()
+def reference_scores(
+    network: nn.Module,
+    image: Tensor,
+    positions: NDArray[np.int64],
+    *,
+    window: Pair,
+    occluder: Tensor,
+) -> NDArray[np.float64]:
+    """Measure windows as the definition says: one forward pass each. Slow; for tests and benches.
+
+    Args:
+        network: In eval mode.
+        image: `(3, H, W)` float32.
+        positions: `(n, 2)` corners.
+        window: Height and width of the window.
+        occluder: `(3, H, W)` float32, what is seen in place of the image.
+
+    Returns:
+        `(n,)` scores.
+    """
+    clean = network(image[None])[0]
+    scores = []
+    for top, left in positions.tolist():
+        occluded = image.clone()
+        where = (slice(None), slice(top, top + window[0]), slice(left, left + window[1]))
+        occluded[where] = occluder[where]
+        feature = network(occluded[None])[0]
+        scores.append(float((clean - feature).norm() / clean.norm()))
+    return np.array(scores)
+
+
+def build_engine(
+    network: nn.Module, image: Tensor, *, precision: str = "fp32"
+) -> tuple[Engine, str]:
+    """Make the fastest exact way to run a network on one image.
+
+    Args:
+        network: Maps `(N, 3, H, W)` to `(N, D)`; it is never changed.
+        image: `(3, H, W)` float32 on the network's device.
+        precision: `fp32` or `bf16`.
+
+    Returns:
+        The engine, and a note that is empty unless only full inference was possible.
+    """
+    check_image(image)
+    dtype = DTYPES[precision]
+    try:
+        return IncrementalNetwork(network, image, precision=dtype), ""
+    except UnsupportedNetworkError as error:
+        note = f"full inference for every window: {error}"
+        return BatchedNetwork(network, image, precision=dtype), note
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The scores of some windows.
+
+    Attributes:
+        positions: `(n, 2)` int64 corners.
+        values: `(n,)` float32; NaN where not yet measured.
+        norm: Norm of the clean features.
+        seconds: Time that was spent, this time.
+    """
+
+    positions: NDArray[np.int64]
+    values: NDArray[np.float32]
+    norm: float
+    seconds: float = 0.0
+
+
+def measure(
+    engine: Engine,
+    positions: NDArray[np.int64],
+    *,
+    window: Pair,
+    occluder: Tensor,
+    known: NDArray[np.float32] | None = None,
+    memory: int = DEFAULT_MEMORY,
+    report: Callable[[NDArray[np.float32], float], None] | None = None,
+) -> Scores:
+    """Measure windows; those that are known already are not measured again.
+
+    Batches far apart come first, so that the time for all can be told from the first few.
+
+    Args:
+        engine: What `build_engine` gives.
+        positions: `(n, 2)` corners.
+        window: Height and width of the window.
+        occluder: `(3, H, W)` float32, what is seen in place of the image.
+        known: `(n,)` scores of an earlier run, NaN where missing.
+        memory: Bytes for feature maps.
+        report: Called after each batch with all scores and the share of the work that is done.
+
+    Returns:
+        All scores. Where the clean features are all zero, they are distances, not relative.
+    """
+    start = time.perf_counter()
+    norm = float(engine.clean.norm())
+    values = np.full(len(positions), np.nan, np.float32) if known is None else known.copy()
+    missing = np.flatnonzero(np.isnan(values))
+    rank = {tuple(corner): index for index, corner in enumerate(positions.tolist())}
+    if len(missing):
+        tiles = engine.plan(positions[missing], window, memory=memory).tiles
+        total = sum(tile.work for tile in tiles)
+        done = 0.0
+        for tile in _spread_first(tiles):
+            features = engine.run(tile, occluder, window)
+            distances = (features - engine.clean).norm(dim=1) / (norm or 1.0)
+            values[[rank[tuple(corner)] for corner in tile.positions.tolist()]] = (
+                distances.cpu().numpy()
+            )
+            done += tile.work
+            if report is not None:
+                report(values, done / total)
+    return Scores(positions, values, norm, time.perf_counter() - start)
+
+
+def _spread_first(tiles: Sequence[Tile], probes: int = 5) -> list[Tile]:
+    """Put a few tiles from all over the image first."""
+    step = max(len(tiles) // probes, 1)
+    first = list(range(step // 2, len(tiles), step))[:probes]
+    chosen = set(first)
+    return [tiles[i] for i in [*first, *(i for i in range(len(tiles)) if i not in chosen)]]

@@ -1,0 +1,233 @@
+"""Which windows are occluded together, and which rectangle of each feature map they can change.
+
+Neighbouring windows form a tile; all windows of a tile recompute the same rectangles, so that a
+rectangle is a slice of the clean map and the border needs no special case. Large tiles make large
+batches but rectangles that are larger than each window needs; the planner weighs that in FLOPs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medssl_saliency.errors import SettingsError
+from medssl_saliency.geometry import Span
+from medssl_saliency.tape import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from medssl_saliency.tape import Pair, Tape
+
+__all__ = ["Plan", "Tile", "plan", "rectangles"]
+
+SIDES = (1, 2, 4, 8, 16, 32, 64)
+"""Sides of a tile that are tried, in positions."""
+DENSE_SHARE = 0.85
+"""From this share of its area on, a map is recomputed whole: cutting and pasting costs more."""
+STEP_OVERHEAD = 2e6
+"""Multiplications in the time of starting one step, measured on two cores."""
+WEIGHT_OVERHEAD = 60.0
+"""Multiplications in the time of packing one weight for a convolution, likewise."""
+HARMLESS_BATCH = 96
+"""Larger batches fall out of the caches and gain nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """Windows that are occluded in one batch.
+
+    Attributes:
+        positions: `(n, 2)` int64, the windows' top rows and left columns.
+        rows: For each step the rows that any of the windows can change.
+        columns: For each step the columns.
+        work: Multiplications of the tile.
+    """
+
+    positions: NDArray[np.int64]
+    rows: tuple[Span, ...]
+    columns: tuple[Span, ...]
+    work: float
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a set of windows is worked through.
+
+    Attributes:
+        tiles: All windows, each in one tile.
+        side: Height and width of a tile in positions.
+        dense_work: Multiplications of one full inference.
+        work: Multiplications for a window, on average.
+        peak: Bytes that the largest tile holds at once.
+    """
+
+    tiles: tuple[Tile, ...]
+    side: Pair
+    dense_work: float
+    work: float
+    peak: int
+
+    @property
+    def gain(self) -> float:
+        """How many times fewer multiplications a window takes than full inference."""
+        return self.dense_work / self.work
+
+
+def rectangles(tape: Tape, changed: Span, *, axis: int) -> tuple[Span, ...]:
+    """Give for each step the cells along one axis that a change of the input can reach.
+
+    Args:
+        tape: The network.
+        changed: Changed rows or columns of the input.
+        axis: 0 for rows, 1 for columns.
+    """
+    spans: list[Span] = []
+    for step in tape.steps:
+        if step.kind is Kind.INPUT:
+            spans.append(changed)
+        elif step.kind is Kind.MEAN:
+            spans.append(Span(0, 1))
+        else:
+            reach = step.columns if axis else step.rows
+            size = step.shape[1 + axis]
+            span = Span(0, 0)
+            for source in step.inputs:
+                span = span.hull(reach.affected(spans[source], size))
+            spans.append(span)
+    return tuple(spans)
+
+
+def plan(
+    tape: Tape,
+    positions: NDArray[np.int64],
+    window: Pair,
+    *,
+    memory: int,
+    itemsize: int = 4,
+    side: Pair | None = None,
+) -> Plan:
+    """Choose the tiles that take the least time by their FLOPs, within a bound of memory.
+
+    Args:
+        tape: The network, recorded for the size of the image.
+        positions: `(n, 2)` int64, top rows and left columns of the windows.
+        window: Height and width of a window.
+        memory: Bytes that the feature maps of a tile may take.
+        itemsize: Bytes of a number: 4 for fp32, 2 for bf16.
+        side: Height and width of a tile in positions; None chooses.
+
+    Raises:
+        SettingsError: Not even one window fits into the memory.
+    """
+    sides = [side] if side else [(a, b) for a in SIDES for b in SIDES if a <= b <= 2 * a]
+    tilings = [_Tiling(tape, positions, window, one) for one in sides]
+    if side is None:
+        tilings = [one for one in tilings if one.peak * itemsize <= memory]
+    if not tilings:
+        need = _Tiling(tape, positions, window, (1, 1)).peak * itemsize
+        message = f"memory is {memory / 2**20:.0f} MiB; one window needs {need / 2**20:.0f} MiB"
+        raise SettingsError(message)
+    best = min(tilings, key=lambda tiling: tiling.time)
+    return Plan(
+        tiles=tuple(best.tiles()),
+        side=best.side,
+        dense_work=_dense_work(tape),
+        work=best.work / len(positions),
+        peak=best.peak * itemsize,
+    )
+
+
+class _Tiling:
+    """One way to cut a set of windows into tiles, and what it costs."""
+
+    def __init__(self, tape: Tape, positions: NDArray[np.int64], window: Pair, side: Pair) -> None:
+        self.tape, self.positions, self.side = tape, positions, side
+        self.cells = positions // np.array(side)
+        counts = np.zeros(self.cells.max(axis=0) + 1, dtype=np.int64)
+        np.add.at(counts, (self.cells[:, 0], self.cells[:, 1]), 1)
+        self.counts = counts
+        self.spans = tuple(self._along(axis, window[axis], counts.shape[axis]) for axis in range(2))
+        self.work = self._work()
+        self.peak = self._peak()
+
+    def _along(self, axis: int, window: int, number: int) -> list[tuple[Span, ...]]:
+        """Rectangles of each row or column of tiles; a tile without windows has empty ones."""
+        found = []
+        for cell in range(number):
+            corners = self.positions[self.cells[:, axis] == cell, axis]
+            bounds = (int(corners.min()), int(corners.max()) + window) if len(corners) else (0, 0)
+            found.append(rectangles(self.tape, Span(*bounds), axis=axis))
+        return found
+
+    def _lengths(self, axis: int) -> NDArray[np.int64]:
+        return np.array([[span.length for span in spans] for spans in self.spans[axis]])
+
+    def _work(self) -> float:
+        rows, columns = self._lengths(0), self._lengths(1)
+        areas = np.einsum("ij,is,js->s", self.counts, rows, columns)
+        works = np.array([step.work for step in self.tape.steps])
+        return float(works @ areas)
+
+    @property
+    def time(self) -> float:
+        """Multiplications, those included that a tile costs whatever its size."""
+        weights = sum(s.weight.numel() for s in self.tape.steps)
+        overhead = len(self.tape.steps) * STEP_OVERHEAD + weights * WEIGHT_OVERHEAD
+        crowding = 1.0 + 0.1 * max(np.log2(self.counts.max() / HARMLESS_BATCH), 0.0)
+        return float(self.work * crowding + np.count_nonzero(self.counts) * overhead)
+
+    def _peak(self) -> int:
+        """Numbers that the fullest tile holds at once, with one copy of a step's input."""
+        fullest = int(self.counts.max())
+        longest = [self._lengths(axis).max(axis=0) for axis in range(2)]
+        sizes = [
+            step.shape[0] * int(longest[0][i] + 2) * int(longest[1][i] + 2)
+            for i, step in enumerate(self.tape.steps)
+        ]
+        return fullest * max(
+            sum(sizes[i] for i in alive) + sum(sizes[i] for i in self.tape.steps[now].inputs)
+            for now, alive in enumerate(_alive(self.tape))
+        )
+
+    def tiles(self) -> Iterator[Tile]:
+        """Make the tiles that hold windows, row by row."""
+        order = np.lexsort((self.cells[:, 1], self.cells[:, 0]))
+        cells, starts = np.unique(self.cells[order], axis=0, return_index=True)
+        for cell, members in zip(cells, np.split(order, starts[1:]), strict=True):
+            row, column = self.spans[0][cell[0]], self.spans[1][cell[1]]
+            rows, columns = _whole_where_large(self.tape, row, column)
+            work = sum(
+                step.work * height.length * width.length
+                for step, height, width in zip(self.tape.steps, rows, columns, strict=True)
+            )
+            yield Tile(self.positions[members], rows, columns, work * len(members))
+
+
+def _whole_where_large(
+    tape: Tape, rows: Sequence[Span], columns: Sequence[Span]
+) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+    """Extend rectangles that cover almost all of their map to the map."""
+    extended = []
+    for step, row, column in zip(tape.steps, rows, columns, strict=True):
+        _, height, width = step.shape
+        large = row.length * column.length >= DENSE_SHARE * height * width
+        kept = step.kind is Kind.INPUT or not large
+        extended.append((row, column) if kept else (Span(0, height), Span(0, width)))
+    return tuple(row for row, _ in extended), tuple(column for _, column in extended)
+
+
+def _alive(tape: Tape) -> list[set[int]]:
+    """List for each step the results that are still held when it has run."""
+    last = [max(readers, default=index) for index, readers in enumerate(tape.consumers())]
+    return [
+        {index for index in range(now + 1) if last[index] >= now} for now in range(len(tape.steps))
+    ]
+
+
+def _dense_work(tape: Tape) -> float:
+    return sum(step.work * step.shape[1] * step.shape[2] for step in tape.steps)
