@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -59,6 +60,12 @@ class TinyBackbone(nn.Module):
         self.fingerprint = f"tiny:{seed}"
         self.card = ModelCard.model_construct(padding="torchvision")
         self.eval().requires_grad_(requires_grad=False)
+
+    layer_aliases: ClassVar = {"stem": "conv1"}
+
+    @property
+    def trunk(self):
+        return self
 
     def forward_layers(self, x, layers):
         inner = torch.relu(self.bn1(self.conv1(x)))
@@ -134,6 +141,7 @@ def test_inner_layer_is_averaged_over_positions(backbone):
     expected = backbone.forward_layers(image, ("conv1",))["conv1"].mean((2, 3))[0]
     np.testing.assert_allclose(table.features[1], expected.numpy(), rtol=1e-4)
     assert table.features.shape == (3, 8)
+    assert extract(backbone, source, settings=settings(layer="stem")).key == table.key
 
 
 def test_bf16_is_near_and_tells_its_error(backbone, store):
@@ -304,7 +312,7 @@ def test_features_that_are_not_finite_name_the_image(backbone, store):
 
 def test_unknown_layer_and_absent_device_and_missing_fingerprint(backbone):
     source = NoiseSource(rows=2)
-    with pytest.raises(LayerError, match="not one of conv1, pooled"):
+    with pytest.raises(LayerError, match="conv1, pooled"):
         extract(backbone, source, settings=settings(layer="layer9"))
     if not torch.cuda.is_available():
         with pytest.raises(SettingsError, match="--device auto"):

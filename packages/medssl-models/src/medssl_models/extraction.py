@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from medssl_models.documents import canonical_json
 from medssl_models.errors import (
     FeatureError,
-    LayerError,
     SettingsError,
     StoreError,
     UnreadableSourceError,
@@ -36,6 +35,7 @@ from medssl_models.runtime import (
 )
 from medssl_models.source import Batch, ImageSource, Reader, row_name
 from medssl_models.store import FeatureStore, Request, StoredFeatures, feature_key
+from medssl_models.trunks import resolve_layers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -205,9 +205,8 @@ class _Job:
         if rows == 0:
             message = "source: it has no images; check the folder and the filters"
             raise UnreadableSourceError(message)
-        if settings.layer not in backbone.layers:
-            message = f"layer: {settings.layer!r} is not one of {', '.join(backbone.layers)}"
-            raise LayerError(message)
+        layer = resolve_layers(backbone.trunk, (settings.layer,))[settings.layer]  # type: ignore[arg-type] # nn.Module hides the protocol
+        settings = settings.model_copy(update={"layer": layer})  # an alias shares the key
         identity = _identity(backbone, source, preprocessing, settings)
         request = Request(
             key=feature_key(identity),

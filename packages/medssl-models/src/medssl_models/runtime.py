@@ -145,9 +145,15 @@ def fold_batchnorm(module: ModuleT) -> ModuleT:
         children = list(parent.named_children())
         for (conv_name, conv), (norm_name, norm) in pairwise(children):
             if isinstance(conv, nn.Conv2d) and _follows(norm, conv):
-                setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, conv_name, _fold_pair(conv, norm))
                 setattr(parent, norm_name, nn.Identity())
     return folded.requires_grad_(requires_grad=False)
+
+
+def _fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Fold in float64, so that the weights are rounded once."""
+    kind = conv.weight.dtype
+    return fuse_conv_bn_eval(conv.double(), norm.double()).to(kind)
 
 
 def _follows(norm: nn.Module, conv: nn.Conv2d) -> TypeIs[nn.BatchNorm2d]:
