@@ -17,14 +17,15 @@ class StudySplit(BaseModel):
     """How the 2022 study cut the data set.
 
     Args:
-        rule: "shuffle" permutes all rows with seed 42 and cuts; "files" takes the owner's files.
+        rule: "shuffle" permutes all rows with seed 42 and cuts; "files" shuffles each of the
+            owner's files; "official" leaves them as they are.
         rows: number of rows of the owner's distribution.
         train_rows: training rows of that distribution.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: Literal["shuffle", "files"] = "shuffle"
+    rule: Literal["shuffle", "files", "official"] = "shuffle"
     rows: int = Field(gt=0)
     train_rows: int = Field(gt=0)
 
@@ -41,16 +42,22 @@ class DatasetCard(BaseModel):
         metric: what the study reports: accuracy or mean per-class accuracy.
         ways: classes of an episode in the study's few-shot runs.
         counts: images of each class that the owner's distribution holds under the default labels.
+        counts_policy: label policy of these counts; "" is the policy of the corrected protocol.
+        counts_certain: whether another count is a fault; else it is only noted.
         rows: images of the distribution, labelled or not.
         licence: terms of use.
         citation: what to cite.
         address: where to get it.
         tree: the files that are expected under the data set's folder.
         tables: the tables among them.
+        images: folder of the image files.
         groups: what a group is: "patient", or "" where the distribution does not tell.
         views: pair of views of one patient, in order.
         labels: label policy of each protocol.
         label_policies: the policies that can be chosen.
+        targets: findings that can be chosen with `NAME,target=FINDING`.
+        target: finding of the class names.
+        label_suffix: whether file names end in _0 or _1, which must be the label.
         study: how the study cut it.
         study_geometry: "squash" (exactly 257 x 257) or "short-side" of the study's few-shot runs.
         study_pool: number of first images that the study's few-shot runs used; None is all.
@@ -71,16 +78,22 @@ class DatasetCard(BaseModel):
     metric: Literal["accuracy", "mean per-class accuracy"] = "accuracy"
     ways: int = 2
     counts: tuple[int, ...] = ()
+    counts_policy: str = ""
+    counts_certain: bool = True
     rows: int | None = None
     licence: str
     citation: str
     address: str
     tree: str = ""
     tables: tuple[str, ...] = ()
+    images: str = ""
     groups: str = ""
     views: tuple[str, str] | None = None
     labels: dict[Protocol, str] = {"published": "as given", "corrected": "as given"}
     label_policies: tuple[str, ...] = ("as given",)
+    targets: tuple[str, ...] = ()
+    target: str = ""
+    label_suffix: bool = False
     study: StudySplit | None = None
     study_geometry: Literal["squash", "short-side"] = "squash"
     study_pool: int | None = None

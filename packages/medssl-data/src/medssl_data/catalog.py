@@ -63,7 +63,7 @@ def dataset_card(name: str) -> DatasetCard:
     Raises:
         UnknownDatasetError: no such name; close matches are in the message.
     """
-    return _plugin(name).card
+    return _plugin(_settings(name)[0]).card
 
 
 def broken_plugins() -> dict[str, str]:
@@ -97,7 +97,7 @@ def load_dataset(
         MissingDatasetError: the data set is not under the root.
         DataError: whatever else is wrong with names, tables and labels.
     """
-    options = Options(protocol, labels)
+    options = Options(protocol, labels, official=split == "official")
     manifest = load_manifest(name, root=root, options=options)
     card = None if _source(name) else dataset_card(name)
     return ImageDataset(split_manifest(manifest, card, split, protocol=protocol, seed=seed), card)
@@ -121,9 +121,14 @@ def load_manifest(
         if options.labels is not None:
             msg = f"{name} has no label policies; leave labels={options.labels!r} out"
             raise SettingError(msg)
-        return _READERS[source](name.partition(":")[2], options)
-    plugin = _plugin(name)
-    return _read(plugin, Path(root) / plugin.card.name, options)
+        return _marked(_READERS[source](name.partition(":")[2], options))
+    plain, settings = _settings(name)
+    plugin = _plugin(plain)
+    target = settings.pop("target", options.target)
+    if settings:
+        msg = f"{name}: unknown setting {', '.join(settings)}; there is target"
+        raise SettingError(msg)
+    return _read(plugin, Path(root) / plugin.card.name, replace(options, target=target))
 
 
 def split_manifest(
@@ -167,8 +172,10 @@ def split_manifest(
 def _default_split(
     manifest: Manifest, card: DatasetCard | None, protocol: Literal["published", "corrected"]
 ) -> Split:
-    if card is not None and card.study is not None:
-        return "published" if protocol == "published" else "patient"
+    if card is not None and card.study is not None and protocol == "published":
+        return "published"
+    if card is not None and card.groups:
+        return "patient"
     if any(manifest.splits):
         return "official"
     patients = set(manifest.groups) - {""}
@@ -245,17 +252,25 @@ def _read(plugin: Plugin, directory: Path, options: Options) -> Manifest:
         )
         raise MissingDatasetError(msg)
     policy = options.labels or card.labels.get(options.protocol, "as given")
-    if policy not in card.label_policies:
+    if policy not in card.label_policies and policy.removesuffix(",blank=0") not in (
+        card.label_policies
+    ):
         listed = ", ".join(card.label_policies)
         msg = f"{card.name} has no label policy {policy!r}; choose {listed}"
         raise SettingError(msg)
     manifest = plugin.read(directory, replace(options, labels=policy))
-    manifest = manifest.noted(*card.notes)
-    if (directory / MARKER).is_file():
-        from medssl_data.phantom import NOTE  # noqa: PLC0415 - only for phantoms
+    return _marked(manifest.noted(*card.notes), directory)
 
-        manifest = replace(manifest, synthetic=True).noted(NOTE)
-    return manifest
+
+def _marked(manifest: Manifest, directory: Path | None = None) -> Manifest:
+    """Say that the pictures are synthetic where a marker file says so."""
+    if manifest.drawer is not None or not ((directory or manifest.root) / MARKER).is_file():
+        return manifest
+    from medssl_data.phantom import NOTE  # noqa: PLC0415 - only for phantoms
+
+    told = any(note.startswith(NOTE) for note in manifest.notes)
+    manifest = replace(manifest, synthetic=True)
+    return manifest if told else manifest.noted(NOTE)
 
 
 def _plugin(name: str) -> Plugin:

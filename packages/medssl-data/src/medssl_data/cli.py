@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -48,6 +48,7 @@ def main() -> None:
 def list_command(root: RootOption = Path("data"), json: JsonOption = False) -> None:
     """List the data sets that have a name, and whether they are here."""
     from medssl_data.catalog import broken_plugins, list_datasets
+    from medssl_data.layouts import LAYOUTS
     from medssl_data.phantom import PHANTOMS
 
     console = Console(json=json)
@@ -59,7 +60,7 @@ def list_command(root: RootOption = Path("data"), json: JsonOption = False) -> N
                 card.model_dump(mode="json") | {"here": here[card.name]} for card in cards
             ],
             "sources": ["folder:DIR", "table:FILE.csv", "medmnist:FILE.npz", "phantom:NAME"],
-            "phantoms": list(PHANTOMS),
+            "phantoms": [*PHANTOMS, *LAYOUTS],
             "broken": broken_plugins(),
         }
     )
@@ -153,13 +154,16 @@ def preview_command(
 
 @app.command("phantom", epilog="Example: [bold]medssl-data phantom chest-xray --root data[/bold]")
 def phantom_command(
-    name: Annotated[str, typer.Argument(help="chest-xray, or a card's name.")],
+    name: Annotated[str, typer.Argument(help="chest-xray, hospital, or a card's name.")],
     root: RootOption = Path("data"),
     seed: SeedOption = 0,
     count: Annotated[int | None, typer.Option(help="Images of chest-xray.", min=2)] = None,
     difficulty: Annotated[
         float | None, typer.Option(help="0 plain to see, 1 invisible.", min=0, max=1)
     ] = None,
+    size: Annotated[
+        Literal["small", "full"], typer.Option("--size", help="full: the real number of rows.")
+    ] = "small",
     force: ForceOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -170,7 +174,7 @@ def phantom_command(
     console = Console(json=json, quiet=quiet)
     settings = {"count": count, "difficulty": difficulty, "seed": seed}
     chosen = {key: str(value) for key, value in settings.items() if value is not None}
-    facts = write_phantom(name, root, chosen, force=force)
+    facts = write_phantom(name, root, chosen, size=size, force=force, progress=console.progress)
     console.document(facts)
     console.line(f"wrote {facts['images']} synthetic images; use -d {facts['use']}")
 

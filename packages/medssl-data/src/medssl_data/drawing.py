@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Plane = npt.NDArray[np.float32]
 
-__all__ = ["LABEL", "draw_radiograph", "stamp"]
+__all__ = ["LABEL", "disc", "draw_lateral", "draw_radiograph", "stamp"]
 
 LABEL = "SYNTHETIC PHANTOM"
 
@@ -100,6 +100,38 @@ def draw_radiograph(
     picture = (picture - 0.5) * shot.uniform(0.85, 1.1) + 0.5 + shot.normal(0, 0.03)
     picture += shot.normal(0, 0.025, picture.shape)
     return np.clip(picture, 0, 1).astype(np.float32)
+
+
+def draw_lateral(
+    anatomy: int, image: int, *, opacity: bool, difficulty: float, seed: int, size: int = 256
+) -> Plane:
+    """Draw a lateral chest radiograph of nobody; the arguments are those of `draw_radiograph`."""
+    body = np.random.default_rng([seed, 3, anatomy])
+    shot = np.random.default_rng([seed, 4, anatomy, image])
+    y, x = _grid(size)
+    x = x + np.float32(shot.normal(0, 0.03))
+    air = _ellipse(y, x, (-0.05, 0.0), (body.uniform(0.6, 0.7), body.uniform(0.42, 0.5)), 0.1)
+    trunk = _ellipse(y, x, (0.3, 0.0), (1.5, 0.8), 0.06)
+    picture = 0.08 + 0.62 * trunk - 0.4 * air + 0.25 * np.exp(-(((x - 0.5) / 0.12) ** 2)) * trunk
+    heart = _ellipse(y, x, (0.3, -0.25), (0.3, 0.25), 0.1)
+    picture += 0.25 * heart * air + _ribs(y, 0.5 * x, body) * trunk
+    if opacity:
+        picture += 0.8 * _opacities(y, 0.7 * x, shot, 1.0 - difficulty) * air
+    picture += shot.normal(0, 0.03) + shot.normal(0, 0.025, picture.shape)
+    return np.asarray(np.clip(picture, 0, 1), np.float32)
+
+
+def disc(y: Plane, x: Plane, centre: tuple[float, float], radius: float, soft: float) -> Plane:
+    """1 inside a circle and 0 outside, with an edge of `soft` radii.
+
+    Args:
+        y: row of each pixel.
+        x: column of each pixel.
+        centre: row and column.
+        radius: in the units of `y` and `x`.
+        soft: share of the radius over which it fades.
+    """
+    return _ellipse(y, x, centre, (radius, radius), soft)
 
 
 def _ellipse(

@@ -135,9 +135,7 @@ def to_rgb(image: Image.Image, rule: str = "") -> tuple[Image.Image, str]:
 def _decode(path: Path, item: str, reading: Reading) -> tuple[Image.Image, str]:
     head = _head(path)
     if item:
-        from medssl_data.archives import read_item  # noqa: PLC0415 - rarely needed
-
-        return Image.fromarray(read_item(path, item)), f"item {item}"
+        return _decode_item(path, item, is_zip=head.startswith(b"PK"))
     if head[128:132] == b"DICM":
         from medssl_data.dicom import read_dicom  # noqa: PLC0415 - an extra
 
@@ -147,6 +145,14 @@ def _decode(path: Path, item: str, reading: Reading) -> tuple[Image.Image, str]:
 
         return read_slice(path, reading)
     return _decode_pillow(path, reading)
+
+
+def _decode_item(path: Path, item: str, *, is_zip: bool) -> tuple[Image.Image, str]:
+    if is_zip:
+        from medssl_data.archives import read_item as read  # noqa: PLC0415 - rarely needed
+    else:
+        from medssl_data.cifar import read_record as read  # noqa: PLC0415 - rarely needed
+    return Image.fromarray(read(path, item)), f"item {item}"
 
 
 def _head(path: Path) -> bytes:

@@ -5,9 +5,12 @@ Whole trees in the layout of a real data set are written by `layouts`.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -15,10 +18,8 @@ from PIL import Image
 from medssl_data.drawing import draw_radiograph, stamp
 from medssl_data.errors import ManifestError, SettingError, UnknownDatasetError
 from medssl_data.files import replacing, write_atomically
+from medssl_data.layouts import LAYOUTS
 from medssl_data.manifest import Manifest, Row
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "NOTE",
@@ -32,6 +33,8 @@ __all__ = [
 
 PHANTOMS = {"chest-xray": "synthetic chest radiograph"}
 """Phantoms that are drawn on demand, and what they stand for."""
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 NOTE = "synthetic phantom: procedural pictures of nobody; numbers say nothing about patients"
 
@@ -174,32 +177,68 @@ def draw_phantom(manifest: Manifest, directory: Path) -> Manifest:
 
 
 def write_phantom(
-    name: str, root: Path, settings: Mapping[str, str], *, force: bool = False
+    name: str,
+    root: Path,
+    settings: Mapping[str, str],
+    *,
+    size: Literal["small", "full"] = "small",
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, object]:
     """Write a phantom under the root.
 
     Args:
-        name: one of `PHANTOMS`.
+        name: one of `PHANTOMS`, or a layout's name.
         root: the phantom gets a folder `NAME` in it.
-        settings: as for `phantom_manifest`.
+        settings: as for `phantom_manifest`; layouts take only a seed.
+        size: "full" gives a layout the owner's number of rows.
         force: write into a folder that is there already.
+        progress: makes a progress display.
 
     Returns:
         Where it lies, how many images it has, and what `-d` takes.
 
     Raises:
         UnknownDatasetError: no such phantom.
-        SettingError: the folder is there and `force` is not given.
+        SettingError: the folder is there and `force` is not given, or a setting does not fit.
     """
-    manifest = phantom_manifest(name, settings)
     directory = root / name
+    known = [*PHANTOMS, *LAYOUTS]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else f"there is {', '.join(known)}"
+        msg = f"no phantom is called {name!r}; {hint}"
+        raise UnknownDatasetError(msg)
     if directory.exists() and not force:
         msg = f"{directory} is there already; remove it or add --force"
         raise SettingError(msg)
-    written = draw_phantom(manifest, directory)
+    if name in PHANTOMS:
+        images = len(draw_phantom(phantom_manifest(name, settings), directory))
+        use = f"table:{directory / 'manifest.csv'}"
+    else:
+        images = _write_layout(name, directory, settings, size=size, progress=progress)
+        tables = f"table:{directory / 'images.csv'}"
+        use = tables if (directory / "images.csv").is_file() else f"{name} --root {root}"
     write_atomically(directory / "PHANTOM.txt", f"{NOTE}\n".encode())
-    use = f"table:{directory / 'manifest.csv'}"
-    return {"name": name, "path": str(directory), "images": len(written), "use": use}
+    return {"name": name, "path": str(directory), "images": images, "use": use}
+
+
+def _write_layout(
+    name: str,
+    directory: Path,
+    settings: Mapping[str, str],
+    *,
+    size: Literal["small", "full"],
+    progress: Progress | None,
+) -> int:
+    from medssl_data.stand_ins import write_layout  # noqa: PLC0415 - only to write layouts
+
+    foreign = sorted(set(settings) - {"seed"})
+    if foreign:
+        msg = f"phantom {name} has no setting {', '.join(foreign)}; it has seed and size"
+        raise SettingError(msg)
+    seed = int(settings.get("seed", "0"))
+    return write_layout(name, directory, size=size, seed=seed, progress=progress)
 
 
 def _check(**ranges: tuple[float, float, float]) -> None:

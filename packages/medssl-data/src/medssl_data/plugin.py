@@ -26,11 +26,13 @@ class Options:
         protocol: "published" repeats the 2022 study, "corrected" avoids its defects.
         labels: label policy; None takes the card's for this protocol.
         target: finding that becomes the label, where the files hold several.
+        official: the owner's own splits are wanted, with all the files that they need.
     """
 
     protocol: Literal["published", "corrected"] = "corrected"
     labels: str | None = None
     target: str | None = None
+    official: bool = False
 
 
 Reader = Callable[[Path, Options], Manifest]

@@ -100,6 +100,8 @@ def published_split(manifest: Manifest, study: StudySplit) -> Manifest:
             msg = f"{manifest.name}: the published split takes rows of train and test only"
             raise SplitError(msg)
         splits = tuple(manifest.splits[i] for i in order)
+    elif study.rule == "official":
+        return replace(manifest, split_policy="published")
     else:
         rows = len(manifest)
         order = shuffle_order(rows)

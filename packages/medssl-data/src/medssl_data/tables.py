@@ -90,12 +90,13 @@ def open_text(path: Path) -> str:
         raise TableError(msg) from error
 
 
-def read_table(path: Path, *, header: Sequence[str] | None = None) -> Table:
+def read_table(path: Path, *, header: Sequence[str] | None = None, strip: bool = True) -> Table:
     """Read a CSV (comma, semicolon or tab) or, with the extra, a parquet file.
 
     Args:
         path: the file; the suffix `.parquet` is read with pyarrow.
-        header: names for the columns of a file that has no heading line.
+        header: names for the columns of a file that has no heading line; it may have more columns.
+        strip: take blanks off the ends of cells.
 
     Raises:
         MissingFileError: there is no such file.
@@ -113,7 +114,9 @@ def read_table(path: Path, *, header: Sequence[str] | None = None) -> Table:
     if len(set(map(str.casefold, names))) != len(names):
         msg = f"{path}: a heading occurs twice in {', '.join(names)}"
         raise TableError(msg)
-    return _columns(path, names, rows)
+    if header is not None and rows:
+        names += tuple(f"column {index}" for index in range(len(names), len(rows[0][1])))
+    return _columns(path, names, rows, strip=strip)
 
 
 def _delimiter(text: str) -> str:
@@ -136,7 +139,9 @@ def _rows(path: Path, reader: Iterator[list[str]]) -> Iterator[tuple[int, list[s
         raise TableError(msg)
 
 
-def _columns(path: Path, names: tuple[str, ...], rows: list[tuple[int, list[str]]]) -> Table:
+def _columns(
+    path: Path, names: tuple[str, ...], rows: list[tuple[int, list[str]]], *, strip: bool
+) -> Table:
     width = len(names)
     for number, row in rows:
         if len(row) != width and any(map(str.strip, row[width:])):
@@ -146,8 +151,9 @@ def _columns(path: Path, names: tuple[str, ...], rows: list[tuple[int, list[str]
             msg = f"{path}, row {number}: {len(row)} cells for {width} columns; add the missing"
             raise TableError(msg)
     first = rows[0][0] if rows else 2
+    clean = str.strip if strip else str
     columns = {
-        name: tuple([row[index].strip() for _, row in rows]) for index, name in enumerate(names)
+        name: tuple([clean(row[index]) for _, row in rows]) for index, name in enumerate(names)
     }
     return Table(path, columns, first)
 

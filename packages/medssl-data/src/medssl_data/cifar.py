@@ -1,0 +1,168 @@
+"""Records of the CIFAR archives: fixed-size binary records, and pickles through an allow-list."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import tarfile
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medssl_data.errors import MissingDatasetError, UnreadableImageError
+from medssl_data.files import home, replacing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+__all__ = ["find_batches", "read_labels", "read_record"]
+
+_PIXELS = 3 * 32 * 32
+_ARCHIVES = {
+    "cifar-10-batches-bin": "cifar-10-binary.tar.gz",
+    "cifar-10-batches-py": "cifar-10-python.tar.gz",
+    "cifar-100-binary": "cifar-100-binary.tar.gz",
+    "cifar-100-python": "cifar-100-python.tar.gz",
+}
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+}
+
+
+def find_batches(
+    root: Path, layouts: dict[str, list[tuple[str, str]]]
+) -> tuple[Path, list[tuple[str, str]]]:
+    """Find the batch files of one of several layouts.
+
+    Args:
+        root: folder that holds the layout's folder or its `.tar.gz`.
+        layouts: folder -> its files and their splits.
+
+    Returns:
+        The folder above the batches, and (relative path, split) of each.
+
+    Raises:
+        MissingDatasetError: no layout is complete.
+    """
+    for folder, files in layouts.items():
+        top = root if (root / folder).is_dir() else _unpacked(root / _ARCHIVES[folder], files)
+        named = [(f"{folder}/{name}", split) for name, split in files]
+        if top is not None and all((top / path).is_file() for path, _ in named):
+            return top, named
+    wanted = " or ".join(f"{folder}/ with {len(files)} files" for folder, files in layouts.items())
+    msg = f"{root} holds no complete {wanted}; unpack the archive there"
+    raise MissingDatasetError(msg)
+
+
+def _unpacked(archive: Path, files: list[tuple[str, str]]) -> Path | None:
+    """Unpack the named files of an archive into the cache folder, once."""
+    if not archive.is_file():
+        return None
+    found = archive.stat()
+    identity = f"{archive.resolve()}:{found.st_size}:{found.st_mtime_ns}"
+    top = home() / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+    wanted = {name for name, _ in files}
+    try:
+        with tarfile.open(archive) as members:
+            for member in members:
+                folder, _, name = member.name.removeprefix("./").rpartition("/")
+                if name in wanted and member.isfile() and folder in _ARCHIVES:
+                    _unpack_member(members, member, top / folder / name)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        msg = f"{archive} cannot be unpacked ({error}); fetch it again"
+        raise UnreadableImageError(msg) from error
+    return top
+
+
+def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    if target.is_file() and target.stat().st_size == member.size:
+        return
+    source = members.extractfile(member)
+    if source is not None:
+        with replacing(target) as temporary:
+            temporary.write_bytes(source.read())
+
+
+def read_labels(path: Path) -> list[int]:
+    """Labels of a batch in order; the fine ones of CIFAR-100.
+
+    Raises:
+        UnreadableImageError: no batch.
+    """
+    return _batch(path, *_stamp(path))[1]
+
+
+def read_record(path: Path, item: str) -> npt.NDArray[np.uint8]:
+    """One picture of a batch.
+
+    Args:
+        path: the batch.
+        item: its position as text.
+
+    Returns:
+        (32, 32, 3) uint8.
+
+    Raises:
+        UnreadableImageError: no batch, or no such record.
+    """
+    pixels, _ = _batch(path, *_stamp(path))
+    if not item.isdecimal() or int(item) >= len(pixels):
+        msg = f"{path}: {item!r} is none of its {len(pixels)} records"
+        raise UnreadableImageError(msg)
+    return np.ascontiguousarray(pixels[int(item)].reshape(3, 32, 32).transpose(1, 2, 0))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=8)
+def _batch(path: Path, size: int, changed: int) -> tuple[npt.NDArray[np.uint8], list[int]]:
+    """(N, 3072) pixels and N labels."""
+    del changed
+    if path.suffix == ".bin":
+        return _binary(path, size)
+    return _pickled(path)
+
+
+def _binary(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], list[int]]:
+    # CIFAR-100 has a coarse label before the fine one.
+    width = next((w for w in (1, 2) if size and size % (_PIXELS + w) == 0), None)
+    if width is None:
+        msg = f"{path} has {size} bytes, no whole number of records; fetch it again"
+        raise UnreadableImageError(msg)
+    records = np.memmap(path, np.uint8, "r").reshape(-1, _PIXELS + width)
+    return records[:, width:], records[:, width - 1].tolist()
+
+
+class _AllowList(pickle.Unpickler):
+    """Builds arrays and plain containers; every other name is refused before it is called."""
+
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) not in _ALLOWED:
+            msg = f"it names {module}.{name}, which could run code"
+            raise pickle.UnpicklingError(msg)
+        return super().find_class(module, name)
+
+
+def _pickled(path: Path) -> tuple[npt.NDArray[np.uint8], list[int]]:
+    try:
+        batch = _AllowList(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        pixels = np.asarray(batch[b"data"], np.uint8).reshape(-1, _PIXELS)
+        labels = [int(label) for label in batch.get(b"fine_labels", batch.get(b"labels"))]
+    except (pickle.UnpicklingError, LookupError, EOFError, TypeError, ValueError) as error:
+        msg = f"{path} is no CIFAR batch ({error}); fetch it again"
+        raise UnreadableImageError(msg) from error
+    if len(labels) != len(pixels):
+        msg = f"{path} has {len(labels)} labels for {len(pixels)} pictures; fetch it again"
+        raise UnreadableImageError(msg)
+    return pixels, labels

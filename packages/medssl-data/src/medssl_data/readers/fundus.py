@@ -1,0 +1,144 @@
+"""Fundus photographs: EyePACS, iChallenge-AMD and iChallenge-PM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medssl_data.errors import EmptySourceError, MissingFileError, TableError
+from medssl_data.labels import levels_label, myopia_label
+from medssl_data.manifest import Manifest, Row
+from medssl_data.tables import Table, read_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from medssl_data.card import DatasetCard
+    from medssl_data.plugin import Options
+
+__all__ = ["read_amd", "read_eyepacs", "read_pm"]
+
+_LEVELS = {"N": 0, "H": 1, "P": 2}
+"""Initials of the PALM files: normal, high myopia, pathological myopia."""
+
+
+def read_eyepacs(card: DatasetCard, root: Path, options: Options) -> Manifest:
+    """Read the training table, then the test table where it is here; eyes are views.
+
+    Raises:
+        TableError: a name does not end in _left or _right.
+        LabelError: a level is none of 0 to 4.
+    """
+    del options
+    rows = list(_eyes(root / "trainLabels.csv", "train", card))
+    tests = [root / name for name in ("testLabels.csv", "retinopathy_solution.csv")]
+    for path in tests:
+        if path.is_file():
+            rows += _eyes(path, "test", card)
+            break
+    manifest = Manifest.from_rows(card.name, root, card.classes, rows, split_policy="official")
+    if rows[-1].split == "train":
+        return manifest.noted(f"{card.name} was read without its test table")
+    return manifest
+
+
+def _eyes(path: Path, split: str, card: DatasetCard) -> Iterator[Row]:
+    table = read_table(path)
+    names, levels = table.required("image"), table.required("level")
+    count = len(card.classes)
+    for index, (name, level) in enumerate(zip(names, levels, strict=True)):
+        patient, _, side = name.rpartition("_")
+        if side not in {"left", "right"} or not patient:
+            msg = f"{table.where(index)}: {name!r} is no PATIENT_left or PATIENT_right"
+            raise TableError(msg)
+        label = levels_label(level, count, table.where(index))
+        yield Row(f"{split}/{name}", f"{split}/{name}.jpeg", label, patient, side, split)
+
+
+def read_amd(card: DatasetCard, root: Path, options: Options) -> Manifest:
+    """Read iChallenge-AMD from its table, else AMD files sorted and then the others.
+
+    Raises:
+        LabelError: a label is neither 0 nor 1.
+    """
+    del options
+    path = root / card.tables[0]
+    folders = {1: "AMD", 0: "Non-AMD"}
+    if path.is_file():
+        table = _positional(path, 2)
+        named = [
+            (name, levels_label(cell, 2, table.where(index)))
+            for index, (name, cell) in enumerate(
+                zip(table.required("0"), table.required("1"), strict=True)
+            )
+        ]
+    else:
+        named = [
+            (file.stem, label)
+            for label in (1, 0)
+            for file in _pictures(root / card.images / folders[label])
+        ]
+    rows = [Row(name, f"{card.images}/{folders[label]}/{name}.jpg", label) for name, label in named]
+    return Manifest.from_rows(card.name, root, card.classes, rows)
+
+
+def read_pm(card: DatasetCard, root: Path, options: Options) -> Manifest:
+    """Read iChallenge-PM from its table, else from the initials of the files.
+
+    Raises:
+        LabelError: a label is none of 0, 1 and 2.
+        TableError: a file's initial is none of N, H and P where there is no table.
+    """
+    path = root / card.tables[0]
+    if path.is_file():
+        table = _positional(path, 5)
+        named = [
+            (name, levels_label(cell, 3, table.where(index)))
+            for index, (name, cell) in enumerate(
+                zip(table.required("1"), table.required("4"), strict=True)
+            )
+        ]
+    else:
+        files = sorted(_pictures(root / card.images), key=lambda file: _initial_order(file.name))
+        named = [(file.name, _initial(file)) for file in files]
+    high = options.labels == "pm-high-myopia"
+    rows = [
+        Row(name, f"{card.images}/{name}", myopia_label(level, high_is_positive=high))
+        for name, level in named
+    ]
+    return Manifest.from_rows(
+        card.name, root, card.classes, rows, label_policy=options.labels or ""
+    )
+
+
+def _initial_order(name: str) -> tuple[int, str]:
+    return _LEVELS.get(name[0].upper(), 3), name
+
+
+def _initial(file: Path) -> int:
+    level = _LEVELS.get(file.name[0].upper())
+    if level is None:
+        msg = f"{file} begins with none of {', '.join(_LEVELS)}; add the table with the labels"
+        raise TableError(msg)
+    return level
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        msg = f"folder {folder} is not there; see `medssl-data show` for the tree"
+        raise MissingFileError(msg)
+    found = sorted(file for file in folder.iterdir() if file.suffix.casefold() == ".jpg")
+    if not found:
+        msg = f"folder {folder} holds no .jpg file; fetch the images"
+        raise EmptySourceError(msg)
+    return found
+
+
+def _positional(path: Path, width: int) -> Table:
+    """A table whose columns go by their places; a heading line is recognised and skipped."""
+    table = read_table(path, header=tuple(map(str, range(width))))
+    label = table.columns[str(width - 1)]
+    if label and not label[0].removesuffix(".0").isdecimal():
+        columns = {name: cells[1:] for name, cells in table.columns.items()}
+        return Table(path, columns, table.first_row + 1)
+    return table

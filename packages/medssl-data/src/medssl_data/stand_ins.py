@@ -1,0 +1,218 @@
+"""Draw and write the plans of `layouts`: PNG, JPEG, TIFF, 16-bit, MHA, DICOM and CIFAR records."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zlib
+from collections import defaultdict
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from medssl_data.drawing import draw_lateral, draw_radiograph, stamp
+from medssl_data.errors import MissingExtraError
+from medssl_data.files import write_atomically
+from medssl_data.layouts import LAYOUTS, Plan, Scene
+from medssl_data.scenes import draw_fundus, draw_object, draw_thorax, draw_tissue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+    from typing import Literal
+
+    import numpy.typing as npt
+
+    Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+__all__ = ["write_layout"]
+
+_SIDE = 128
+_DIFFICULTY = 0.3
+_SHARED = 24
+"""Pictures of each kind and level that the many files of `--size full` share."""
+
+_MOST_LINKS = 20_000
+"""Links to one file; ext4 allows 65,000."""
+
+
+def write_layout(
+    name: str,
+    directory: Path,
+    *,
+    size: Literal["small", "full"] = "small",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> int:
+    """Write a synthetic stand-in of a data set.
+
+    Args:
+        name: one of `LAYOUTS`.
+        directory: the data set's own folder.
+        size: "small" draws every file; "full" has the owner's number of rows, whose files are
+            links to a few pictures.
+        seed: of everything that is drawn.
+        progress: makes a progress display.
+
+    Returns:
+        Number of images.
+
+    Raises:
+        MissingExtraError: DICOM files are part of the layout and pydicom is not installed.
+    """
+    layout = LAYOUTS[name]
+    rows = layout.full if size == "full" else layout.small
+    plan = layout.plan(rows, np.random.default_rng([seed, 7]))
+    records = sum(len(labels) for labels, _ in plan.batches.values())
+    display = progress("drawing", len(plan.scenes) + records) if progress else nullcontext(_ignore)
+    with display as advance:
+        _write_scenes(plan, directory, seed, share=size == "full", advance=advance)
+        for path, (labels, leading) in plan.batches.items():
+            write_atomically(directory / path, _records(labels, leading, seed))
+            advance(len(labels))
+    for path, text in plan.tables.items():
+        write_atomically(directory / path, text.encode())
+    return len(plan.scenes) + records
+
+
+def _ignore(n: int) -> None:
+    del n
+
+
+def _write_scenes(
+    plan: Plan, directory: Path, seed: int, *, share: bool, advance: Callable[[int], None]
+) -> None:
+    drawn: dict[tuple[str, float], list[Path]] = defaultdict(list)
+    made: set[Path] = set()
+    for number, scene in enumerate(plan.scenes):
+        target = directory / scene.path
+        if target.parent not in made:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.add(target.parent)
+        models = drawn[scene.kind + target.suffix, scene.level]
+        if share and len(models) >= _SHARED:
+            _link(models[number % _SHARED], target)
+        else:
+            _draw(scene, number, target, seed)
+            models.append(target)
+        advance(1)
+
+
+def _link(model: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        if model.stat().st_nlink < _MOST_LINKS:
+            os.link(model, target)
+            return
+    except OSError:  # no links on this file system
+        pass
+    shutil.copyfile(model, target)
+
+
+def _draw(scene: Scene, number: int, target: Path, seed: int) -> None:
+    generator = np.random.default_rng([seed, 8, number])
+    if scene.kind == "thorax":
+        write_atomically(target, _mha(draw_thorax(generator, scene.level)))
+    elif scene.kind == "tissue":
+        _save(draw_tissue(generator, scene.level, size=(144, 192)), target)
+    elif scene.kind in {"left", "right"}:
+        left = scene.kind == "left"
+        _save(draw_fundus(generator, scene.level, left=left, size=_SIDE), target)
+    else:
+        _draw_radiograph(scene, number, target, seed)
+
+
+def _draw_radiograph(scene: Scene, number: int, target: Path, seed: int) -> None:
+    draw = draw_lateral if scene.kind == "lateral" else draw_radiograph
+    plane = draw(
+        scene.patient,
+        number,
+        opacity=scene.level > 0,
+        difficulty=1 - (1 - _DIFFICULTY) * max(scene.level, 0.01),
+        seed=seed,
+        size=_SIDE,
+    )
+    if scene.kind == "deep":
+        deep = np.rint(plane * 4095).astype(np.uint16)
+        stamp(deep)
+        Image.fromarray(deep).save(target)
+    elif scene.kind == "dicom":
+        deep = np.rint((1 - plane) * 4095).astype(np.uint16)
+        stamp(deep)
+        _save_dicom(deep, target, scene.patient)
+    else:
+        grey = np.rint(plane * 255).astype(np.uint8)
+        stamp(grey)
+        _save(grey, target)
+
+
+def _save(pixels: npt.NDArray[np.uint8], target: Path) -> None:
+    image = Image.fromarray(pixels)
+    if target.suffix in {".jpg", ".jpeg"}:
+        image.save(target, quality=92)
+    else:
+        image.save(target)
+
+
+def _mha(voxels: npt.NDArray[np.int16]) -> bytes:
+    """A MetaImage file: a text header and the voxels, indexed z, y, x."""
+    depth, height, width = voxels.shape
+    header = (
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+        "CompressedData = False\nTransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\n"
+        "ElementSpacing = 3.5 3.5 20\nComment = SYNTHETIC PHANTOM\n"
+        f"DimSize = {width} {height} {depth}\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    )
+    return header.encode() + voxels.astype("<i2").tobytes()
+
+
+def _save_dicom(pixels: npt.NDArray[np.uint16], target: Path, patient: int) -> None:
+    """A 12-bit MONOCHROME1 radiograph, as digital X-ray machines write them."""
+    try:
+        from pydicom.dataset import FileDataset, FileMetaDataset  # noqa: PLC0415 - an extra
+        from pydicom.uid import (  # noqa: PLC0415 - an extra
+            UID,
+            DigitalXRayImageStorageForPresentation,
+            ExplicitVRLittleEndian,
+        )
+    except ImportError as error:
+        msg = "this layout has DICOM files: pip install 'medssl-data[dicom]'"
+        raise MissingExtraError(msg) from error
+    unique = UID(f"1.2.826.0.1.3680043.8.498.{patient}.{zlib.crc32(target.name.encode())}")
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = unique
+    data = FileDataset(str(target), {}, file_meta=meta, preamble=b"\0" * 128)
+    data.PatientName, data.PatientID = "Synthetic^Phantom", f"P{patient:04d}"
+    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, unique
+    data.Modality, data.ImageComments = "DX", "SYNTHETIC PHANTOM"
+    data.Rows, data.Columns = pixels.shape
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME1"
+    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
+    data.PixelRepresentation = 0
+    data.WindowCenter, data.WindowWidth = 2048, 4096
+    data.PixelData = pixels.tobytes()
+    data.save_as(target, enforce_file_format=True)
+
+
+def _records(labels: list[int], leading: int, seed: int) -> bytes:
+    """CIFAR records: one label byte, or a coarse and a fine one, then 3 x 32 x 32 bytes."""
+    classes = 10 if leading == 1 else 100
+    shared = {
+        label: [
+            draw_object(np.random.default_rng([seed, 9, label, number]), label, classes)
+            .transpose(2, 0, 1)
+            .tobytes()
+            for number in range(_SHARED if leading == 1 else 4)
+        ]
+        for label in set(labels)
+    }
+    parts = []
+    for number, label in enumerate(labels):
+        models = shared[label]
+        parts += [bytes([label // 5, label][2 - leading :]), models[number % len(models)]]
+    return b"".join(parts)
