@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from medssl_models.card import DropRule, KeyMap, ModelCard
+from medssl_models.catalog import model_card
 from medssl_models.checkpoints.opening import open_checkpoint
 from medssl_models.conversion import assemble, convert
 from medssl_models.errors import CheckpointError, SettingsError
@@ -28,26 +29,8 @@ from safetensors.torch import load_file, save_file
 SHARED = Path(__file__).parents[4] / "shared" / "fixtures"
 recorded = pytest.mark.skipif(not SHARED.is_dir(), reason="the recorded checkpoints are not here")
 
-TF_MAP = KeyMap(
-    scheme="tf_resnet",
-    prefix="base_model/",
-    drops=(
-        DropRule(name="supervised head", pattern=r"head_supervised/.*"),
-        DropRule(name="step counter", pattern="global_step"),
-        DropRule(name="optimiser slots", pattern=r".*/Momentum"),
-    ),
-)
-HAIKU_MAP = KeyMap(
-    scheme="haiku_resnet",
-    top_level="experiment_state",
-    prefix="online_",
-    drops=(
-        DropRule(name="target network", pattern=r"target_(params|state)/.*"),
-        DropRule(name="optimiser state", pattern=r"opt_state/.*"),
-        DropRule(name="heads", pattern=r"online_\w+/(projector|predictor|classifier)\b.*"),
-        DropRule(name="running sums", pattern=r"online_state/.*/(hidden|counter)"),
-    ),
-)
+TF_MAP = model_card("simclr-v1").key_map
+HAIKU_MAP = model_card("byol").key_map
 TORCH_MAP = KeyMap(
     top_level="state_dict",
     prefix="module.encoder_q.",

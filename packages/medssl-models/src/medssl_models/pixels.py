@@ -37,8 +37,7 @@ def to_pixels(preprocessing: Preprocessing, image: Image.Image) -> Tensor:
         image.convert("RGB"), _size(preprocessing), InterpolationMode(preprocessing.interpolation)
     )
     cropped = functional.center_crop(resized, [preprocessing.crop, preprocessing.crop])
-    unit = functional.pil_to_tensor(cropped).to(torch.float32).div_(TOP)
-    return _stretch(unit, preprocessing.value_range)
+    return _stretch(_unit(functional.pil_to_tensor(cropped)), preprocessing.value_range)
 
 
 def normalise(preprocessing: Preprocessing, pixels: Tensor) -> Tensor:
@@ -81,23 +80,24 @@ def as_transform(preprocessing: Preprocessing) -> v2.Transform:
         [
             v2.Resize(size, InterpolationMode(preprocessing.interpolation), antialias=True),
             v2.CenterCrop(preprocessing.crop),
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
+            v2.PILToTensor(),
             Normalise(preprocessing),
         ]
     )
 
 
 class Normalise(nn.Module):
-    """Last step of the transform: pixels in [0, 1] to what the network was trained on."""
+    """Last step of the transform: 8-bit or [0, 1] pixels to what the network was trained on."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.preprocessing = preprocessing
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map `(..., 3, H, W)` float32 in [0, 1] to a plain normalised tensor."""
+        """Map `(..., 3, H, W)` uint8, or floating in [0, 1], to a plain normalised tensor."""
         plain = pixels.as_subclass(Tensor)
+        if plain.dtype == torch.uint8:
+            plain = _unit(plain)
         return normalise(self.preprocessing, _stretch(plain, self.preprocessing.value_range))
 
     def extra_repr(self) -> str:
@@ -108,6 +108,11 @@ class Normalise(nn.Module):
 def _size(preprocessing: Preprocessing) -> list[int]:
     resize = preprocessing.resize
     return [resize] if isinstance(resize, int) else list(resize)
+
+
+def _unit(pixels: Tensor) -> Tensor:
+    # Divided, not multiplied by 1/255: the last bit decides the bin of a histogram.
+    return pixels.to(torch.float32).div_(TOP)
 
 
 def _stretch(unit: Tensor, value_range: tuple[float, float]) -> Tensor:
