@@ -6,6 +6,7 @@ Leaks between splits are `leaks`' concern.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +18,15 @@ from typing import TYPE_CHECKING
 from medssl_data.catalog import dataset_card, load_manifest
 from medssl_data.errors import AuditError, UnreadableImageError
 from medssl_data.images import read_rgb
+from medssl_data.labels import suffix_label
 from medssl_data.manifest import UNLABELLED
 from medssl_data.plugin import Options
+from medssl_data.readers.folder import SUFFIXES
 
 if TYPE_CHECKING:
     from typing import Literal
 
+    from medssl_data.card import DatasetCard
     from medssl_data.manifest import Manifest
 
 __all__ = ["Finding", "Report", "audit_dataset", "audit_manifest", "report_findings"]
@@ -116,7 +120,7 @@ def audit_dataset(
         DataError: the data set cannot be read at all.
     """
     manifest = load_manifest(name, root=root, options=Options(protocol, labels))
-    findings = list(_compare(name, manifest))
+    findings = list(_compare(name, manifest, manifest.label_policy))
     return audit_manifest(manifest, decode=decode, progress=progress, further=findings)
 
 
@@ -170,15 +174,61 @@ def report_findings(reports: Sequence[Report]) -> None:
         raise AuditError(msg)
 
 
-def _compare(name: str, manifest: Manifest) -> Iterator[Finding]:
+def _compare(name: str, manifest: Manifest, policy: str) -> Iterator[Finding]:
     """Compare with the card, where there is one."""
     yield from _empty_classes(manifest)
     if ":" in name:
         return
     card = dataset_card(name)
-    if card.rows is not None and not manifest.synthetic and len(manifest) != card.rows:
+    yield from _compare_rows(card, manifest)
+    if len(manifest) == card.rows and policy == (card.counts_policy or card.labels["corrected"]):
+        yield from _compare_counts(card, manifest)
+    if card.label_suffix:
+        yield from _compare_suffixes(manifest)
+    if card.images:
+        yield from _extra(manifest, card.images)
+
+
+def _compare_rows(card: DatasetCard, manifest: Manifest) -> Iterator[Finding]:
+    if card.rows is not None and len(manifest) != card.rows:
         remedy = "fetch the missing part" if len(manifest) < card.rows else "remove what is extra"
-        yield Finding("count", f"{len(manifest)} rows instead of {card.rows}", remedy)
+        where = f"{len(manifest)} rows instead of {card.rows}"
+        yield Finding("count", where, remedy, fatal=not manifest.synthetic)
+    if card.study is not None and card.study.rule != "shuffle" and card.rows == len(manifest):
+        trained = manifest.splits.count("train")
+        if trained != card.study.train_rows:
+            where = f"train has {trained} rows instead of {card.study.train_rows}"
+            yield Finding("count of a split", where, "fetch the owner's tables again")
+
+
+def _compare_counts(card: DatasetCard, manifest: Manifest) -> Iterator[Finding]:
+    for (word, count), wanted in zip(manifest.counts().items(), card.counts, strict=False):
+        if count != wanted and not manifest.synthetic:
+            where = f"{word} has {count} images instead of {wanted}"
+            remedy = "compare the table with its source"
+            yield Finding("count of a class", where, remedy, fatal=card.counts_certain)
+
+
+def _compare_suffixes(manifest: Manifest) -> Iterator[Finding]:
+    for row in manifest.rows:
+        ending = suffix_label(row.path)
+        if ending != row.label:
+            word = manifest.classes[row.label]
+            where = f"{row.path} is labelled {word}"
+            yield Finding(
+                "label against name", where, "look for blanks or capitals in the table's cell"
+            )
+
+
+def _extra(manifest: Manifest, folder: str) -> Iterator[Finding]:
+    """Images that no row names; some distributions have a few, so they are only noted."""
+    known = set(manifest.paths)
+    for above, _, names in os.walk(manifest.root / folder):
+        place = Path(above).relative_to(manifest.root)
+        for name in sorted(names):
+            path = (place / name).as_posix()
+            if path not in known and name.casefold().endswith(tuple(SUFFIXES)):
+                yield Finding("extra file", path, "no row names it; it is not used", fatal=False)
 
 
 def _empty_classes(manifest: Manifest) -> Iterator[Finding]:

@@ -53,6 +53,7 @@ class DatasetCard(BaseModel):
         images: folder of the image files.
         groups: what a group is: "patient", or "" where the distribution does not tell.
         views: pair of views of one patient, in order.
+        study_pairs: how the 2022 study paired them; see `views.pair_views`.
         labels: label policy of each protocol.
         label_policies: the policies that can be chosen.
         targets: findings that can be chosen with `NAME,target=FINDING`.
@@ -89,6 +90,7 @@ class DatasetCard(BaseModel):
     images: str = ""
     groups: str = ""
     views: tuple[str, str] | None = None
+    study_pairs: Literal["study", "first-frontal", "alternate-rows"] = "study"
     labels: dict[Protocol, str] = {"published": "as given", "corrected": "as given"}
     label_policies: tuple[str, ...] = ("as given",)
     targets: tuple[str, ...] = ()

@@ -179,6 +179,85 @@ def phantom_command(
     console.line(f"wrote {facts['images']} synthetic images; use -d {facts['use']}")
 
 
+@app.command("split", epilog="Example: [bold]medssl-data split -d chexpert --out s.csv[/bold]")
+def split_command(
+    dataset: DatasetsOption = None,
+    root: RootOption = Path("data"),
+    protocol: ProtocolOption = "corrected",
+    labels: LabelsOption = None,
+    split: SplitOption = None,
+    seed: SeedOption = 0,
+    out: Annotated[Path, typer.Option("--out", help="CSV file to write.")] = Path("split.csv"),
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Take the study's fifth of train for validation.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Write a split as CSV with its digest; use it again with --split FILE."""
+    from medssl_data.catalog import load_dataset
+    from medssl_data.splits import with_validation, write_split
+
+    console = Console(json=json)
+    (name,) = _single(dataset)
+    data = load_dataset(name, root=root, protocol=protocol, labels=labels, split=split, seed=seed)
+    manifest = with_validation(data.manifest) if validation else data.manifest
+    digest = write_split(manifest, out)
+    counts = {side: manifest.splits.count(side) for side in dict.fromkeys(manifest.splits)}
+    facts = {"path": str(out), "digest": digest, "split": manifest.split_policy, "counts": counts}
+    console.document(facts)
+    console.table(("split", "images"), list(counts.items()), title=f"{manifest.split_policy}")
+    console.line(f"{out}  sha256 {digest}")
+
+
+@app.command("leaks", epilog="Example: [bold]medssl-data leaks -d chexpert --split patient[/bold]")
+def leaks_command(
+    dataset: DatasetsOption = None,
+    root: RootOption = Path("data"),
+    protocol: ProtocolOption = "corrected",
+    labels: LabelsOption = None,
+    split: SplitOption = None,
+    seed: SeedOption = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="PNG of the pairs.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Do not decode the images.")] = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Look for patients, files and near-duplicates on two sides of a split; exit 3 if found."""
+    from medssl_data.catalog import load_dataset
+    from medssl_data.leaks import find_leaks, leak_sheet, report_leaks
+    from medssl_data.preview import save_sheet
+
+    console = Console(json=json, quiet=quiet)
+    reports, sheets = [], []
+    for name in _named(dataset):
+        data = load_dataset(
+            name, root=root, protocol=protocol, labels=labels, split=split, seed=seed
+        )
+        report = find_leaks(data, pixels=not fast, progress=console.progress)
+        reports.append(report)
+        if out is not None and report.leaks:
+            sheets.append(leak_sheet(data, report.leaks))
+        if not report.patients:
+            console.say(f"{name}: its patients are unknown, so only pictures were compared")
+    if sheets and out is not None:
+        save_sheet(sheets, out)
+    console.document([report.as_dict() for report in reports])
+    rows = [(r.name, r.split_policy, r.patients, *r.counts().values()) for r in reports]
+    heads = ("data set", "split", "patients", "patient", "identical", "near-duplicate")
+    console.table(heads, rows)
+    report_leaks(reports)
+
+
+def _single(datasets: list[str] | None) -> list[str]:
+    names = _named(datasets)
+    if len(names) != 1:
+        from medssl_data.errors import SettingError
+
+        msg = f"one data set at a time; got {len(names)}"
+        raise SettingError(msg)
+    return names
+
+
 def _named(datasets: list[str] | None) -> list[str]:
     if not datasets:
         from medssl_data.errors import SettingError

@@ -114,6 +114,10 @@ _FINDINGS = [
     "Pleural_Thickening",
     "Hernia",
 ]
+_STUDIED = (0, 1, 2, 3, 4, 5, 7)
+_FINDING_SHARES = [0.12 if index in _STUDIED else 0.16 / 7 for index in range(14)]
+"""The study's seven are drawn more often, so that small stand-ins have enough of each."""
+
 _CHESTX_HEAD = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
@@ -126,8 +130,8 @@ def _chestx(rows: int, generator: np.random.Generator) -> Plan:
         chosen = lists[int(generator.random() < 0.23)]
         for follow_up in range(images):
             name = f"{patient:08d}_{follow_up:03d}.png"
-            number = int(generator.choice(3, p=[0.4, 0.5, 0.1]))
-            found = generator.choice(14, number, replace=False).tolist()
+            number = int(generator.choice(3, p=[0.3, 0.6, 0.1]))
+            found = generator.choice(14, number, replace=False, p=_FINDING_SHARES).tolist()
             labels = "|".join(_FINDINGS[index] for index in sorted(found)) or "No Finding"
             view = "AP" if generator.random() < 0.4 else "PA"
             lines.append(
@@ -197,7 +201,7 @@ def _eyepacs(rows: int, generator: np.random.Generator) -> Plan:
         usage = ",Usage" if name == "test" else ""
         lines = [f"image,level{usage}"]
         for patient in range(start, start + number // 2):
-            level = int(generator.choice(5, p=[0.735, 0.07, 0.15, 0.025, 0.02]))
+            level = int(generator.choice(5, p=[0.4, 0.15, 0.2, 0.12, 0.13]))
             other = level if generator.random() < 0.85 else int(generator.integers(0, 5))
             for side, grade in (("left", level), ("right", other)):
                 end = f",{'Private' if patient % 5 else 'Public'}" if usage else ""
@@ -257,7 +261,7 @@ def _tuberculosis(
 def _stoic(rows: int, generator: np.random.Generator) -> Plan:
     lines, scenes = ["PatientID,probCOVID,probSevere"], []
     for patient in np.sort(generator.permutation(max(10_000, rows))[:rows]).tolist():
-        ill = int(generator.random() < 0.6)
+        ill = int(generator.random() < 0.5)
         lines.append(f"{patient},{ill},{int(ill and generator.random() < 0.25)}")
         scenes.append(Scene(f"data/mha/{patient}.mha", "thorax", float(ill), patient))
     return Plan({"metadata/reference.csv": _lines(*lines)}, scenes)
@@ -294,14 +298,14 @@ def _hospital(rows: int, generator: np.random.Generator) -> Plan:
 
 
 LAYOUTS: Mapping[str, Layout] = {
-    "bach": Layout(_bach, 80, 400),
-    "chestx": Layout(_chestx, 240, 112_120),
+    "bach": Layout(_bach, 160, 400),
+    "chestx": Layout(_chestx, 700, 112_120),
     "chexpert": Layout(_chexpert, 240, 223_414),
     "cifar10": Layout(_cifar10, 600, 60_000),
     "cifar100": Layout(_cifar100, 1200, 60_000),
-    "diabetic_retinopathy": Layout(_eyepacs, 240, 88_702),
+    "diabetic_retinopathy": Layout(_eyepacs, 440, 88_702),
     "hospital": Layout(_hospital, 60, 600),
-    "ichallenge_amd": Layout(_amd, 100, 400),
+    "ichallenge_amd": Layout(_amd, 170, 400),
     "ichallenge_pm": Layout(_pm, 100, 400),
     "montgomerycxr": Layout(
         _tuberculosis("montgomery_metadata.csv", "MontgomerySet", "MCUCXR", 58 / 138), 138, 138
@@ -309,6 +313,6 @@ LAYOUTS: Mapping[str, Layout] = {
     "shenzhencxr": Layout(
         _tuberculosis("shenzhen_metadata.csv", "ChinaSet_AllFiles", "CHNCXR", 336 / 662), 120, 662
     ),
-    "stoic": Layout(_stoic, 60, 2000),
+    "stoic": Layout(_stoic, 100, 2000),
 }
 """Every layout that can be written, by the name that `-d` takes; hospital is a table."""

@@ -25,7 +25,13 @@ from medssl_data.tables import open_text
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    import numpy.typing as npt
     from PIL import Image
+
+    from medssl_data.views import PairRule
+
+    Pairs = npt.NDArray[np.int64]
 
 __all__ = ["UNLABELLED", "Drawer", "Manifest", "Row"]
 
@@ -258,6 +264,24 @@ class Manifest:
         """Number of images of each class, classes without images included."""
         found = Counter(self.labels)
         return {name: found[label] for label, name in enumerate(self.classes)}
+
+    def pairs(self, first: str, second: str, *, rule: PairRule = "study") -> Pairs:
+        """Pair the views of one patient; see `medssl_data.views.pair_views`.
+
+        Args:
+            first: view of the left column.
+            second: view of the right column.
+            rule: how partners are found.
+
+        Returns:
+            (P, 2) int64 positions.
+
+        Raises:
+            PairError: no pair exists.
+        """
+        from medssl_data.views import pair_views  # noqa: PLC0415 - it imports this module
+
+        return pair_views(self, first, second, rule=rule)
 
     def noted(self, *notes: str) -> Manifest:
         """The same rows with further notes, each once."""

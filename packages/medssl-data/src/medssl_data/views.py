@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from medssl_data.errors import PairError
+from medssl_data.splits import shuffle_order
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -16,37 +17,38 @@ if TYPE_CHECKING:
     from medssl_data.card import DatasetCard
     from medssl_data.manifest import Manifest
 
-__all__ = ["pair_views", "two_views"]
+    Pairs = npt.NDArray[np.int64]
+
+__all__ = ["PairRule", "card_pairs", "pair_views"]
+
+PairRule = Literal["study", "first-frontal", "alternate-rows"]
 
 
-def pair_views(manifest: Manifest, first: str, second: str) -> npt.NDArray[np.int64]:
-    """Pair the images of one patient and study by their views.
-
-    A study is the folder of the file. Each image of the first view goes with the first image, by
-    id, of the second view in the same study; images without a partner are left out.
+def pair_views(manifest: Manifest, first: str, second: str, *, rule: PairRule = "study") -> Pairs:
+    """Pair the images of one patient by their views.
 
     Args:
         manifest: the rows.
         first: view of the left column.
         second: view of the right column.
+        rule: "study" joins by patient and folder, each image of the first view with the first
+            image, by id, of the second. The others repeat the 2022 study: "first-frontal" gives
+            each lateral image the file `view1_frontal.jpg` of its folder; "alternate-rows" takes
+            rows of a split two by two, keeps those of equal labels, and shuffles with seed 42, so
+            the manifest must be in file order.
 
     Returns:
-        (P, 2) int64 positions in the manifest, in the order of the first view.
+        (P, 2) int64 positions in the manifest. Images without a partner are left out.
 
     Raises:
         PairError: no pair exists.
     """
-    partners: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for index, row in enumerate(manifest.rows):
-        if row.view == second:
-            partners[_study(row.group, row.path)].append(index)
-    for found in partners.values():
-        found.sort(key=manifest.ids.__getitem__)
-    pairs = [
-        (index, partners[key][0])
-        for index, row in enumerate(manifest.rows)
-        if row.view == first and row.group and (key := _study(row.group, row.path)) in partners
-    ]
+    if rule == "first-frontal":
+        pairs = _first_frontal(manifest, first)
+    elif rule == "alternate-rows":
+        pairs = _alternate_rows(manifest, first, second)
+    else:
+        pairs = _by_study(manifest, first, second)
     if not pairs:
         views = ", ".join(sorted(set(manifest.views) - {""})) or "none"
         msg = f"{manifest.name} has no pair of {first} and {second} (its views: {views})"
@@ -54,14 +56,20 @@ def pair_views(manifest: Manifest, first: str, second: str) -> npt.NDArray[np.in
     return np.array(pairs, np.int64)
 
 
-def two_views(manifest: Manifest, card: DatasetCard | None) -> npt.NDArray[np.int64]:
-    """Pair by the card's two views, or by the only two views that the rows have.
+def card_pairs(
+    manifest: Manifest,
+    card: DatasetCard | None,
+    *,
+    protocol: Literal["published", "corrected"] = "corrected",
+) -> Pairs:
+    """Pair by the card's two views and rule, or by the only two views that the rows have.
 
     Raises:
-        PairError: there are not exactly two views.
+        PairError: there are not exactly two views, or no pairs.
     """
     if card is not None and card.views is not None:
-        return pair_views(manifest, *card.views)
+        rule = card.study_pairs if protocol == "published" else "study"
+        return pair_views(manifest, *card.views, rule=rule)
     views = sorted(set(manifest.views) - {""})
     if len(views) != 2:
         listed = ", ".join(views) or "none"
@@ -70,5 +78,47 @@ def two_views(manifest: Manifest, card: DatasetCard | None) -> npt.NDArray[np.in
     return pair_views(manifest, views[0], views[1])
 
 
+def _by_study(manifest: Manifest, first: str, second: str) -> list[tuple[int, int]]:
+    partners: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, row in enumerate(manifest.rows):
+        if row.view == second:
+            partners[_study(row.group, row.path)].append(index)
+    for found in partners.values():
+        found.sort(key=manifest.ids.__getitem__)
+    return [
+        (index, partners[key][0])
+        for index, row in enumerate(manifest.rows)
+        if row.view == first and row.group and (key := _study(row.group, row.path)) in partners
+    ]
+
+
 def _study(group: str, path: str) -> tuple[str, str]:
     return group, str(PurePosixPath(path).parent)
+
+
+def _first_frontal(manifest: Manifest, first: str) -> list[tuple[int, int]]:
+    place = {path: index for index, path in enumerate(manifest.paths)}
+    pairs = []
+    for index, row in enumerate(manifest.rows):
+        if row.view == "lateral":
+            partner = place.get(str(PurePosixPath(row.path).parent / "view1_frontal.jpg"))
+            if partner is not None:
+                pairs.append((index, partner) if first == "lateral" else (partner, index))
+    return pairs
+
+
+def _alternate_rows(manifest: Manifest, first: str, second: str) -> list[tuple[int, int]]:
+    pairs: list[tuple[int, int]] = []
+    for split in dict.fromkeys(manifest.splits):
+        rows = [index for index, name in enumerate(manifest.splits) if name == split]
+        twos = list(zip(rows[::2], rows[1::2], strict=False))
+        for left, right in twos:
+            if (manifest.views[left], manifest.views[right]) != (first, second):
+                msg = (
+                    f"{manifest.name}: rows of {manifest.ids[left]} and {manifest.ids[right]} do "
+                    f"not alternate {first}, {second}; keep the table in its owner's order"
+                )
+                raise PairError(msg)
+        kept = [two for two in twos if manifest.labels[two[0]] == manifest.labels[two[1]]]
+        pairs += [kept[index] for index in shuffle_order(len(kept)).tolist()]
+    return pairs
