@@ -157,7 +157,7 @@ def test_the_message_counts_patients_where_they_count():
     pool = EpisodePool.of(
         np.repeat([0, 1], [9, 40]), 2, groups=["one"] * 9 + list(map(str, range(40)))
     )
-    with pytest.raises(InfeasibleError, match="class '0' has 1 patients.*add images"):
+    with pytest.raises(InfeasibleError, match=r"class '0' has 1 patient; .* add images"):
         plan_episodes(pool, ways=2, shots=1, queries=1)
 
 

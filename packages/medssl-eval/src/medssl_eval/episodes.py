@@ -274,10 +274,11 @@ def _check_sizes(
     poor = [label for label, size in enumerate(pool.class_sizes) if size < needed]
     if not poor:
         return
-    noun = "images" if len(pool.rows) == len(pool.unit_sizes) else "patients"
+    noun = "image" if len(pool.rows) == len(pool.unit_sizes) else "patient"
     named = [names[label] if names is not None else str(label) for label in poor]
     counts = ", ".join(
         f"class {name!r} has {pool.class_sizes[label]} {noun}"
+        + ("" if pool.class_sizes[label] == 1 else "s")
         for name, label in zip(named, poor, strict=True)
     )
     least = int(pool.class_sizes[poor].min())

@@ -246,17 +246,13 @@ def marks(backbone: Backbone, data: ImageDataset, *, skipped: int = 0) -> tuple[
 
     Args:
         backbone: A control says so.
-        data: A phantom says so.
+        data: Its notes, such as that it is a phantom.
         skipped: How many unreadable images were left out.
     """
     control = (f"control: {backbone.name} is untrained",) if backbone.card.control else ()
-    synthetic = (
-        ("phantom: the images are synthetic and show no patients",)
-        if data.manifest.synthetic
-        else ()
-    )
-    fewer = (f"{skipped} unreadable images were skipped",) if skipped else ()
-    return (*control, *synthetic, *fewer, *data.notes)
+    plural = "image was" if skipped == 1 else "images were"
+    fewer = (f"{skipped} unreadable {plural} skipped",) if skipped else ()
+    return (*control, *fewer, *data.notes)
 
 
 def _check_finite(features: NDArray[np.float32], names: list[str], model: str) -> None:

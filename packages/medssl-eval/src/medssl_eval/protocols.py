@@ -29,6 +29,7 @@ __all__ = [
     "KnnSettings",
     "Labels",
     "Normalising",
+    "Padding",
     "Preset",
     "ProtocolName",
     "Seed",
@@ -44,6 +45,7 @@ PROTOCOLS: tuple[ProtocolName, ...] = typing.get_args(ProtocolName)
 Seed = typing.Annotated[int, Field(ge=0)]
 Geometry = Literal["experiment", "model"]
 Normalising = Literal["study", "model"]
+Padding = Literal["study", "model"]
 Labels = Literal["study", "corrected"]
 
 
@@ -76,6 +78,12 @@ _NORMALISATION = setting(
     corrected="model",
     published="study",
     entries=("I-11",),
+)
+_PADDING = setting(
+    "model: strided layers pad as where the weights were trained. study: as in torchvision's "
+    "networks, which moves the features of weights that come from TensorFlow.",
+    corrected="model",
+    published="study",
 )
 _LABELS = setting(
     "corrected: uncertain labels, class merges and file selection as documented on the data set's "
@@ -116,6 +124,7 @@ class FewShotSettings(Preset):
         entries=("I-14",),
     )
     normalisation: Normalising = _NORMALISATION
+    padding: Padding = _PADDING
     labels: Labels = _LABELS
     pool: Literal["first_10001", "all"] = setting(
         "all: every image can be drawn. first_10001: of sets that the study cached, only the first "
@@ -164,6 +173,7 @@ class KnnSettings(Preset):
         entries=("I-14",),
     )
     normalisation: Normalising = _NORMALISATION
+    padding: Padding = _PADDING
     labels: Labels = _LABELS
     patients: Literal["ignored", "separate"] = setting(
         "separate: all images of a patient are in one fold. ignored: folds are drawn by image.",

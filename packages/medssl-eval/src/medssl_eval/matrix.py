@@ -1,0 +1,137 @@
+"""One experiment over all pairs of models and data sets, here and now, one after the other.
+
+Names and sizes are checked before the first image is opened; each pair's records are written as
+soon as they are there, so that an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from medssl_eval.features import Means
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, Record
+
+__all__ = ["Matrix", "check_models", "known_records", "open_datasets"]
+
+Check = Callable[["ImageDataset"], None]
+Evaluate = Callable[["Backbone", "ImageDataset", Means], "list[Record]"]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Models and data sets, and where the records go.
+
+    Attributes:
+        models: Names, in the order in which they are run.
+        datasets: Data sets, opened.
+        results: The file that records are appended to; None keeps none.
+        networks: `published` pads where the study's networks did; see the `padding` setting.
+        force: Run what has a record already, and extract what has features already.
+        say: Takes notes on how far it is.
+        warn: Takes warnings.
+    """
+
+    models: Sequence[str]
+    datasets: Sequence[ImageDataset]
+    results: Path | None = None
+    networks: Literal["published", "corrected"] = "corrected"
+    force: bool = False
+    say: Say = lambda _: None
+    warn: Say = lambda _: None
+
+    def run(self, evaluate: Evaluate, *, check: Check, means: Means) -> list[Record]:
+        """Evaluate every model on every data set.
+
+        Args:
+            evaluate: Gives the records of one pair; those that it finds in `means.known` it may
+                return as they are.
+            check: Raises where a data set cannot carry the experiment.
+            means: How features are computed and kept.
+
+        Returns:
+            All records, in the order of models and data sets.
+
+        Raises:
+            UnknownModelError: A name that no model bears, before anything is computed.
+            MissingWeightsError: Weights that must be brought, likewise.
+            InfeasibleError: From `check`, likewise.
+        """
+        from medssl_models import append_records, create_model  # noqa: PLC0415 # imports torch
+
+        check_models(self.models)
+        for data in self.datasets:
+            check(data)
+        known = {} if self.force or self.results is None else known_records(self.results, self.warn)
+        means = replace(means, known=known)
+        records: list[Record] = []
+        for name in self.models:
+            backbone = create_model(name, protocol=self.networks)
+            for data in self.datasets:
+                found = evaluate(backbone, data, means)
+                fresh = [record for record in found if record.key not in known]
+                if self.results is not None:
+                    append_records(self.results, fresh)
+                if not fresh:
+                    self.say(f"{name} on {data.name}: done before; --force does it again")
+                records += found
+        return records
+
+
+def check_models(names: Sequence[str]) -> None:
+    """Say before anything is computed which models are not here.
+
+    Raises:
+        UnknownModelError: No card and no folder has this name.
+        MissingWeightsError: The weights must be brought; the message says from where.
+    """
+    from medssl_models import model_card  # noqa: PLC0415 # only where models are run
+    from medssl_models.catalog import split_padding  # noqa: PLC0415 # as above
+    from medssl_models.library import converted_folder, find_weights  # noqa: PLC0415 # as above
+
+    for name in names:
+        base, _ = split_padding(name)
+        if converted_folder(base) is None:
+            card = model_card(base)
+            if card.seed is None:
+                find_weights(card)
+
+
+def known_records(path: Path, warn: Say = lambda _: None) -> Mapping[str, Record]:
+    """Read the records of a results file by key, the newest of equal ones; a missing file has none.
+
+    Args:
+        path: A file of `append_records`.
+        warn: Takes a note for each line that is no record.
+    """
+    from medssl_models import read_records  # noqa: PLC0415 # imports torch
+
+    if not path.exists():
+        return {}
+    file = read_records(path)
+    for note in file.notes:
+        warn(note)
+    return {record.key: record for record in file.records}
+
+
+def open_datasets(
+    names: Sequence[str], *, root: Path, labels: Literal["study", "corrected"]
+) -> list[ImageDataset]:
+    """Open data sets by name; no image is decoded.
+
+    Args:
+        names: As for `medssl_data.load_dataset`.
+        root: The folder that holds the data sets.
+        labels: Whose label policy: the experiment's `labels` setting.
+    """
+    from medssl_data import load_dataset  # noqa: PLC0415 # only where data is read
+
+    protocol: Literal["published", "corrected"] = "published" if labels == "study" else "corrected"
+    return [load_dataset(name, root=root, protocol=protocol) for name in names]

@@ -1,0 +1,246 @@
+"""Every command through the runner: tables, JSON, exit codes, what is skipped or refused."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from medssl_eval.cli import app
+from medssl_models import read_records
+from medssl_models.console import run
+
+SMALL = ("--queries", "5", "--episodes", "40", "--shots", "1,5")
+
+
+def call(capsys, *words):
+    code = run(app, [str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def few_shot(capsys, scans, *words):
+    source = ("-d", f"folder:{scans}")
+    return call(capsys, "few-shot", *source, *SMALL, *words)
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_few_shot_gives_one_table_best_first_and_records(capsys, scans, tmp_path):
+    code, out, err = few_shot(capsys, scans, "-m", "random_r18", "-m", "random_r50")
+    assert code == 0, err
+    assert out.count("random_r18 (control)") == 2
+    assert "2-way 1-shot" in out
+    assert "2-way 5-shot" in out
+    records = read_records(tmp_path / "results.jsonl").records
+    assert len(records) == 4
+    assert all("control" in " ".join(record.notes) for record in records)
+    one_shot = [line for line in out.splitlines() if "1-shot" in line]
+    values = [float(line.split("accuracy")[1].split()[0]) for line in one_shot]
+    assert values == sorted(values, reverse=True)
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_what_is_done_is_skipped_and_force_does_it_again(capsys, scans, tmp_path):
+    results = tmp_path / "results.jsonl"
+    assert few_shot(capsys, scans, "-m", "random_r18")[0] == 0
+    code, out, err = few_shot(capsys, scans, "-m", "random_r18")
+    assert code == 0
+    assert "done before" in err
+    assert "random_r18" in out
+    assert len(read_records(results)) == 2
+    assert few_shot(capsys, scans, "-m", "random_r18", "--force")[0] == 0
+    first, *_, last = read_records(results)
+    assert len(read_records(results)) == 4
+    assert (first.value, first.key) == (
+        read_records(results)[2].value,
+        read_records(results)[2].key,
+    )
+    assert last.details == read_records(results)[1].details
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_numbers_do_not_depend_on_the_order_of_models_or_the_company_of_shots(capsys, scans):
+    def values(*words):
+        code, out, err = call(
+            capsys, "few-shot", "-d", f"folder:{scans}", "--queries", 5, "--episodes", 40,
+            "--json", "--force", *words,
+        )  # fmt: skip
+        assert code == 0, err
+        return {
+            (r["provenance"]["model"], r["settings"]["shots"]): (
+                r["value"],
+                r["details"]["correct"],
+            )
+            for r in json.loads(out)["records"]
+        }
+
+    together = values("-m", "random_r18", "-m", "random_r50", "--shots", "1,5")
+    swapped = values("-m", "random_r50", "-m", "random_r18", "--shots", "5,1")
+    alone = values("-m", "random_r50", "--shots", "5")
+    assert together == swapped
+    assert alone[("random_r50", 5)] == together[("random_r50", 5)]
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_json_is_one_document_with_interval_and_provenance(capsys, scans):
+    code, out, err = few_shot(capsys, scans, "-m", "random_r18", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    record = document["records"][0]
+    assert record["ci_low"] <= record["value"] <= record["ci_high"]
+    assert record["unit"] == "%"
+    assert len(record["details"]["correct"]) == 40
+    assert record["provenance"]["protocol"] == "corrected"
+    assert record["provenance"]["weights"]
+    assert record["provenance"]["manifest"]
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_the_protocols_are_different_experiments(capsys, scans, tmp_path):
+    for protocol in ("published", "corrected"):
+        words = ("-m", "random_r18", "--protocol", protocol)
+        assert few_shot(capsys, scans, *words)[0] == 0
+    records = read_records(tmp_path / "results.jsonl").records
+    published, corrected = records[0], records[2]
+    assert json.loads(published.provenance.preprocessing)["resize"] == [257, 257]
+    assert json.loads(published.provenance.preprocessing)["crop"] == 224
+    assert json.loads(corrected.provenance.preprocessing)["resize"] == 32
+    assert published.details["plan"] != corrected.details["plan"]
+    assert published.key != corrected.key
+    assert published.settings["ways"] == corrected.settings["ways"] == 2
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_a_phantom_is_marked(capsys, tmp_path):
+    code, out, err = call(
+        capsys, "few-shot", "-m", "random_r18", "-d", "phantom:chest-xray,count=24,size=80",
+        "--shots", 2, "--queries", 3, "--episodes", 10,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "(phantom)" in out
+    (record,) = read_records(tmp_path / "results.jsonl")
+    assert record.details["synthetic"] is True
+    assert any("synthetic phantom" in note for note in record.notes)
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_a_small_class_is_refused_before_any_image_is_read(capsys, scans, home):
+    code, out, err = call(capsys, "few-shot", "-m", "random_r18", "-d", f"folder:{scans}")
+    assert (code, out) == (3, "")
+    assert err == (
+        "error: class 'normal' has 24 images, class 'opacity' has 20 images; 20 shots + 15 queries "
+        "need 35: use --shots 5 or less with --queries 15\n"
+    )
+    assert not (home / "features").exists()
+
+
+@pytest.mark.usefixtures("tiny_models")
+@pytest.mark.parametrize(
+    ("words", "code", "fragment"),
+    [
+        (("-m", "random_r19"), 2, "random_r18"),
+        (("-m", "random_r18", "-m", "random_x"), 2, "random_x"),
+        (("-m", "moco-v2"), 4, "medssl-models import moco-v2"),
+        (("-m", "random_r18", "-d", "folder:nowhere"), 4, "nowhere"),
+        (("-m", "random_r18", "-d", "folders:x"), 2, "folders:"),
+        (("-m", "random_r18", "--shots", "1,x"), 2, "--shots is '1,x'"),
+        (("-m", "random_r18", "--ways", "one"), 2, "--ways is 'one'"),
+        (("-m", "random_r18", "--ways", "3"), 2, "ways is 3, but the data has 2 classes"),
+    ],
+)
+def test_wrong_names_and_settings_are_refused_before_any_work(
+    capsys, scans, tmp_path, words, code, fragment
+):
+    got, out, err = few_shot(capsys, scans, *words)
+    assert got == code, err
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert fragment in err
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_an_unreadable_image_is_named_and_can_be_skipped(capsys, scans, tmp_path):
+    (scans / "normal" / "03.png").write_bytes(b"\x89PNG broken")
+    code, _, err = few_shot(capsys, scans, "-m", "random_r18")
+    assert code == 3
+    assert "03.png" in err
+    assert not (tmp_path / "results.jsonl").exists()
+    code, _, err = few_shot(capsys, scans, "-m", "random_r18", "--skip-unreadable")
+    assert code == 0, err
+    assert "03.png" in err
+    record = read_records(tmp_path / "results.jsonl")[0]
+    assert record.details["unreadable"] == 1
+    assert record.details["images"] == 43
+    assert "1 unreadable image was skipped" in record.notes
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_knn_counts_every_image_once(capsys, scans, tmp_path):
+    code, out, err = call(
+        capsys, "knn", "-m", "random_r18", "-d", f"folder:{scans}", "-k", 3, "--folds", 4
+    )
+    assert code == 0, err
+    assert "k = 3" in out
+    (record,) = read_records(tmp_path / "results.jsonl")
+    answers, folds = record.details["answers"], record.details["folds"]
+    assert len(answers) == len(folds) == record.n == 44
+    right = sum(a == label for a, label in zip(answers, [0] * 24 + [1] * 20, strict=True))
+    assert record.value == pytest.approx(100 * right / 44)
+    assert record.ci_low < record.value < record.ci_high
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_extract_computes_once_and_experiments_find_it(capsys, scans):
+    words = ("extract", "-m", "random_r18", "-d", f"folder:{scans}", "--json")
+    _, out, _ = call(capsys, *words)
+    (first,) = json.loads(out)["features"]
+    assert (first["images"], first["dimension"], first["computed"]) == (44, 32, 44)
+    _, out, _ = call(capsys, *words)
+    assert json.loads(out)["features"][0]["computed"] == 0
+    assert json.loads(out)["features"][0]["key"] == first["key"]
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_demo_writes_pictures_and_says_where(capsys, tmp_path, monkeypatch):
+    import importlib
+
+    demo = importlib.import_module("medssl_eval.demo")
+    monkeypatch.setattr(demo, "DATASET", "phantom:chest-xray,count=160,size=80")
+    code, out, err = call(capsys, "demo", "--output", "shown")
+    assert code == 0, err
+    for name in ("few-shot.png", "contact-sheet.png", "results.jsonl"):
+        assert str(tmp_path / "shown" / name) in out or f"shown/{name}" in out
+        assert (tmp_path / "shown" / name).stat().st_size > 1000
+    assert len(read_records(tmp_path / "shown" / "results.jsonl")) == 9
+
+
+def test_protocol_diff_names_every_defect_with_its_reason(capsys):
+    code, out, _ = call(capsys, "protocol", "diff", "few-shot")
+    assert code == 0
+    for word in ("geometry", "I-14", "pool", "I-13", "duplicate_images", "I-16", "patients", "I-8"):
+        assert word in out
+    code, out, _ = call(capsys, "protocol", "diff", "few-shot", "--json")
+    fields = {entry["field"] for entry in json.loads(out)["differences"]}
+    assert {"geometry", "normalisation", "episode_list", "ways", "padding"} <= fields
+
+
+def test_protocol_show_and_unknown_experiments(capsys):
+    code, out, _ = call(capsys, "protocol", "show", "knn", "--protocol", "published", "--json")
+    assert code == 0
+    assert {"setting": "folds", "value": 5}.items() <= json.loads(out)["settings"][2].items()
+    code, _, err = call(capsys, "protocol", "diff", "fewshot")
+    assert code == 2
+    assert "did you mean 'few-shot'?" in err
+
+
+def test_help_and_protocol_load_no_torch():
+    code = (
+        "import sys\n"
+        "from medssl_models.console import run\n"
+        "from medssl_eval.cli import app\n"
+        "run(app, ['few-shot', '--help']); run(app, ['protocol', 'diff', 'few-shot'])\n"
+        "sys.exit(bool({'torch', 'sklearn', 'matplotlib', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
