@@ -1,4 +1,4 @@
-"""Full inference for every window, in batches: for networks that incremental inference does not know.
+"""Full inference for every window, in batches: for networks that cannot be updated locally.
 
 Same interface as `IncrementalNetwork`. A network with BatchNorm in training mode is run on a copy,
 one image at a time, so that no image sees another and nothing drifts.
@@ -46,7 +46,8 @@ class BatchedNetwork:
         self.alone = any(
             module.training for module in network.modules() if isinstance(module, NORMS)
         )
-        self.network = copy.deepcopy(network).to(precision, memory_format=torch.channels_last)
+        self.network = copy.deepcopy(network).to(dtype=precision)
+        self.network.to(memory_format=torch.channels_last)
         for module in self.network.modules():
             if isinstance(module, NORMS):
                 module.momentum = 0.0

@@ -109,7 +109,8 @@ def lattice_positions(size: Pair, window: Pair, *, period: int, shift: int) -> N
     every = grid_positions(size, window)
     chosen = (every[:, 1] + shift * every[:, 0]) % period == 0
     corner = np.isin(every[:, 0], (0, every[-1, 0])) & np.isin(every[:, 1], (0, every[-1, 1]))
-    return every[chosen | corner]
+    taken: NDArray[np.int64] = every[chosen | corner]
+    return taken
 
 
 def _corners(size: int, window: int, stride: int) -> NDArray[np.int64]:
@@ -177,7 +178,8 @@ def interpolate_scores(
     ):
         return np.asarray(nearest, dtype=np.float64)
     linear = LinearNDInterpolator(positions, scores)(wanted)
-    return np.where(np.isnan(linear), nearest, linear)
+    filled: NDArray[np.float64] = np.where(np.isnan(linear), nearest, linear)
+    return filled
 
 
 def cut_margin(values: NDArray[np.float32], window: Pair) -> NDArray[np.float32]:
