@@ -1,0 +1,179 @@
+"""What a reconstruction is matched to: the features of the original in one layer of a backbone.
+
+The backbone is a frozen, folded copy; gradients flow through it to the pictures and stop there.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Literal, cast
+
+import torch
+from medssl_models.pixels import equalise
+from medssl_models.runtime import fold_batchnorm, fold_is_exact
+from torch import Tensor, nn
+
+from medssl_dip.errors import SettingsError
+
+if TYPE_CHECKING:
+    from medssl_models import Backbone, Preprocessing
+
+    from medssl_dip.protocols import ReconstructionSettings
+
+__all__ = ["FrozenEye", "Objective", "preprocessing_of"]
+
+PrecisionName = Literal["fp32", "bf16"]
+LAST = "last"
+
+
+def preprocessing_of(backbone: Backbone, settings: ReconstructionSettings) -> Preprocessing:
+    """Give the way from a file's picture to the backbone's input.
+
+    A size given in the settings is the study's geometry: short side to it, bicubic, centre crop.
+    Values of the picture lie in [0, 1], whatever range the model's normalisation starts from.
+    """
+    own = backbone.preprocessing
+    if settings.size is not None:
+        own = own.replace(resize=settings.size, crop=settings.size, interpolation="bicubic")
+    return own if settings.normalised_input else own.replace(normalisation={"kind": "none"})
+
+
+class FrozenEye(nn.Module):
+    """A backbone that sees pictures in [0, 1] and lets gradients through to them.
+
+    Args:
+        backbone: The original; it is copied, not changed.
+        preprocessing: Its range and normalisation are applied, unclipped, to what is seen.
+        device: Where it runs.
+        precision: Of its arithmetic; features are float32.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        preprocessing: Preprocessing,
+        *,
+        device: torch.device | str = "cpu",
+        precision: PrecisionName = "fp32",
+    ) -> None:
+        super().__init__()
+        self.device = torch.device(device)
+        self.network = _folded(backbone, preprocessing.crop).to(self.device)
+        if self.device.type != "mps":  # channels last is slower there
+            self.network.to(memory_format=torch.channels_last)
+        self.precision = precision
+        self._normalise = _normalisation(preprocessing, self.device)
+
+    def resolve(self, layer: str) -> str:
+        """Give the network's own name of a layer; `last` is the deepest feature map.
+
+        Raises:
+            LayerError: No such layer; the message lists those there are.
+        """
+        layers = self.network.layers
+        return layers[-2] if layer == LAST else layer
+
+    def forward(self, pictures: Tensor, layer: str) -> Tensor:
+        """Compute one layer.
+
+        Args:
+            pictures: (N, 3, H, W) float32; [0, 1] is black to white, beyond is not clipped.
+            layer: A name in the network's layers.
+
+        Returns:
+            (N, ...) float32, one row a picture.
+        """
+        with autocast(pictures.device, self.precision):
+            seen = self._normalise(pictures)
+            if seen.device.type != "mps":
+                seen = seen.contiguous(memory_format=torch.channels_last)
+            features = self.network.forward_layers(seen, (layer,))[layer]
+        return features.float()
+
+
+class Objective(nn.Module):
+    """The squared error between features of pictures and of their originals.
+
+    Args:
+        eye: The backbone.
+        originals: (N, 3, H, W) in [0, 1].
+        layer: Whose output is compared.
+        comparable_taps: Compare after ReLU.
+        relative: Divide by the target's mean square: 1 is the loss of features that are all zero.
+
+    Raises:
+        SettingsError: The target has no features to match (relative loss of an all-zero layer).
+    """
+
+    targets: Tensor
+    scales: Tensor
+
+    def __init__(
+        self,
+        eye: FrozenEye,
+        originals: Tensor,
+        *,
+        layer: str,
+        comparable_taps: bool = True,
+        relative: bool = True,
+    ) -> None:
+        super().__init__()
+        self.eye = eye
+        self.layer = eye.resolve(layer)
+        self.comparable_taps = comparable_taps
+        with torch.no_grad():
+            targets = self._features(originals)
+        energy = targets.flatten(1).pow(2).mean(1)
+        if relative and not bool((energy > 0).all()):
+            message = f"layer: {self.layer!r} is zero everywhere for this picture; take another layer"
+            raise SettingsError(message)
+        self.register_buffer("targets", targets)
+        self.register_buffer("scales", 1 / energy if relative else torch.ones_like(energy))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Give each picture's loss, (N,) float32, from (N, 3, H, W)."""
+        error = (self._features(pictures) - self.targets).flatten(1)
+        return error.pow(2).mean(1) * self.scales
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the originals: (K,) indices, int64."""
+        self.targets, self.scales = self.targets[rows], self.scales[rows]
+
+    def _features(self, pictures: Tensor) -> Tensor:
+        features: Tensor = self.eye(pictures, self.layer)
+        return features.relu() if self.comparable_taps else features
+
+
+def autocast(
+    device: torch.device, precision: PrecisionName
+) -> AbstractContextManager[None | torch.autocast]:
+    """Run in a precision; fp32 changes nothing."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def _folded(backbone: Backbone, crop: int) -> Backbone:
+    """Copy for inference, folded where that computes the same."""
+    folded = cast("Backbone", fold_batchnorm(backbone))
+    folded.checks_input = False  # what a prior draws on the way has no bounds
+    noise = torch.rand((1, 3, crop, crop), generator=torch.Generator().manual_seed(0))
+    if fold_is_exact(backbone, folded, noise):
+        return folded
+    plain = copy.deepcopy(backbone).eval().requires_grad_(requires_grad=False)
+    plain.checks_input = False
+    return plain
+
+
+def _normalisation(
+    preprocessing: Preprocessing, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """Differentiable and unclipped: the guard of the range is for pictures that were read."""
+    low, high = preprocessing.value_range
+    if preprocessing.normalisation.kind == "histogram":
+        return lambda pictures: equalise(pictures * (high - low) + low)
+    moments = preprocessing.normalisation.moments or ((0.0,) * 3, (1.0,) * 3)
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in moments)
+    return lambda pictures: (pictures * (high - low) + low - mean) / std

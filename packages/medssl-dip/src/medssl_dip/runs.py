@@ -1,0 +1,259 @@
+"""What a run leaves on disk: one folder with its identity, trace, snapshots and result.
+
+Every file is written beside its target and renamed; only the trace grows in place, a line at a
+time, and a torn last line is ignored. Nothing here optimises.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+from medssl_models.documents import canonical_json, plain
+from PIL import Image
+
+from medssl_dip.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["RunFolder", "RunIdentity", "TraceRow", "find_runs", "load_picture", "save_picture"]
+
+_STATE = re.compile(r"state-(\d+)\.safetensors")
+_KEPT_STATES = 2
+"""A kill may fall between the states of two runs of one batch; then all go back to the older."""
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """All that decides a run's result.
+
+    Args:
+        picture: Name of the picture, for people.
+        pixels: SHA-256 of what is reconstructed.
+        model: The model's name.
+        weights: The model's fingerprint.
+        preprocessing: Fingerprint of the way from picture to input.
+        layer: The network's own name of the layer.
+        seed: Of the prior.
+        precision: `fp32` or `bf16`.
+        settings: The settings as plain JSON.
+    """
+
+    picture: str
+    pixels: str
+    model: str
+    weights: str
+    preprocessing: str
+    layer: str
+    seed: int
+    precision: str
+    settings: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """A folder's name that people can read and that no other run has."""
+        digest = hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()[:8]
+        words = (self.picture, self.model, self.layer, f"seed{self.seed}", digest)
+        return "--".join(re.sub(r"[^A-Za-z0-9._-]+", "_", word).strip("._") for word in words)
+
+
+@dataclass(frozen=True)
+class TraceRow:
+    """One step of a run.
+
+    Args:
+        step: Updates made before.
+        loss: Before the update.
+        psnr: Of the picture against the original, dB; NaN where it was not measured.
+        ssim: The same; 1 is the original.
+    """
+
+    step: int
+    loss: float
+    psnr: float = math.nan
+    ssim: float = math.nan
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        root: Where the runs lie.
+        identity: Of the run.
+    """
+
+    def __init__(self, root: Path, identity: RunIdentity) -> None:
+        self.identity = identity
+        self.path = root / identity.name
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What `finish` kept; None while the run is not finished."""
+        return read_json(self.path / "result.json")
+
+    def begin(self, original: Tensor) -> None:
+        """Make the folder, with the identity and the (3, H, W) original in [0, 1]."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "run.json", asdict(self.identity))
+        save_picture(self.path / "original.png", original)
+
+    def clear(self) -> None:
+        """Forget trace, snapshots and result."""
+        for pattern in ("result.json", "trace.csv", "state-*", "step-*.png", "reconstruction.*"):
+            for path in self.path.glob(pattern):
+                path.unlink()
+
+    # ------------------------------------------------------------------------------------- trace
+
+    def trace(self) -> list[TraceRow]:
+        """Read the trace as far as it is whole."""
+        path = self.path / "trace.csv"
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
+        return [row for line in lines if (row := _row(line)) is not None]
+
+    def write_trace(self, rows: Iterable[TraceRow]) -> None:
+        """Replace the trace."""
+        header = ",".join(TraceRow.__dataclass_fields__) + "\n"
+        text = header + "".join(map(_line, rows))
+        write_bytes(self.path / "trace.csv", text.encode())
+
+    def extend_trace(self, rows: Iterable[TraceRow]) -> None:
+        """Append to the trace."""
+        with (self.path / "trace.csv").open("a", encoding="utf-8", newline="") as file:
+            file.write("".join(map(_line, rows)))
+
+    # --------------------------------------------------------------------------------- snapshots
+
+    def snapshot(self, step: int, tensors: Mapping[str, Tensor], picture: Tensor) -> None:
+        """Keep a state, and the (3, H, W) picture in [0, 1] that it draws."""
+        save_picture(self.path / f"step-{step:06d}.png", picture)
+        data = safetensors.torch.save(dict(tensors), {"format": "medssl-dip", "step": str(step)})
+        write_bytes(self.path / f"state-{step:06d}.safetensors", data)
+
+    def steps(self) -> list[int]:
+        """The steps whose states are here, ascending."""
+        found = (_STATE.fullmatch(path.name) for path in self.path.glob("state-*"))
+        return sorted(int(match[1]) for match in found if match)
+
+    def state(self, step: int) -> dict[str, Tensor]:
+        """Read a state.
+
+        Raises:
+            RunError: It is damaged.
+        """
+        path = self.path / f"state-{step:06d}.safetensors"
+        try:
+            return dict(safetensors.torch.load_file(path))
+        except safetensors.SafetensorError as error:
+            message = f"{path}: damaged ({error}); remove it, or begin anew with --force"
+            raise RunError(message) from error
+
+    def thin(self) -> None:
+        """Remove all states but the newest ones."""
+        for step in self.steps()[:-_KEPT_STATES]:
+            (self.path / f"state-{step:06d}.safetensors").unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------------------------ result
+
+    def finish(self, result: Mapping[str, object]) -> None:
+        """Keep the result; states are no longer needed."""
+        write_json(self.path / "result.json", result)
+        for path in self.path.glob("state-*"):
+            path.unlink()
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Give the folders of finished runs below a folder, sorted by name."""
+    return sorted(path.parent for path in root.glob("*/result.json"))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where there is no file.
+
+    Raises:
+        RunError: The file is not a JSON object.
+    """
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        message = f"{path}: not JSON ({error}); remove the folder to begin anew"
+        raise RunError(message) from error
+    if not isinstance(value, dict):
+        message = f"{path}: not a JSON object; remove the folder to begin anew"
+        raise RunError(message)
+    return value
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value as JSON, beside its target first."""
+    text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file beside its target, then rename it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def save_picture(path: Path, picture: Tensor, *, rounded: bool = True) -> None:
+    """Write a picture in the format of the file's suffix.
+
+    Args:
+        path: A `.png`, `.tif` or `.jpg` file; JPEG has Pillow's own quality, 75.
+        picture: (3, H, W) float32 in [0, 1].
+        rounded: To the nearest of 256 levels; else truncated.
+    """
+    levels = picture.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy() * 255
+    pixels = (np.rint(levels) if rounded else levels).astype(np.uint8)
+    buffer = io.BytesIO()
+    kind = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}.get(path.suffix.casefold(), "JPEG")
+    Image.fromarray(pixels).save(buffer, kind)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_picture(path: Path) -> Tensor:
+    """Read a picture that `save_picture` wrote: (3, H, W) float32 in [0, 1]."""
+    import torch  # noqa: PLC0415 # the rest of the module is plain files
+
+    with Image.open(path) as image:
+        pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32) / 255
+
+
+def _line(row: TraceRow) -> str:
+    cells = ("" if value != value else repr(value) for value in asdict(row).values())  # noqa: PLR0124 # NaN
+    return ",".join(cells) + "\n"
+
+
+def _row(line: str) -> TraceRow | None:
+    cells: Sequence[str] = next(csv.reader([line]), [])
+    if not line.endswith("\n") or len(cells) != len(TraceRow.__dataclass_fields__):
+        return None
+    try:
+        numbers = [float(cell) if cell else math.nan for cell in cells[1:]]
+        return TraceRow(int(cells[0]), *numbers)
+    except ValueError:
+        return None
