@@ -134,7 +134,7 @@ def demo(session: nox.Session) -> None:
     """Do the main job on synthetic pictures: how well do backbones separate the classes?"""
     install(session, ["medssl-eval"])
     session.env["MEDSSL_HOME"] = str(Path(session.create_tmp()) / "medssl")
-    session.run("medssl-eval", "demo", *(session.posargs or ["--out", "medssl-demo"]))
+    session.run("medssl-eval", "demo", *session.posargs)
 
 
 @nox.session(requires=["build"])
