@@ -106,7 +106,10 @@ def assign_folds(
         InfeasibleError: Fewer than two classes, or a class with fewer images or patients than
             folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # noqa: PLC0415 # slow
+    from sklearn.model_selection import (  # noqa: PLC0415 # slow
+        StratifiedGroupKFold,
+        StratifiedKFold,
+    )
 
     _check_folds(labels, folds, groups=groups, names=names)
     kind = StratifiedKFold if groups is None else StratifiedGroupKFold

@@ -1,0 +1,65 @@
+"""`medssl-eval extract`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from medssl_models.console import (
+    BatchSizeOption,
+    Console,
+    DatasetsOption,
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    ModelsOption,
+    PrecisionOption,
+    ProtocolOption,
+    QuietOption,
+    RootOption,
+    WorkersOption,
+)
+
+from medssl_eval.commands.shared import DATA, SkipOption, gather_means
+
+__all__ = ["extract"]
+
+
+def extract(
+    model: ModelsOption,
+    dataset: DatasetsOption,
+    root: RootOption = DATA,
+    protocol: ProtocolOption = "corrected",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    batch_size: BatchSizeOption = None,
+    workers: WorkersOption = None,
+    skip_unreadable: SkipOption = False,
+    force: ForceOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Compute features and keep them; the experiments find them there."""
+    from medssl_eval.extracting import extract_all
+    from medssl_eval.matrix import open_datasets
+    from medssl_eval.protocols import KnnSettings, preset
+
+    console = Console(json=json, quiet=quiet)
+    means = gather_means(
+        console,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        skip_unreadable=skip_unreadable,
+        force=force,
+    )
+    datasets = open_datasets(dataset, root=root, labels=preset(KnnSettings, protocol).labels)
+    found = extract_all(model, datasets, protocol=protocol, means=means)
+    console.table(
+        ("model", "data set", "images", "dimension", "computed now", "unreadable", "key"),
+        [
+            (e.model, e.dataset, e.images, e.dimension, e.computed, len(e.unreadable), e.key[:12])
+            for e in found
+        ],
+    )
+    console.document({"features": [dataclasses.asdict(entry) for entry in found]})

@@ -1,0 +1,84 @@
+"""`medssl-eval knn`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import typer
+from medssl_models.console import (
+    BatchSizeOption,
+    Console,
+    DatasetsOption,
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    ModelsOption,
+    PrecisionOption,
+    ProtocolOption,
+    QuietOption,
+    ResultsOption,
+    RootOption,
+    SeedOption,
+    WorkersOption,
+)
+
+from medssl_eval.commands.shared import DATA, RESULTS, SkipOption, gather_means, show
+
+__all__ = ["knn"]
+
+
+def knn(
+    model: ModelsOption,
+    dataset: DatasetsOption,
+    root: RootOption = DATA,
+    protocol: ProtocolOption = "corrected",
+    neighbours: Annotated[
+        int, typer.Option("--neighbours", "-k", min=1, help="How many images vote.")
+    ] = 20,
+    folds: Annotated[
+        int, typer.Option("--folds", min=2, help="Folds of the cross-validation.")
+    ] = 5,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    batch_size: BatchSizeOption = None,
+    workers: WorkersOption = None,
+    skip_unreadable: SkipOption = False,
+    results: ResultsOption = RESULTS,
+    force: ForceOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Let the most similar images vote on the class, in cross-validation."""
+    from medssl_eval.knn import foldable
+    from medssl_eval.knn import knn as evaluate
+    from medssl_eval.matrix import Matrix, open_datasets
+    from medssl_eval.protocols import KnnSettings, preset
+
+    console = Console(json=json, quiet=quiet)
+    settings = preset(KnnSettings, protocol, neighbours=neighbours, folds=folds, seed=seed)
+    means = gather_means(
+        console,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        skip_unreadable=skip_unreadable,
+        force=force,
+    )
+    matrix = Matrix(
+        models=model,
+        datasets=open_datasets(dataset, root=root, labels=settings.labels),
+        results=results,
+        networks="published" if settings.padding == "study" else "corrected",
+        force=force,
+        say=console.say,
+        warn=console.warn,
+    )
+    records = matrix.run(
+        lambda backbone, data, given: evaluate(backbone, data, settings=settings, means=given),
+        check=partial(foldable, settings=settings),
+        means=means,
+    )
+    show(console, records, results)
