@@ -20,7 +20,8 @@ def compare(network, image, occluder, window, stride, **options):
     scores = measure(engine, positions, window=window, occluder=occluder, **options)
     some = np.random.default_rng(0).permutation(len(positions))[:24]
     expected = reference_scores(network, image, positions[some], window=window, occluder=occluder)
-    np.testing.assert_allclose(scores.values[some], expected, rtol=1e-4, atol=1e-7)
+    # Scores are relative to the features' norm, of which fp32 keeps some 1e-7 in every layer.
+    np.testing.assert_allclose(scores.values[some], expected, rtol=1e-4, atol=1e-6)
     return engine, note
 
 
@@ -112,8 +113,9 @@ def test_the_plan_saves_work_and_keeps_to_its_memory(trunks):
     positions = grid_positions((224, 224), (10, 10), stride=4)
     free = engine.plan(positions, (10, 10), memory=2**30)
     assert free.gain > 2
-    tight = engine.plan(positions, (10, 10), memory=free.peak // 2 + 12_000_000)
-    assert tight.peak < free.peak
+    kept = sum(clean.nbytes for clean in engine.maps)
+    tight = engine.plan(positions, (10, 10), memory=kept + free.peak // 2)
+    assert tight.peak <= free.peak // 2
     with pytest.raises(SettingsError, match="one window needs"):
         engine.plan(positions, (10, 10), memory=1000)
 

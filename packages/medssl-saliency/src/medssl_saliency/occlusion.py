@@ -170,7 +170,10 @@ def interpolate_scores(
     Returns:
         `(m,)`; beyond the measured ones the nearest score.
     """
-    from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator  # noqa: PLC0415 # slow
+    from scipy.interpolate import (  # noqa: PLC0415 # slow
+        LinearNDInterpolator,
+        NearestNDInterpolator,
+    )
 
     nearest = NearestNDInterpolator(positions, scores)(wanted)
     if len({tuple(position) for position in np.unique(positions, axis=0)}) < 4 or any(

@@ -6,6 +6,7 @@ operations in `OPERATIONS` is understood. Only inference, and only for one size 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ def record(network: nn.Module, size: Pair, *, channels: int = 3) -> Tape:
     """Run a network once and write down what it does to its input.
 
     Args:
-        network: In eval mode; maps `(N, channels, H, W)` to `(N, D)` by a global mean.
+        network: In eval mode; maps `(N, channels, H, W)` to `(N, D)` by a global mean. A copy of it
+            is run.
         size: Height and width of the input.
         channels: Channels of the input.
 
@@ -43,11 +45,12 @@ def record(network: nn.Module, size: Pair, *, channels: int = 3) -> Tape:
         UnsupportedNetworkError: It does something else than the kinds of steps; the message names
             the operation.
     """
-    parameter = next(network.parameters(), torch.zeros(()))
+    watched = copy.deepcopy(network)  # a BatchNorm in training mode would keep what it has seen
+    parameter = next(watched.parameters(), torch.zeros(()))
     x = torch.zeros((1, channels, *size), device=parameter.device)
     recorder = _Recorder(x)
     with torch.inference_mode(), recorder:
-        output = network(x)
+        output = watched(x)
     return simplify(recorder.steps, recorder.last(output))
 
 
