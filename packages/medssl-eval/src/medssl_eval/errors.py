@@ -10,6 +10,7 @@ __all__ = [
     "InfeasibleError",
     "LabelError",
     "MissingExtraError",
+    "PredictionsError",
     "SettingsError",
     "UnknownNameError",
 ]
@@ -47,6 +48,12 @@ class FeatureError(EvalError, ValueError):
 
 class LabelError(EvalError, ValueError):
     """Labels outside the classes, or without a second class."""
+
+    exit_code = 3
+
+
+class PredictionsError(EvalError, ValueError):
+    """Predictions of single images that are missing, damaged or of other images."""
 
     exit_code = 3
 

@@ -17,6 +17,7 @@ from medssl_eval.errors import FeatureError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from medssl_data import ImageDataset
     from medssl_models import (
@@ -82,12 +83,14 @@ class Means:
         store: Where features are kept; None computes them anew.
         progress: Shows how far the extraction is.
         known: Records by key; an experiment that has its record here is not run again.
+        predictions: Folder that keeps the predictions of single images; None keeps none.
     """
 
     extraction: ExtractionSettings | None = None
     store: FeatureStore | None = None
     progress: Progress | None = None
     known: Mapping[str, Record] = field(default_factory=dict)
+    predictions: Path | None = None
 
 
 @dataclass(frozen=True)

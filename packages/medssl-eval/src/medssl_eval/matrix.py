@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from medssl_eval.features import Means
+from medssl_eval.predictions import predictions_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +71,8 @@ class Matrix:
         for data in self.datasets:
             check(data)
         known = {} if self.force or self.results is None else known_records(self.results, self.warn)
+        if self.results is not None:
+            means = replace(means, predictions=predictions_folder(self.results))
         means = replace(means, known=known)
         records: list[Record] = []
         for name in self.models:
