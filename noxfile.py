@@ -90,7 +90,7 @@ def tests(session: nox.Session, package: str) -> None:
 @nox.session(python=PYTHONS, requires=["build"])
 def together(session: nox.Session) -> None:
     """Test all packages and extras in one environment: tests/ and every package's own."""
-    install(session, PACKAGES, "test", extras="[all]")
+    install(session, PACKAGES, "test", "parity", extras="[all]")
     pytest(session, "tests", *(f"packages/{package}/tests" for package in PACKAGES))
 
 
@@ -122,7 +122,7 @@ def typecheck(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def cover(session: nox.Session) -> None:
     """Measure the coverage of all tests together."""
-    install(session, PACKAGES, "test", "cover")
+    install(session, PACKAGES, "test", "parity", "cover", extras="[all]")
     places = ["tests", *(f"packages/{package}/tests" for package in PACKAGES)]
     session.env["MEDSSL_HOME"] = str(Path(session.create_tmp()) / "medssl")
     session.run("coverage", "run", "-m", "pytest", *places, *session.posargs)
@@ -140,7 +140,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def docs(session: nox.Session) -> None:
     """Build the site; a warning is an error."""
-    install(session, PACKAGES, "docs")
+    install(session, PACKAGES, "docs", extras="[all]")
     session.env["MEDSSL_HOME"] = str(Path(session.create_tmp()) / "medssl")
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
 
@@ -148,7 +148,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(requires=["build"])
 def bench(session: nox.Session) -> None:
     """Run the benchmarks, each against its baseline: nox -s bench -- few_shot."""
-    install(session, PACKAGES, "test")
+    install(session, PACKAGES, "parity", extras="[all]")
     session.env["MEDSSL_HOME"] = str(Path(session.create_tmp()) / "medssl")
     for script in sorted(ROOT.glob("packages/*/benchmarks/bench_*.py")):
         if not session.posargs or any(word in script.stem for word in session.posargs):
