@@ -211,7 +211,9 @@ def _folder(text: str, options: Options) -> Manifest:
 
 
 def _table(text: str, options: Options) -> Manifest:
-    from medssl_data.readers.table import read_manifest_table  # noqa: PLC0415 - only for this source
+    from medssl_data.readers.table import (
+        read_manifest_table,
+    )
 
     del options
     return read_manifest_table(Path(text))

@@ -93,7 +93,10 @@ def _as_picture(
     pixels: npt.NDArray[np.generic],
     reading: Reading,
 ) -> tuple[Image.Image, str]:
-    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut  # noqa: PLC0415 - an extra
+    from pydicom.pixels.processing import (  # noqa: PLC0415 - an extra
+        apply_color_lut,
+        apply_modality_lut,
+    )
 
     photometric = str(dataset.PhotometricInterpretation)
     if photometric == "PALETTE COLOR":
