@@ -12,7 +12,15 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from medssl_eval.errors import SettingsError, UnknownNameError
 
@@ -25,6 +33,7 @@ __all__ = [
     "EXPERIMENTS",
     "Difference",
     "FewShotSettings",
+    "FinetuneSettings",
     "Geometry",
     "KnnSettings",
     "Labels",
@@ -183,8 +192,91 @@ class KnnSettings(Preset):
     )
 
 
+class FinetuneSettings(Preset):
+    """Fine-tuning: the whole network and a new linear layer are trained with SGD and cosine."""
+
+    protocol: ProtocolName = _PROTOCOL
+    steps: PositiveInt = setting("Batches at most; the cosine ends there.", corrected=5000)
+    batch_size: PositiveInt = setting("Images of a batch.", corrected=64)
+    learning_rate: PositiveFloat = setting("At the first step; 0 at the last.", corrected=0.01)
+    weight_decay: NonNegativeFloat = setting("L2 penalty of SGD.", corrected=1e-8)
+    momentum: typing.Annotated[float, Field(ge=0, lt=1)] = setting(
+        "Nesterov momentum; 0 is plain SGD.", corrected=0.9
+    )
+    search: bool = setting(
+        "Try the learning rates 0.1 and 1e-4, each with weight decays 0, 1e-6 and 1e-3 divided by "
+        "the rate, and take the best on validation; learning_rate and weight_decay are not used.",
+        corrected=False,
+    )
+    early_stopping: bool = setting(
+        "Validate now and then and stop when it gets worse. Without it, validation images train "
+        "too and all steps are run.",
+        corrected=True,
+    )
+    validate_every: PositiveInt = setting("Steps between validations.", corrected=200)
+    patience: PositiveInt = setting("Validations in a row without progress.", corrected=3)
+    ties: Literal["progress", "no_progress"] = setting(
+        "Whether a validation that equals the best resets the patience.",
+        corrected="no_progress",
+        published="progress",
+        entries=("I-4",),
+    )
+    tested_weights: Literal["best", "last"] = setting(
+        "best: of the best validation. last: the study kept references to the live tensors, so it "
+        "tested weights 600 steps past the best.",
+        corrected="best",
+        published="last",
+        entries=("I-3",),
+    )
+    targets: Literal["soft", "truncated"] = setting(
+        "soft: the loss takes soft targets as they are. truncated: uncertain labels, 0.55 to 0.85, "
+        "become 0 in training, validation and test.",
+        corrected="soft",
+        published="truncated",
+        entries=("I-2",),
+    )
+    auroc: Literal["probabilities", "decisions"] = setting(
+        "decisions: the area under the curve of arg-max classes, which is balanced accuracy.",
+        corrected="probabilities",
+        published="decisions",
+        entries=("I-5",),
+    )
+    fraction: typing.Annotated[float, Field(gt=0, le=1)] = setting(
+        "Share of the training images that is used.", corrected=1.0
+    )
+    side: typing.Annotated[int, Field(ge=16, le=2048)] | None = setting(
+        "Side of the images that the network sees, everything scaled in proportion; None is the "
+        "side of the geometry. Small sides suit small pictures and quick looks.",
+        corrected=None,
+    )
+    smallest_crop: typing.Annotated[float, Field(gt=0, le=1)] = setting(
+        "Random crops in training cover at least this share of the image.", corrected=0.08
+    )
+    flip: bool = setting("Half of the training images are mirrored.", corrected=True)
+    seed: Seed = setting(
+        "Seed of head, order and crops. The study set none, so its runs cannot be repeated.",
+        corrected=0,
+    )
+    geometry: Geometry = setting(
+        "model: resizing and crop are the model's own. experiment: short side 224 (bicubic), crop "
+        "224.",
+        corrected="model",
+        published="experiment",
+        entries=("I-14",),
+    )
+    normalisation: Normalising = _NORMALISATION
+    padding: Padding = _PADDING
+    labels: Labels = _LABELS
+    patients: Literal["ignored", "separate"] = setting(
+        "separate: the validation part is cut by patient. ignored: it is a fifth of the images.",
+        corrected="separate",
+        published="ignored",
+        entries=("I-8",),
+    )
+
+
 EXPERIMENTS: Mapping[str, type[Preset]] = types.MappingProxyType(
-    {"few-shot": FewShotSettings, "knn": KnnSettings}
+    {"few-shot": FewShotSettings, "knn": KnnSettings, "finetune": FinetuneSettings}
 )
 S = TypeVar("S", bound=Preset)
 
