@@ -218,7 +218,7 @@ def test_missing_weights_say_where_they_are_and_what_to_do(tmp_path):
 def test_unknown_models_and_foreign_folders_are_refused(tmp_path):
     with pytest.raises(UnknownModelError):
         create_model("random_r19x")
-    with pytest.raises(CheckpointError, match="without config.json"):
+    with pytest.raises(CheckpointError, match=r"without config\.json"):
         create_model(str(tmp_path))
 
 

@@ -83,7 +83,7 @@ def test_grey_images_are_replicated_and_other_modes_refused():
     grey = image().convert("L")
 
     assert torch.equal(own().pixels(grey), own().pixels(grey.convert("RGB")))
-    with pytest.raises(InputRangeError, match="mode 'I;16'.*8-bit RGB"):
+    with pytest.raises(InputRangeError, match=r"mode 'I;16'.*8-bit RGB"):
         own().pixels(Image.fromarray(np.zeros((9, 9), np.uint16)))
 
 
@@ -167,7 +167,7 @@ def test_histogram_of_a_constant_or_nearly_constant_image_is_finite():
     ids=["above", "below", "nan", "inf", "one channel", "no channels", "8-bit"],
 )
 def test_pixels_outside_the_declaration_are_refused(pixels):
-    with pytest.raises(InputRangeError, match="pixels: .*") as caught:
+    with pytest.raises(InputRangeError, match="pixels: ") as caught:
         own().normalise(pixels)
 
     assert caught.value.exit_code == 3

@@ -165,7 +165,7 @@ def test_layers_that_do_not_exist_are_refused(layers):
 
 
 def test_unknown_networks_are_refused():
-    with pytest.raises(SettingsError, match="did you mean .*resnet50"):
+    with pytest.raises(SettingsError, match=r"did you mean .*resnet50"):
         build_trunk("resnet5")
     with pytest.raises(SettingsError, match="width: 3"):
         build_trunk("resnet50", width=3)

@@ -57,8 +57,8 @@ R = TypeVar("R")
 class Advance(Protocol):
     """Counts finished items; what `Console.progress` yields."""
 
-    def __call__(self, n: int = 1) -> None:
-        """Count `n` more items as done."""
+    def __call__(self, n: int = 1, *, note: str = "") -> None:
+        """Count `n` more items as done, and show a note behind the description from now on."""
 
 
 class Progress(Protocol):
@@ -249,13 +249,15 @@ class Console:
         with bars.Progress(*columns, console=RichConsole(file=sys.stderr)) as bar:
             task = bar.add_task(description, total=total)
 
-            def advance(n: int = 1) -> None:
+            def advance(n: int = 1, *, note: str = "") -> None:
+                if note:
+                    bar.update(task, description=f"{description}, {note}")
                 bar.advance(task, n)
 
             yield advance
 
 
-def _count_silently(n: int = 1) -> None:
+def _count_silently(n: int = 1, *, note: str = "") -> None:
     """Satisfy `Advance` where nothing is shown."""
 
 

@@ -412,7 +412,7 @@ def _can_write(store: FeatureStore) -> bool:
     return os.access(store.root, os.W_OK)
 
 
-def _advance_nothing(n: int = 1) -> None:
+def _advance_nothing(n: int = 1, *, note: str = "") -> None:
     """Stand in for the progress bar."""
 
 
