@@ -185,8 +185,11 @@ def test_progress_counts_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with Console().progress("images", 3) as advance:
-        advance(3)
-    assert "3/3" in capsys.readouterr().err
+        advance(1, note="loss 0.25")
+        advance(2)
+    shown = capsys.readouterr().err
+    assert "3/3" in shown
+    assert "images, loss 0.25" in shown
 
 
 def test_numbers_are_right_aligned(capsys):
