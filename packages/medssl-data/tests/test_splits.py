@@ -9,14 +9,13 @@ from medssl_data.card import StudySplit
 from medssl_data.errors import SplitError
 from medssl_data.manifest import Manifest, Row
 from medssl_data.phantom import chest_xray
+from medssl_data.shuffle import shuffle_order, validation_order
 from medssl_data.splits import (
     FRACTIONS,
     patient_split,
     published_split,
     read_split,
-    shuffle_order,
     split_digest,
-    validation_order,
     write_split,
 )
 

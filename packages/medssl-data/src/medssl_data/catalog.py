@@ -211,12 +211,10 @@ def _folder(text: str, options: Options) -> Manifest:
 
 
 def _table(text: str, options: Options) -> Manifest:
-    from medssl_data.readers.table import (
-        read_manifest_table,
-    )
+    from medssl_data.readers.table import read_manifest_table as read  # noqa: PLC0415 - as above
 
     del options
-    return read_manifest_table(Path(text))
+    return read(Path(text))
 
 
 def _medmnist(text: str, options: Options) -> Manifest:

@@ -21,6 +21,7 @@ from medssl_data.files import write_atomically
 from medssl_data.paths import confine
 from medssl_data.reading import Reading
 from medssl_data.tables import open_text
+from medssl_data.views import PairRule, pair_views
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from PIL import Image
-
-    from medssl_data.views import PairRule
 
     Pairs = npt.NDArray[np.int64]
 
@@ -279,8 +278,6 @@ class Manifest:
         Raises:
             PairError: no pair exists.
         """
-        from medssl_data.views import pair_views  # noqa: PLC0415 - it imports this module
-
         return pair_views(self, first, second, rule=rule)
 
     def noted(self, *notes: str) -> Manifest:

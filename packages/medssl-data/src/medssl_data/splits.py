@@ -16,6 +16,7 @@ import numpy as np
 
 from medssl_data.errors import SplitError
 from medssl_data.files import write_atomically
+from medssl_data.shuffle import VALIDATION_SEED, shuffle_order, validation_order
 from medssl_data.tables import read_table
 
 if TYPE_CHECKING:
@@ -32,51 +33,13 @@ __all__ = [
     "patient_split",
     "published_split",
     "read_split",
-    "shuffle_order",
     "split_digest",
-    "validation_order",
     "with_validation",
     "write_split",
 ]
 
 FRACTIONS: Mapping[str, float] = {"train": 0.64, "val": 0.16, "test": 0.2}
 """The study's 80/20, with a fifth of the training part for validation."""
-
-_STUDY_SEED = 42
-_VALIDATION_SEED = 0
-
-
-def shuffle_order(rows: int, *, seed: int = _STUDY_SEED) -> npt.NDArray[np.int64]:
-    """The study's shuffle: row i of the result is original row `order[i]`.
-
-    The legacy generator of NumPy is used because it is frozen: the same numbers for ever.
-
-    Args:
-        rows: number of rows, N.
-        seed: 42 in the study.
-
-    Returns:
-        (N,) int64 permutation.
-
-    Example:
-        >>> shuffle_order(138)[:5].tolist()
-        [89, 105, 12, 26, 64]
-    """
-    return np.random.RandomState(seed).permutation(rows).astype(np.int64)
-
-
-def validation_order(rows: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The study's cut of its training part into validation and training for linear evaluation.
-
-    Args:
-        rows: number of training rows, N.
-
-    Returns:
-        floor(0.2 N) validation positions and the rest, both int64, in the study's order.
-    """
-    order = shuffle_order(rows, seed=_VALIDATION_SEED)
-    cut = rows * 2 // 10
-    return order[:cut], order[cut:]
 
 
 def with_validation(manifest: Manifest) -> Manifest:
@@ -96,7 +59,7 @@ def with_validation(manifest: Manifest) -> Manifest:
     splits = list(manifest.splits)
     for position in chosen.tolist():
         splits[train[position]] = "val"
-    policy = f"{manifest.split_policy}, validation by seed {_VALIDATION_SEED}"
+    policy = f"{manifest.split_policy}, validation by seed {VALIDATION_SEED}"
     return replace(manifest, splits=tuple(splits), split_policy=policy)
 
 

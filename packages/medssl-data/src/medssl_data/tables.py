@@ -110,6 +110,9 @@ def read_table(path: Path, *, header: Sequence[str] | None = None, strip: bool =
         raise TableError(msg)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     rows = list(_rows(path, reader))
+    if not rows:
+        msg = f"{path} is empty; it needs a heading line and one row for each image"
+        raise TableError(msg)
     names = tuple(header) if header is not None else tuple(map(str.strip, rows.pop(0)[1]))
     if len(set(map(str.casefold, names))) != len(names):
         msg = f"{path}: a heading occurs twice in {', '.join(names)}"
@@ -129,14 +132,11 @@ def _rows(path: Path, reader: Iterator[list[str]]) -> Iterator[tuple[int, list[s
     try:
         for row in reader:
             number = reader.line_num  # type: ignore[attr-defined]  # csv readers have it
-            if any(row):
+            if any(map(str.strip, row)):
                 yield number, row
     except csv.Error as error:
         msg = f"{path}, row {number + 1}: {error}"
         raise TableError(msg) from error
-    if number == 0:
-        msg = f"{path} is empty; it needs a heading line and one row for each image"
-        raise TableError(msg)
 
 
 def _columns(

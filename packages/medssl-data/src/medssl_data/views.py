@@ -1,30 +1,70 @@
-"""Two views of one patient: frontal and lateral, left and right."""
+"""Two views of one patient: frontal and lateral, left and right.
+
+Stands below `manifest`: it asks only for the columns that `Viewed` names.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from medssl_data.errors import PairError
-from medssl_data.splits import shuffle_order
+from medssl_data.shuffle import shuffle_order
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from medssl_data.card import DatasetCard
-    from medssl_data.manifest import Manifest
 
     Pairs = npt.NDArray[np.int64]
 
-__all__ = ["PairRule", "card_pairs", "pair_views"]
+__all__ = ["PairRule", "Viewed", "card_pairs", "pair_views"]
 
 PairRule = Literal["study", "first-frontal", "alternate-rows"]
 
 
-def pair_views(manifest: Manifest, first: str, second: str, *, rule: PairRule = "study") -> Pairs:
+class Viewed(Protocol):
+    """Columns of images, (N,) each, as a `Manifest` has them."""
+
+    @property
+    def name(self) -> str:
+        """What the images are called in messages."""
+        ...
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Unique names."""
+        ...
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Files."""
+        ...
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Labels."""
+        ...
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Patients; "" is unknown."""
+        ...
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Such as "frontal"; "" is unknown."""
+        ...
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Such as "train"; "" is none."""
+        ...
+
+
+def pair_views(manifest: Viewed, first: str, second: str, *, rule: PairRule = "study") -> Pairs:
     """Pair the images of one patient by their views.
 
     Args:
@@ -57,7 +97,7 @@ def pair_views(manifest: Manifest, first: str, second: str, *, rule: PairRule = 
 
 
 def card_pairs(
-    manifest: Manifest,
+    manifest: Viewed,
     card: DatasetCard | None,
     *,
     protocol: Literal["published", "corrected"] = "corrected",
@@ -78,36 +118,36 @@ def card_pairs(
     return pair_views(manifest, views[0], views[1])
 
 
-def _by_study(manifest: Manifest, first: str, second: str) -> list[tuple[int, int]]:
+def _by_study(manifest: Viewed, first: str, second: str) -> list[tuple[int, int]]:
     partners: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for index, row in enumerate(manifest.rows):
-        if row.view == second:
-            partners[_study(row.group, row.path)].append(index)
+    studies = [
+        (group, path.rpartition("/")[0])
+        for group, path in zip(manifest.groups, manifest.paths, strict=True)
+    ]
+    for index, view in enumerate(manifest.views):
+        if view == second:
+            partners[studies[index]].append(index)
     for found in partners.values():
         found.sort(key=manifest.ids.__getitem__)
     return [
-        (index, partners[key][0])
-        for index, row in enumerate(manifest.rows)
-        if row.view == first and row.group and (key := _study(row.group, row.path)) in partners
+        (index, partners[studies[index]][0])
+        for index, view in enumerate(manifest.views)
+        if view == first and manifest.groups[index] and studies[index] in partners
     ]
 
 
-def _study(group: str, path: str) -> tuple[str, str]:
-    return group, str(PurePosixPath(path).parent)
-
-
-def _first_frontal(manifest: Manifest, first: str) -> list[tuple[int, int]]:
+def _first_frontal(manifest: Viewed, first: str) -> list[tuple[int, int]]:
     place = {path: index for index, path in enumerate(manifest.paths)}
     pairs = []
-    for index, row in enumerate(manifest.rows):
-        if row.view == "lateral":
-            partner = place.get(str(PurePosixPath(row.path).parent / "view1_frontal.jpg"))
+    for index, (path, view) in enumerate(zip(manifest.paths, manifest.views, strict=True)):
+        if view == "lateral":
+            partner = place.get(f"{path.rpartition('/')[0]}/view1_frontal.jpg")
             if partner is not None:
                 pairs.append((index, partner) if first == "lateral" else (partner, index))
     return pairs
 
 
-def _alternate_rows(manifest: Manifest, first: str, second: str) -> list[tuple[int, int]]:
+def _alternate_rows(manifest: Viewed, first: str, second: str) -> list[tuple[int, int]]:
     pairs: list[tuple[int, int]] = []
     for split in dict.fromkeys(manifest.splits):
         rows = [index for index, name in enumerate(manifest.splits) if name == split]
@@ -116,7 +156,8 @@ def _alternate_rows(manifest: Manifest, first: str, second: str) -> list[tuple[i
             if (manifest.views[left], manifest.views[right]) != (first, second):
                 msg = (
                     f"{manifest.name}: rows of {manifest.ids[left]} and {manifest.ids[right]} do "
-                    f"not alternate {first}, {second}; keep the table in its owner's order"
+                    f"not alternate {first}, {second}; keep the table in its owner's order and load "
+                    "it with --split official"
                 )
                 raise PairError(msg)
         kept = [two for two in twos if manifest.labels[two[0]] == manifest.labels[two[1]]]
