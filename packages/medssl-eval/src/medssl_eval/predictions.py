@@ -136,7 +136,7 @@ class Predictions:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as drafts:
                 draft = Path(drafts) / path.name
-                np.savez_compressed(draft, **self._arrays())
+                np.savez_compressed(draft, **self._arrays())  # type: ignore[arg-type] # its stub
                 draft.replace(path)
         return {
             "file": f"{folder.name}/{path.name}",
