@@ -40,6 +40,7 @@ class DatasetCard(BaseModel):
         modality: such as "chest radiograph".
         classes: class names in label order.
         metric: what the study reports: accuracy or mean per-class accuracy.
+        ordered: whether the classes are grades, each worse than the one before.
         ways: classes of an episode in the study's few-shot runs.
         counts: images of each class that the owner's distribution holds under the default labels.
         counts_policy: label policy of these counts; "" is the policy of the corrected protocol.
@@ -55,6 +56,8 @@ class DatasetCard(BaseModel):
         views: pair of views of one patient, in order.
         study_pairs: how the 2022 study paired them; see `views.pair_views`.
         labels: label policy of each protocol.
+        study_training_labels: label policy of the study's linear and fine-tuning runs, where it is
+            another one than its few-shot runs had.
         label_policies: the policies that can be chosen.
         targets: findings that can be chosen with `NAME,target=FINDING`.
         target: finding of the class names.
@@ -77,6 +80,7 @@ class DatasetCard(BaseModel):
     modality: str
     classes: tuple[str, ...] = ()
     metric: Literal["accuracy", "mean per-class accuracy"] = "accuracy"
+    ordered: bool = False
     ways: int = 2
     counts: tuple[int, ...] = ()
     counts_policy: str = ""
@@ -92,6 +96,7 @@ class DatasetCard(BaseModel):
     views: tuple[str, str] | None = None
     study_pairs: Literal["study", "first-frontal", "alternate-rows"] = "study"
     labels: dict[Protocol, str] = {"published": "as given", "corrected": "as given"}
+    study_training_labels: str = ""
     label_policies: tuple[str, ...] = ("as given",)
     targets: tuple[str, ...] = ()
     target: str = ""

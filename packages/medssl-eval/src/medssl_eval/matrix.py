@@ -125,7 +125,14 @@ def known_records(path: Path, warn: Say = lambda _: None) -> Mapping[str, Record
 
 
 def open_datasets(
-    names: Sequence[str], *, root: Path, labels: Literal["study", "corrected"]
+    names: Sequence[str],
+    *,
+    root: Path,
+    labels: Literal["study", "corrected"],
+    policy: str | None = None,
+    split: str | None = None,
+    seed: int = 0,
+    trains: bool = False,
 ) -> list[ImageDataset]:
     """Open data sets by name; no image is decoded.
 
@@ -133,8 +140,26 @@ def open_datasets(
         names: As for `medssl_data.load_dataset`.
         root: The folder that holds the data sets.
         labels: Whose label policy: the experiment's `labels` setting.
+        policy: Name of a label policy; None takes the one that `labels` decides.
+        split: As for `medssl_data.load_dataset`.
+        seed: Of a split by patient.
+        trains: Whether the experiment fits a classifier: the study labelled some sets otherwise
+            where it did.
     """
     from medssl_data import load_dataset  # noqa: PLC0415 # only where data is read
 
     protocol: Literal["published", "corrected"] = "published" if labels == "study" else "corrected"
-    return [load_dataset(name, root=root, protocol=protocol) for name in names]
+
+    def opened(name: str, policy: str | None) -> ImageDataset:
+        return load_dataset(
+            name, root=root, protocol=protocol, labels=policy, split=split, seed=seed
+        )
+
+    found = []
+    for name in names:
+        data = opened(name, policy)
+        of_training = data.card.study_training_labels if data.card is not None else ""
+        if trains and labels == "study" and policy is None and of_training:
+            data = opened(name, of_training)
+        found.append(data)
+    return found
