@@ -59,8 +59,10 @@ class DatasetCard(BaseModel):
         study_training_labels: label policy of the study's linear and fine-tuning runs, where it is
             another one than its few-shot runs had.
         label_policies: the policies that can be chosen.
+        findings: all findings that the owner's table may name, where it names several a row.
         targets: findings that can be chosen with `NAME,target=FINDING`.
         target: finding of the class names.
+        official: images of each split of the owner, where the files tell.
         label_suffix: whether file names end in _0 or _1, which must be the label.
         study: how the study cut it.
         study_geometry: "squash" (exactly 257 x 257) or "short-side" of the study's few-shot runs.
@@ -98,8 +100,10 @@ class DatasetCard(BaseModel):
     labels: dict[Protocol, str] = {"published": "as given", "corrected": "as given"}
     study_training_labels: str = ""
     label_policies: tuple[str, ...] = ("as given",)
+    findings: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     target: str = ""
+    official: dict[str, int] = {}
     label_suffix: bool = False
     study: StudySplit | None = None
     study_geometry: Literal["squash", "short-side"] = "squash"

@@ -29,6 +29,8 @@ class DataError(Exception):
     """Root of everything that medssl_data raises on purpose."""
 
     exit_code: int = 1
+    row: int | None = None
+    """Position of the row that is at fault, where a table can still say which line that is."""
 
 
 class UnknownDatasetError(DataError, LookupError):

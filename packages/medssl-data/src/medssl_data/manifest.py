@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from medssl_data.errors import DuplicateIdError, LabelError, ManifestError
 from medssl_data.files import write_atomically
-from medssl_data.paths import confine
+from medssl_data.paths import confine_all
 from medssl_data.reading import Reading
 from medssl_data.tables import open_text
 from medssl_data.views import PairRule, pair_views
@@ -112,7 +112,7 @@ class Manifest:
         _check_ids(self)
         _check_labels(self)
         if self.drawer is None:
-            object.__setattr__(self, "paths", tuple(map(confine, self.paths)))
+            object.__setattr__(self, "paths", confine_all(self.paths))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -399,30 +399,31 @@ def _check_lengths(manifest: Manifest) -> None:
 def _check_ids(manifest: Manifest) -> None:
     if len(set(manifest.ids)) != len(manifest.ids):
         (ident, times), *_ = Counter(manifest.ids).most_common(1)
-        where = [path for i, path in zip(manifest.ids, manifest.paths, strict=True) if i == ident]
+        rows = [row for row, other in enumerate(manifest.ids) if other == ident]
+        where = ", ".join(manifest.paths[row] for row in rows[:3])
         msg = (
-            f"{manifest.name}: id {ident!r} occurs {times} times ({', '.join(where[:3])}); "
+            f"{manifest.name}: id {ident!r} occurs {times} times ({where}); "
             "give each image an id of its own"
         )
-        raise DuplicateIdError(msg)
+        error = DuplicateIdError(msg)
+        error.row = rows[1]
+        raise error
 
 
 def _check_labels(manifest: Manifest) -> None:
     if len(set(manifest.classes)) != len(manifest.classes):
         msg = f"{manifest.name}: a class name occurs twice in {', '.join(manifest.classes)}"
         raise LabelError(msg)
-    allowed = {*range(len(manifest.classes)), UNLABELLED}
-    if not set(manifest.labels) <= allowed:
-        label, ident = next(
-            (label, ident)
-            for label, ident in zip(manifest.labels, manifest.ids, strict=True)
-            if label not in allowed
-        )
+    strange = set(manifest.labels) - {*range(len(manifest.classes)), UNLABELLED}
+    if strange:
+        row = next(row for row, label in enumerate(manifest.labels) if label in strange)
         msg = (
-            f"{manifest.name}: image {ident!r} has label {label}, but there are "
-            f"{len(manifest.classes)} classes (0 to {len(manifest.classes) - 1})"
+            f"{manifest.name}: image {manifest.ids[row]!r} has label {manifest.labels[row]}, but "
+            f"there are {len(manifest.classes)} classes (0 to {len(manifest.classes) - 1})"
         )
-        raise LabelError(msg)
+        error = LabelError(msg)
+        error.row = row
+        raise error
 
 
 def _known(names: str | Sequence[str], column: Sequence[str], word: str) -> set[str]:

@@ -7,70 +7,115 @@ from __future__ import annotations
 
 import csv
 import io
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from medssl_data.errors import MissingExtraError, MissingFileError, TableError
+from medssl_data.errors import DataError, MissingExtraError, MissingFileError, TableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from typing import Any
 
-__all__ = ["Table", "open_text", "read_table"]
+__all__ = ["Table", "blaming", "open_text", "read_table", "where_among"]
+
+_BLANK = frozenset({"", "nan"})
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of text.
+    """Rows of text under headings.
 
     Args:
-        path: where it came from, for messages.
-        columns: heading (or position as text where there is no header) -> cells, (N,).
-        first_row: number of the first data row in the file, for messages.
+        path: where they came from, for messages.
+        headings: names of the columns, (C,).
+        rows: (N,) rows of at least C cells.
+        lines: number of each row in the file, (N,), for messages.
+        strip: take blanks off the ends of cells.
     """
 
     path: Path
-    columns: dict[str, tuple[str, ...]]
-    first_row: int = 2
+    headings: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    lines: Sequence[int]
+    strip: bool = True
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), ()))
+        return len(self.rows)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a column of this name, whatever its case."""
+        return name.casefold() in map(str.casefold, self.headings)
 
     def column(self, name: str, *, optional: bool = False) -> tuple[str, ...]:
-        """Cells of a column, whatever the case of its heading.
+        """Cells of a column, whatever the case of its heading, (N,).
 
         Raises:
             TableError: there is no such column.
         """
-        for heading, cells in self.columns.items():
-            if heading.casefold() == name.casefold():
-                return cells
+        if self.has(name):
+            place = [heading.casefold() for heading in self.headings].index(name.casefold())
+            cells = [row[place] for row in self.rows]
+            return tuple(map(str.strip, cells)) if self.strip else tuple(cells)
         if optional:
             return ("",) * len(self)
         msg = (
             f"{self.path}: column {name!r} is missing; the header names "
-            f"{', '.join(self.columns) or 'nothing'}"
+            f"{', '.join(self.headings) or 'nothing'}"
         )
         raise TableError(msg)
 
     def where(self, index: int) -> str:
         """File and row of the data row at this index, for messages."""
-        return f"{self.path}, row {index + self.first_row}"
+        return f"{self.path}, row {self.lines[index]}"
 
     def required(self, name: str) -> tuple[str, ...]:
-        """Cells of a column in which none may be empty or `nan`.
+        """Cells of a column in which none may be empty or `nan`, (N,).
 
         Raises:
             TableError: the column or one of its cells is missing.
         """
         cells = self.column(name)
-        for index, cell in enumerate(cells):
-            if cell.casefold() in {"", "nan"}:
-                msg = f"{self.where(index)}: {name} is empty; fill it in or remove the row"
-                raise TableError(msg)
+        plain = list(map(str.casefold, map(str.strip, cells)))
+        if not _BLANK.isdisjoint(plain):
+            index = next(index for index, cell in enumerate(plain) if cell in _BLANK)
+            msg = f"{self.where(index)}: {name} is empty; fill it in or remove the row"
+            raise TableError(msg)
         return cells
+
+
+def where_among(tables: Sequence[Table]) -> Callable[[int], str]:
+    """File and row of a row of several tables, one after the other."""
+
+    def where(index: int) -> str:
+        for table in tables:
+            if index < len(table):
+                return table.where(index)
+            index -= len(table)
+        return str(index)
+
+    return where
+
+
+@contextmanager
+def blaming(where: Callable[[int], str]) -> Iterator[None]:
+    """Put file and row before what a manifest says about one of its rows.
+
+    Args:
+        where: names the file and the row of a position.
+
+    Raises:
+        DataError: what the block raised, with the place where it knows one.
+    """
+    try:
+        yield
+    except DataError as error:
+        if error.row is None:
+            raise
+        msg = f"{where(error.row)}: {error}"
+        raise type(error)(msg) from error
 
 
 def open_text(path: Path) -> str:
@@ -108,18 +153,22 @@ def read_table(path: Path, *, header: Sequence[str] | None = None, strip: bool =
     if "\0" in text:
         msg = f"{path} holds zero bytes and is no text table"
         raise TableError(msg)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
-    rows = list(_rows(path, reader))
+    rows, lines = _parse(path, text)
     if not rows:
         msg = f"{path} is empty; it needs a heading line and one row for each image"
         raise TableError(msg)
-    names = tuple(header) if header is not None else tuple(map(str.strip, rows.pop(0)[1]))
+    if header is None:
+        names = tuple(map(str.strip, rows[0]))
+        rows, lines = rows[1:], lines[1:]
+    else:
+        more = range(len(header), len(rows[0]))
+        names = (*header, *(f"column {index}" for index in more))
     if len(set(map(str.casefold, names))) != len(names):
         msg = f"{path}: a heading occurs twice in {', '.join(names)}"
         raise TableError(msg)
-    if header is not None and rows:
-        names += tuple(f"column {index}" for index in range(len(names), len(rows[0][1])))
-    return _columns(path, names, rows, strip=strip)
+    table = Table(path, names, rows, lines, strip)
+    _check_widths(table)
+    return table
 
 
 def _delimiter(text: str) -> str:
@@ -127,35 +176,37 @@ def _delimiter(text: str) -> str:
     return max(",;\t", key=first.count)
 
 
-def _rows(path: Path, reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
-    number = 0
+def _parse(path: Path, text: str) -> tuple[list[list[str]], Sequence[int]]:
+    """Rows that hold anything, and their line numbers; at full speed where the two agree."""
+    stream = io.StringIO(text, newline="")
+    reader = csv.reader(stream, delimiter=_delimiter(text), strict=True)
     try:
-        for row in reader:
-            number = reader.line_num  # type: ignore[attr-defined]  # csv readers have it
-            if any(map(str.strip, row)):
-                yield number, row
+        rows = list(reader)
     except csv.Error as error:
-        msg = f"{path}, row {number + 1}: {error}"
+        msg = f"{path}, row {reader.line_num}: {error}"
         raise TableError(msg) from error
+    if reader.line_num == len(rows) and all(map(any, rows)):
+        return rows, range(1, len(rows) + 1)
+    stream.seek(0)
+    reader = csv.reader(stream, delimiter=_delimiter(text), strict=True)
+    numbered = []
+    last = 0
+    for row in reader:
+        if any(row):
+            numbered.append((row, last + 1))
+        last = reader.line_num
+    return [row for row, _ in numbered], [number for _, number in numbered]
 
 
-def _columns(
-    path: Path, names: tuple[str, ...], rows: list[tuple[int, list[str]]], *, strip: bool
-) -> Table:
-    width = len(names)
-    for number, row in rows:
-        if len(row) != width and any(map(str.strip, row[width:])):
-            msg = f"{path}, row {number}: {len(row)} cells for {width} columns"
+def _check_widths(table: Table) -> None:
+    width = len(table.headings)
+    if set(map(len, table.rows)) <= {width}:
+        return
+    for index, row in enumerate(table.rows):
+        if len(row) < width or any(map(str.strip, row[width:])):
+            advice = "; add the missing" if len(row) < width else ""
+            msg = f"{table.where(index)}: {len(row)} cells for {width} columns{advice}"
             raise TableError(msg)
-        if len(row) < width:
-            msg = f"{path}, row {number}: {len(row)} cells for {width} columns; add the missing"
-            raise TableError(msg)
-    first = rows[0][0] if rows else 2
-    clean = str.strip if strip else str
-    columns = {
-        name: tuple([clean(row[index]) for _, row in rows]) for index, name in enumerate(names)
-    }
-    return Table(path, columns, first)
 
 
 def _read_parquet(path: Path) -> Table:
@@ -164,12 +215,18 @@ def _read_parquet(path: Path) -> Table:
         raise MissingFileError(msg)
     try:
         parquet = import_module("pyarrow.parquet")
+        arrow = import_module("pyarrow")
     except ImportError as error:
         msg = f"{path}: parquet needs pyarrow: pip install 'medssl-data[parquet]'"
         raise MissingExtraError(msg) from error
-    columns: dict[str, list[Any]] = parquet.read_table(path).to_pydict()
-    cells = {name: tuple(map(_text, values)) for name, values in columns.items()}
-    return Table(path, cells, 1)
+    try:
+        columns: dict[str, list[Any]] = parquet.read_table(path).to_pydict()
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        msg = f"{path} is no readable parquet file ({error})"
+        raise TableError(msg) from error
+    cells = [tuple(map(_text, values)) for values in columns.values()]
+    rows = list(zip(*cells, strict=True))
+    return Table(path, tuple(columns), rows, range(1, len(rows) + 1))
 
 
 def _text(value: object) -> str:

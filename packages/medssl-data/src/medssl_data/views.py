@@ -156,8 +156,8 @@ def _alternate_rows(manifest: Viewed, first: str, second: str) -> list[tuple[int
             if (manifest.views[left], manifest.views[right]) != (first, second):
                 msg = (
                     f"{manifest.name}: rows of {manifest.ids[left]} and {manifest.ids[right]} do "
-                    f"not alternate {first}, {second}; keep the table in its owner's order and load "
-                    "it with --split official"
+                    f"not alternate {first}, {second}; keep the table in its owner's order and "
+                    "load it with --split official"
                 )
                 raise PairError(msg)
         kept = [two for two in twos if manifest.labels[two[0]] == manifest.labels[two[1]]]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from medssl_data.errors import LabelError, SettingError, TableError
 from medssl_data.labels import finding_policy, normal_label, single_label, suffix_label
 from medssl_data.manifest import UNLABELLED, Manifest
-from medssl_data.tables import Table, open_text, read_table
+from medssl_data.tables import Table, blaming, open_text, read_table, where_among
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from medssl_data.card import DatasetCard
     from medssl_data.plugin import Options
@@ -24,37 +24,52 @@ def read_chestx(card: DatasetCard, root: Path, options: Options) -> Manifest:
     """Read ChestX-ray14: all rows; those without exactly one of the findings are unlabelled.
 
     Official splits come from the two lists where they are here.
+
+    Raises:
+        LabelError: a finding is none of the card's, as in a second heading line.
     """
     table = read_table(root / card.tables[0])
     images = table.required("Image Index")
-    labels = {
-        findings: single_label(findings, card.classes)
-        for findings in set(table.column("Finding Labels"))
-    }
+    findings = table.column("Finding Labels")
+    labels = {text: single_label(text, card.classes) for text in set(findings)}
+    _check_findings(table, findings, card)
     groups = table.column("Patient ID", optional=True)
     if not any(groups):
         groups = tuple([image[:8] for image in images])
-    manifest = Manifest(
-        card.name,
-        root,
-        card.classes,
-        images,
-        tuple([f"{card.images}/{image}" for image in images]),
-        tuple([labels[findings] for findings in table.column("Finding Labels")]),
-        groups=groups,
-        views=tuple(map(str.casefold, table.column("View Position", optional=True))),
-        label_policy=options.labels or "",
-    )
-    return _with_lists(manifest, root)
+    splits = _listed(root, images)
+    with blaming(table.where):
+        return Manifest(
+            card.name,
+            root,
+            card.classes,
+            images,
+            tuple([f"{card.images}/{image}" for image in images]),
+            tuple([labels[text] for text in findings]),
+            groups=groups,
+            views=tuple(map(str.casefold, table.column("View Position", optional=True))),
+            splits=splits,
+            label_policy=options.labels or "",
+            split_policy="official" if splits else "",
+        )
 
 
-def _with_lists(manifest: Manifest, root: Path) -> Manifest:
+def _check_findings(table: Table, findings: Sequence[str], card: DatasetCard) -> None:
+    known = set(card.findings)
+    strange = {text for text in set(findings) if not known.issuperset(text.split("|"))}
+    if strange:
+        index = next(index for index, text in enumerate(findings) if text in strange)
+        name = next(name for name in findings[index].split("|") if name not in known)
+        msg = f"{table.where(index)}: finding {name!r} is none of {', '.join(card.findings)}"
+        raise LabelError(msg)
+
+
+def _listed(root: Path, images: Sequence[str]) -> tuple[str, ...]:
+    """Splits by the owner's two lists; none where they are not here."""
     lists = {"train": root / "train_val_list.txt", "test": root / "test_list.txt"}
     if not all(path.is_file() for path in lists.values()):
-        return manifest
+        return ()
     found = {line: split for split, path in lists.items() for line in open_text(path).split()}
-    splits = tuple([found.get(ident, "") for ident in manifest.ids])
-    return replace(manifest, splits=splits, split_policy="official")
+    return tuple([found.get(image, "") for image in images])
 
 
 def read_chexpert(card: DatasetCard, root: Path, options: Options) -> Manifest:
@@ -70,32 +85,35 @@ def read_chexpert(card: DatasetCard, root: Path, options: Options) -> Manifest:
     parts = [_chexpert_table(root, "train")]
     if options.official:
         parts.append(_chexpert_table(root, "valid"))
-    if target not in parts[0].columns:
+    if target not in parts[0].headings:
         msg = f"{card.name} has no finding {target!r}; choose one of {', '.join(card.targets)}"
         raise SettingError(msg)
-    paths = [path for table in parts for path in table.required("Path")]
+    paths = _forward([path for table in parts for path in table.required("Path")])
     cells = [cell for table in parts for cell in table.column(target)]
     views = [view for table in parts for view in table.column("Frontal/Lateral")]
     splits: tuple[str, ...] = ()
     if options.official:
         splits = ("train",) * len(parts[0]) + ("val",) * len(parts[1])
-    labelled = policy.apply(cells, parts[0].where)
+    where = where_among(parts)
+    labelled = policy.apply(cells, where)
     names = card.classes if target == card.target else (f"no {target}", target)
     prefix = _prefix(root, paths[0] if paths else "")
-    return Manifest(
-        card.name,
-        root,
-        names,
-        tuple([path.partition("/")[2] for path in paths]),
-        tuple([prefix + path.partition("/")[2] for path in paths]),
-        labelled.labels,
-        groups=_patients(parts, paths),
-        views=tuple(map(str.casefold, views)),
-        splits=splits,
-        targets=labelled.targets,
-        label_policy=policy.name if target == card.target else f"{policy.name}, target={target}",
-        split_policy="official" if options.official else "",
-    )
+    ids = tuple([path[path.find("/") + 1 :] for path in paths])
+    with blaming(where):
+        return Manifest(
+            card.name,
+            root,
+            names,
+            ids,
+            tuple([prefix + ident for ident in ids]),
+            labelled.labels,
+            groups=_patients(paths, where),
+            views=tuple(map(str.casefold, views)),
+            splits=splits,
+            targets=labelled.targets,
+            label_policy=policy.name if target == card.target else f"{policy.name}, {target=!s}",
+            split_policy="official" if options.official else "",
+        )
 
 
 def _chexpert_table(root: Path, name: str) -> Table:
@@ -116,45 +134,53 @@ def _prefix(root: Path, path: str) -> str:
     return "" if (root / rest.partition("/")[0]).is_dir() else f"{first}/"
 
 
-def _patients(parts: Sequence[Table], paths: Sequence[str]) -> tuple[str, ...]:
+def _forward(paths: list[str]) -> list[str]:
+    """Turn the separators of Windows round."""
+    turned = any("\\" in path for path in paths)
+    return [path.replace("\\", "/") for path in paths] if turned else paths
+
+
+def _patients(paths: Sequence[str], where: Callable[[int], str]) -> tuple[str, ...]:
     groups = []
     for index, path in enumerate(paths):
-        steps = path.split("/")
-        if len(steps) < 4 or not steps[-3].startswith("patient"):
-            msg = f"{parts[0].where(index)}: path {path!r} is no .../patientN/studyN/viewN_....jpg"
+        steps = path.rsplit("/", 3)
+        if len(steps) < 4 or not steps[1].startswith("patient"):
+            msg = f"{where(index)}: path {path!r} is no .../patientN/studyN/viewN_....jpg"
             raise TableError(msg)
-        groups.append(steps[-3])
+        groups.append(steps[1])
     return tuple(groups)
 
 
 def read_tuberculosis(card: DatasetCard, root: Path, options: Options) -> Manifest:
     """Read a set of the NLM; labels come from the findings or from the file names.
 
+    The findings are compared as the study did, blanks and capitals included.
+
     Raises:
-        LabelError: under the policy "suffix", a name that does not end in _0.png or _1.png.
+        LabelError: a name that does not end in _0.png or _1.png, as in a second heading line.
     """
     table = read_table(root / card.tables[0], strip=False)
     images = tuple(map(str.strip, table.required("study_id")))
-    if options.labels == "suffix":
-        labels = tuple(map(suffix_label, images))
-    else:
-        labels = tuple(map(normal_label, table.column("findings")))
-    if UNLABELLED in labels:
-        index = labels.index(UNLABELLED)
+    endings = tuple(map(suffix_label, images))
+    if UNLABELLED in endings:
+        index = endings.index(UNLABELLED)
         msg = f"{table.where(index)}: {images[index]!r} ends in neither _0.png nor _1.png"
         raise LabelError(msg)
-    return Manifest(
-        card.name,
-        root,
-        card.classes,
-        images,
-        tuple([f"{card.images}/{image}" for image in images]),
-        labels,
-        groups=tuple([suffix_free(image) for image in images]),
-        label_policy=options.labels or "",
-    )
+    by_name = options.labels == "suffix"
+    labels = endings if by_name else tuple(map(normal_label, table.column("findings")))
+    with blaming(table.where):
+        return Manifest(
+            card.name,
+            root,
+            card.classes,
+            images,
+            tuple([f"{card.images}/{image}" for image in images]),
+            labels,
+            groups=tuple(map(_patient_of, images)),
+            label_policy=options.labels or "",
+        )
 
 
-def suffix_free(image: str) -> str:
+def _patient_of(image: str) -> str:
     """The patient of an image of the NLM: one image each, so its name without the label."""
-    return Path(image).stem.rpartition("_")[0]
+    return PurePosixPath(image).stem.rpartition("_")[0]

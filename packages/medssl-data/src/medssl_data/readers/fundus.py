@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from medssl_data.errors import EmptySourceError, MissingFileError, TableError
 from medssl_data.labels import levels_label, myopia_label
 from medssl_data.manifest import Manifest, Row
-from medssl_data.tables import Table, read_table
+from medssl_data.tables import Table, blaming, read_table, where_among
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from medssl_data.card import DatasetCard
@@ -30,20 +31,22 @@ def read_eyepacs(card: DatasetCard, root: Path, options: Options) -> Manifest:
         LabelError: a level is none of 0 to 4.
     """
     del options
-    rows = list(_eyes(root / "trainLabels.csv", "train", card))
+    tables = [read_table(root / "trainLabels.csv")]
     tests = [root / name for name in ("testLabels.csv", "retinopathy_solution.csv")]
-    for path in tests:
-        if path.is_file():
-            rows += _eyes(path, "test", card)
-            break
-    manifest = Manifest.from_rows(card.name, root, card.classes, rows, split_policy="official")
-    if rows[-1].split == "train":
-        return manifest.noted(f"{card.name} was read without its test table")
-    return manifest
+    tables += [read_table(path) for path in tests if path.is_file()][:1]
+    rows = [
+        row
+        for table, split in zip(tables, ("train", "test"), strict=False)
+        for row in _eyes(table, split, card)
+    ]
+    notes = () if len(tables) == 2 else (f"{card.name} was read without its test table",)
+    with blaming(where_among(tables)):
+        return Manifest.from_rows(
+            card.name, root, card.classes, rows, split_policy="official", notes=notes
+        )
 
 
-def _eyes(path: Path, split: str, card: DatasetCard) -> Iterator[Row]:
-    table = read_table(path)
+def _eyes(table: Table, split: str, card: DatasetCard) -> Iterator[Row]:
     names, levels = table.required("image"), table.required("level")
     count = len(card.classes)
     for index, (name, level) in enumerate(zip(names, levels, strict=True)):
@@ -64,8 +67,10 @@ def read_amd(card: DatasetCard, root: Path, options: Options) -> Manifest:
     del options
     path = root / card.tables[0]
     folders = {1: "AMD", 0: "Non-AMD"}
+    where: Callable[[int], str] = str
     if path.is_file():
         table = _positional(path, 2)
+        where = table.where
         named = [
             (name, levels_label(cell, 2, table.where(index)))
             for index, (name, cell) in enumerate(
@@ -79,7 +84,8 @@ def read_amd(card: DatasetCard, root: Path, options: Options) -> Manifest:
             for file in _pictures(root / card.images / folders[label])
         ]
     rows = [Row(name, f"{card.images}/{folders[label]}/{name}.jpg", label) for name, label in named]
-    return Manifest.from_rows(card.name, root, card.classes, rows)
+    with blaming(where):
+        return Manifest.from_rows(card.name, root, card.classes, rows)
 
 
 def read_pm(card: DatasetCard, root: Path, options: Options) -> Manifest:
@@ -90,8 +96,10 @@ def read_pm(card: DatasetCard, root: Path, options: Options) -> Manifest:
         TableError: a file's initial is none of N, H and P where there is no table.
     """
     path = root / card.tables[0]
+    where: Callable[[int], str] = str
     if path.is_file():
         table = _positional(path, 5)
+        where = table.where
         named = [
             (name, levels_label(cell, 3, table.where(index)))
             for index, (name, cell) in enumerate(
@@ -106,9 +114,10 @@ def read_pm(card: DatasetCard, root: Path, options: Options) -> Manifest:
         Row(name, f"{card.images}/{name}", myopia_label(level, high_is_positive=high))
         for name, level in named
     ]
-    return Manifest.from_rows(
-        card.name, root, card.classes, rows, label_policy=options.labels or ""
-    )
+    with blaming(where):
+        return Manifest.from_rows(
+            card.name, root, card.classes, rows, label_policy=options.labels or ""
+        )
 
 
 def _initial_order(name: str) -> tuple[int, str]:
@@ -137,8 +146,7 @@ def _pictures(folder: Path) -> list[Path]:
 def _positional(path: Path, width: int) -> Table:
     """A table whose columns go by their places; a heading line is recognised and skipped."""
     table = read_table(path, header=tuple(map(str, range(width))))
-    label = table.columns[str(width - 1)]
-    if label and not label[0].removesuffix(".0").isdecimal():
-        columns = {name: cells[1:] for name, cells in table.columns.items()}
-        return Table(path, columns, table.first_row + 1)
+    label = table.column(str(width - 1))
+    if not label[0].removesuffix(".0").isdecimal():
+        return replace(table, rows=table.rows[1:], lines=table.lines[1:])
     return table

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from medssl_data.errors import LabelError
 from medssl_data.manifest import Manifest, Row
-from medssl_data.tables import read_table
+from medssl_data.tables import blaming, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,4 +36,5 @@ def read_bach(card: DatasetCard, root: Path, options: Options) -> Manifest:
             )
             raise LabelError(msg)
         rows.append(Row(name, f"{card.images}/{word}/{name}", card.classes.index(word)))
-    return Manifest.from_rows(card.name, root, card.classes, rows)
+    with blaming(table.where):
+        return Manifest.from_rows(card.name, root, card.classes, rows)

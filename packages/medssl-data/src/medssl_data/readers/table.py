@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from medssl_data.errors import DataError, EmptySourceError, MissingFileError
 from medssl_data.manifest import Manifest, Row
 from medssl_data.paths import locate
-from medssl_data.tables import Table, read_table
+from medssl_data.tables import Table, blaming, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,14 +55,15 @@ def read_manifest_table(path: Path) -> Manifest:
     columns = (groups, table.column("view", optional=True), table.column("split", optional=True))
     items = table.column("item", optional=True)
     rows = map(Row, ids, paths, map(place.__getitem__, labels), *columns, items)
-    return Manifest.from_rows(
-        path.stem,
-        path.parent,
-        classes,
-        rows,
-        label_policy="the column label",
-        split_policy="official" if any(columns[2]) else "",
-    )
+    with blaming(table.where):
+        return Manifest.from_rows(
+            path.stem,
+            path.parent,
+            classes,
+            rows,
+            label_policy="the column label",
+            split_policy="official" if any(columns[2]) else "",
+        )
 
 
 def _paths(table: Table) -> tuple[str, ...]:

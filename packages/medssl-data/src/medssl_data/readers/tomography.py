@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from medssl_data.labels import levels_label
 from medssl_data.manifest import Manifest, Row
-from medssl_data.tables import read_table
+from medssl_data.tables import blaming, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,4 +35,5 @@ def read_stoic(card: DatasetCard, root: Path, options: Options) -> Manifest:
         for index, (patient, cell) in enumerate(zip(patients, covid, strict=True))
     ]
     reading = card.reading[options.protocol]
-    return Manifest.from_rows(card.name, root, card.classes, rows, reading=reading)
+    with blaming(table.where):
+        return Manifest.from_rows(card.name, root, card.classes, rows, reading=reading)
