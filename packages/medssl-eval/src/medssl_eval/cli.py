@@ -11,6 +11,7 @@ from medssl_eval.commands.extract import extract
 from medssl_eval.commands.few_shot import few_shot
 from medssl_eval.commands.knn import knn
 from medssl_eval.commands.protocol import protocol_app
+from medssl_eval.commands.report import report
 
 __all__ = ["app", "main"]
 
@@ -32,6 +33,12 @@ app.command(
 )(few_shot)
 app.command(epilog=examples("medssl-eval knn -m random_r18 -d folder:scans --neighbours 5"))(knn)
 app.add_typer(protocol_app, name="protocol")
+app.command(
+    epilog=examples(
+        "medssl-eval report results.jsonl -o report.html",
+        "medssl-eval report --published --format latex -o study.tex",
+    ),
+)(report)
 app.command(epilog=examples("medssl-eval demo", "medssl-eval demo --output somewhere --seed 1"))(
     demo
 )

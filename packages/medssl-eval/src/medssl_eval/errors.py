@@ -5,12 +5,15 @@ be brought) and is also the built-in exception that a caller would expect.
 """
 
 __all__ = [
+    "CheckpointFileError",
+    "DivergedError",
     "EvalError",
     "FeatureError",
     "InfeasibleError",
     "LabelError",
     "MissingExtraError",
     "PredictionsError",
+    "ResultsError",
     "SettingsError",
     "UnknownNameError",
 ]
@@ -54,6 +57,22 @@ class LabelError(EvalError, ValueError):
 
 class PredictionsError(EvalError, ValueError):
     """Predictions of single images that are missing, damaged or of other images."""
+
+    exit_code = 3
+
+
+class DivergedError(EvalError, ArithmeticError):
+    """A training run whose loss left all bounds; the message says what to change."""
+
+
+class CheckpointFileError(EvalError, ValueError):
+    """The checkpoint of a training run that is damaged or something else."""
+
+    exit_code = 3
+
+
+class ResultsError(EvalError, ValueError):
+    """A results file that is missing or holds nothing that can be used."""
 
     exit_code = 3
 

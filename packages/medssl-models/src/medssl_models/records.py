@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal, overload
@@ -36,6 +36,7 @@ __all__ = [
     "RecordFile",
     "append_records",
     "find_record",
+    "iterate_records",
     "package_versions",
     "read_records",
     "record_key",
@@ -235,17 +236,31 @@ def read_records(path: Path) -> RecordFile:
     Raises:
         OSError: The file cannot be read; a missing file raises `FileNotFoundError`.
     """
-    records: list[Record] = []
-    notes: list[str] = []
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(Record.model_validate_json(line))
-        except ValidationError as error:
-            notes.append(_describe(path, number, error, torn=number == len(lines)))
-    return RecordFile(tuple(records), tuple(notes))
+    items = list(iterate_records(path))
+    records = tuple(item for item in items if isinstance(item, Record))
+    return RecordFile(records, tuple(item for item in items if isinstance(item, str)))
+
+
+def iterate_records(path: Path) -> Iterator[Record | str]:
+    """Read a file record by record, for files that do not fit into memory.
+
+    Args:
+        path: A file that `append_records` wrote.
+
+    Yields:
+        A record, or a note in place of a line that is not one, as in `read_records`.
+
+    Raises:
+        OSError: The file cannot be read; a missing file raises `FileNotFoundError`.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield Record.model_validate_json(line)
+            except ValidationError as error:
+                yield _describe(path, number, error, torn=not line.endswith(b"\n"))
 
 
 def _describe(path: Path, number: int, error: ValidationError, *, torn: bool) -> str:

@@ -1,0 +1,310 @@
+"""What a report shows: results files, or the study's numbers, as slim entries in memory.
+
+A results file may hold hundreds of thousands of records with long details. Of each record only
+what a page can show is kept, and texts that repeat are kept once.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from medssl_eval.cells import higher_is_better
+from medssl_eval.errors import ResultsError
+from medssl_eval.reference import published_cells
+from medssl_eval.tables import setting_label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from medssl_models import Record
+
+    from medssl_eval.reference import PublishedCell
+
+__all__ = ["TRANSFER", "Board", "Content", "Entry", "published_content", "read_content"]
+
+TRANSFER = ("few-shot", "linear", "finetune", "knn", "zero-shot")
+"""Experiments that say how well a backbone serves a task; the others say what it is like."""
+STUDY = "Anton et al. 2022"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One number as a report shows it.
+
+    Args:
+        experiment: What was run, such as `few-shot`.
+        setting: How, in a few words.
+        metric: What the value means.
+        unit: Of value and interval.
+        dataset: The data set's name.
+        model: The model's name.
+        protocol: `published`, `corrected`, or the study itself.
+        value: The number.
+        low: Lower end of the 95 % interval.
+        high: Its upper end.
+        n: Repetitions or items behind the value.
+        control: An untrained control.
+        synthetic: Of phantoms.
+        notes: What a reader should know.
+        context: Name and value of all that the number depends on, for the curious.
+        pictures: Picture files that belong to it.
+        curve: A CSV file with one row for each step of a training.
+    """
+
+    experiment: str
+    setting: str
+    metric: str
+    unit: str
+    dataset: str
+    model: str
+    protocol: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int = 1
+    control: bool = False
+    synthetic: bool = False
+    notes: tuple[str, ...] = ()
+    context: tuple[tuple[str, str], ...] = ()
+    pictures: tuple[Path, ...] = ()
+    curve: Path | None = None
+
+    @property
+    def group(self) -> tuple[str, str, str, str, str]:
+        """Entries that differ in model and data set only can stand in one table."""
+        return self.experiment, self.setting, self.metric, self.unit, self.protocol
+
+
+@dataclass(frozen=True)
+class Board:
+    """One experiment, setting, metric and protocol over models and data sets.
+
+    Args:
+        experiment: What was run.
+        setting: How.
+        metric: What the values mean.
+        unit: Of the values.
+        protocol: By which protocol.
+        entries: At most one for each model and data set.
+        alone: The report has one protocol only, which need not be repeated.
+    """
+
+    experiment: str
+    setting: str
+    metric: str
+    unit: str
+    protocol: str
+    entries: tuple[Entry, ...]
+    alone: bool = False
+
+    @property
+    def title(self) -> str:
+        """Experiment, setting, metric and protocol in one line."""
+        setting = "" if self.setting == self.experiment else self.setting
+        protocol = "" if self.alone else self.protocol
+        parts = (self.experiment, setting, self.metric, protocol)
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of the metric."""
+        return higher_is_better(self.metric)
+
+    @cached_property
+    def datasets(self) -> list[str]:
+        """Names in the order in which they came."""
+        return list(dict.fromkeys(entry.dataset for entry in self.entries))
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str], Entry]:
+        """(model, data set) to entry."""
+        return {(entry.model, entry.dataset): entry for entry in self.entries}
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Names, best mean over the data sets first; models with gaps come last."""
+        found: dict[str, list[float]] = {}
+        for entry in self.entries:
+            found.setdefault(entry.model, []).append(entry.value)
+        sign = -1.0 if self.higher_is_better else 1.0
+        return sorted(found, key=lambda m: (-len(found[m]), sign * sum(found[m]) / len(found[m])))
+
+    @cached_property
+    def complete(self) -> tuple[list[str], list[str]]:
+        """Models and data sets of a large part of the table without gaps."""
+        models = list(self.models)
+        while models:
+            full = [d for d in self.datasets if all((m, d) in self.cells for m in models)]
+            if len(full) >= 2 or len(models) == 1:
+                return models, full
+            models.pop()
+        return [], []
+
+    def best(self, dataset: str) -> Entry:
+        """Give the best entry of a data set."""
+        here = [entry for entry in self.entries if entry.dataset == dataset]
+        pick = max if self.higher_is_better else min
+        return pick(here, key=lambda entry: entry.value)
+
+
+@dataclass(frozen=True)
+class Content:
+    """All entries of a report.
+
+    Args:
+        title: The page's heading.
+        entries: In the order of the sources; of two with one identity the newest.
+        warnings: What could not be read or must be known first.
+        sources: Where the entries come from, for the reader.
+        verdict: An answer in sentences, where somebody has one.
+    """
+
+    title: str
+    entries: tuple[Entry, ...]
+    warnings: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    verdict: tuple[str, ...] = ()
+
+    @cached_property
+    def boards(self) -> list[Board]:
+        """Tables of models and data sets, transfer experiments first."""
+        groups: dict[tuple[str, str, str, str, str], dict[tuple[str, str], Entry]] = {}
+        for entry in self.entries:
+            groups.setdefault(entry.group, {})[entry.model, entry.dataset] = entry
+        alone = len({entry.protocol for entry in self.entries}) == 1
+        boards = [Board(*group, tuple(cells.values()), alone) for group, cells in groups.items()]
+        place = {name: number for number, name in enumerate(TRANSFER)}
+        return sorted(boards, key=lambda board: place.get(board.experiment, len(place)))
+
+
+def read_content(paths: Sequence[Path], *, title: str = "medssl report") -> Content:
+    """Read results files.
+
+    Args:
+        paths: Files that commands appended records to.
+        title: The page's heading.
+
+    Returns:
+        Their entries; lines that are no records become warnings.
+
+    Raises:
+        ResultsError: A file is not there or holds no record.
+    """
+    from medssl_models.records import Record, iterate_records  # noqa: PLC0415 # torch-free but slow
+
+    entries: dict[str, Entry] = {}
+    warnings: list[str] = []
+    for path in paths:
+        if not path.is_file():
+            message = f"{path}: there is no such results file; experiments write one with --results"
+            raise ResultsError(message)
+        before = len(entries)
+        for item in iterate_records(path):
+            if isinstance(item, Record):
+                entries.pop(item.key, None)
+                entries[item.key] = entry_of(item, path.parent)
+            else:
+                warnings.append(item)
+        if len(entries) == before:
+            message = f"{path}: it holds no record that is not in another file already"
+            raise ResultsError(message)
+    sources = tuple(str(path) for path in paths)
+    return Content(title, tuple(entries.values()), tuple(warnings), sources)
+
+
+def entry_of(record: Record, folder: Path) -> Entry:
+    """Make the entry of a record.
+
+    Args:
+        record: As an experiment wrote it.
+        folder: Where its results file lies; pictures that it names are looked for there.
+    """
+    details, provenance = record.details, record.provenance
+    return Entry(
+        experiment=sys.intern(record.experiment),
+        setting=sys.intern(setting_label(record)),
+        metric=sys.intern(record.metric),
+        unit=sys.intern(record.unit),
+        dataset=sys.intern(provenance.dataset or "(none)"),
+        model=sys.intern(provenance.model),
+        protocol=sys.intern(provenance.protocol),
+        value=record.value,
+        low=record.ci_low,
+        high=record.ci_high,
+        n=record.n,
+        control=bool(details.get("control")),
+        synthetic=bool(details.get("synthetic")),
+        notes=tuple(sys.intern(note) for note in record.notes),
+        context=_context(record),
+        pictures=tuple(_files(details, folder, ".png")),
+        curve=next(iter(_files(details, folder, ".csv")), None),
+    )
+
+
+def _context(record: Record) -> tuple[tuple[str, str], ...]:
+    """Everything the number depends on, as short texts; equal texts are one object."""
+    provenance = record.provenance
+    shown = {
+        "layer": provenance.layer,
+        "weights": provenance.weights,
+        "padding": provenance.padding,
+        "preprocessing": provenance.preprocessing,
+        "images": provenance.images,
+        "labels": provenance.label_policy,
+        "split": provenance.split,
+        "seed": str(provenance.seed),
+        "precision": provenance.precision,
+        "device": provenance.device,
+        "versions": ", ".join(f"{name} {text}" for name, text in provenance.versions.items()),
+        "settings": ", ".join(f"{name} {value}" for name, value in record.settings.items()),
+        "date": record.created[:10],
+    }
+    return tuple((name, sys.intern(text)) for name, text in shown.items() if text)
+
+
+def _files(details: object, folder: Path, suffix: str) -> Iterable[Path]:
+    """Find the files of one kind that a record's details name, at any depth."""
+    if isinstance(details, str):
+        if details.lower().endswith(suffix) and len(details) < 1024 and "\n" not in details:
+            path = folder / details
+            if path.is_file():
+                yield path
+    elif isinstance(details, dict):
+        for value in details.values():
+            yield from _files(value, folder, suffix)
+    elif isinstance(details, list) and details and isinstance(details[0], str | dict):
+        for value in details:
+            yield from _files(value, folder, suffix)
+
+
+def published_content() -> Content:
+    """Give the study's released numbers as entries, with the flags of their cells."""
+    warnings = (
+        "These are the released numbers, defects included; a note beside a number names what is "
+        "known to be wrong with it.",
+        "Few-shot intervals are the study's own and cover the draw of episodes, not of images; "
+        "those of attentive diffusion are what the released maps bound.",
+    )
+    entries = tuple(_published_entry(cell) for cell in published_cells())
+    return Content("The study's released numbers", entries, warnings, (f"{STUDY}, released data",))
+
+
+def _published_entry(cell: PublishedCell) -> Entry:
+    return Entry(
+        experiment=cell.experiment,
+        setting=cell.setting or cell.experiment,
+        metric=cell.metric,
+        unit=cell.unit,
+        dataset=cell.dataset,
+        model=cell.model,
+        protocol=STUDY,
+        value=cell.value,
+        low=cell.low,
+        high=cell.high,
+        notes=(*cell.flags, *cell.doubts),
+        context=(("source", cell.source),),
+    )

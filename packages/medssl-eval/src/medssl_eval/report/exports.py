@@ -1,0 +1,130 @@
+"""A report's numbers as plain tables: CSV for programs, Markdown and LaTeX for papers."""
+
+from __future__ import annotations
+
+import csv
+import io
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from medssl_eval.report.content import Board, Content, Entry
+
+__all__ = ["FORMATS", "cell_text", "export"]
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: "\\" + sign for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+COLUMNS = (
+    *("experiment", "setting", "metric", "unit", "data set", "model", "protocol"),
+    *("value", "low", "high", "n", "control", "synthetic", "notes"),
+)
+
+
+def export(content: Content, kind: str) -> str:
+    """Write all numbers as text.
+
+    Args:
+        content: A report's entries.
+        kind: `csv` (one line a number, all digits), `markdown` or `latex` (one table of models and
+            data sets for each experiment, best value of a column in bold).
+    """
+    return FORMATS[kind](content)
+
+
+def cell_text(entry: Entry) -> str:
+    """Write value and interval as a paper does: 74.5 [73.8, 75.1]."""
+    digits = 1 if entry.unit == "%" else 3
+    if entry.low is None or entry.high is None:
+        return f"{entry.value:.{digits}f}"
+    return f"{entry.value:.{digits}f} [{entry.low:.{digits}f}, {entry.high:.{digits}f}]"
+
+
+def _csv(content: Content) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for entry in content.entries:
+        writer.writerow(
+            (
+                *(entry.experiment, entry.setting, entry.metric, entry.unit),
+                *(entry.dataset, entry.model, entry.protocol, repr(entry.value)),
+                "" if entry.low is None else repr(entry.low),
+                "" if entry.high is None else repr(entry.high),
+                *(entry.n, int(entry.control), int(entry.synthetic), "; ".join(entry.notes)),
+            )
+        )
+    return buffer.getvalue()
+
+
+def _markdown(content: Content) -> str:
+    return "\n".join(
+        f"### {board.title}\n\n" + "\n".join(_markdown_lines(board)) + "\n"
+        for board in content.boards
+    )
+
+
+def _markdown_lines(board: Board) -> list[str]:
+    rows = _rows(board, bold="**{}**".format)
+    head = ["model", *board.datasets]
+    rule = ["---", *["---:"] * len(board.datasets)]
+    return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
+
+
+def _latex(content: Content) -> str:
+    return "\n\n".join(_latex_table(board) for board in content.boards) + "\n"
+
+
+def _latex_table(board: Board) -> str:
+    rows = _rows(board, bold=r"\textbf{{{}}}".format, clean=_escape_latex)
+    head = ["model", *(_escape_latex(name) for name in board.datasets)]
+    lines = [" & ".join(row) + r" \\" for row in rows]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_escape_latex(board.title)}. Best of a column in bold; 95\,\% "
+            r"intervals in brackets.}",
+            rf"\begin{{tabular}}{{l{'r' * len(board.datasets)}}}",
+            r"\hline",
+            " & ".join(head) + r" \\ \hline",
+            *lines,
+            r"\hline",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _rows(
+    board: Board, *, bold: Callable[[str], str], clean: Callable[[str], str] = str
+) -> list[list[str]]:
+    best = {name: board.best(name).value for name in board.datasets}
+    rows = []
+    for model in board.models:
+        cells = [board.cells.get((model, name)) for name in board.datasets]
+        rows.append(
+            [
+                clean(model),
+                *(
+                    ""
+                    if entry is None
+                    else (bold if entry.value == best[entry.dataset] else str)(cell_text(entry))
+                    for entry in cells
+                ),
+            ]
+        )
+    return rows
+
+
+def _escape_latex(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+FORMATS: Mapping[str, Callable[[Content], str]] = MappingProxyType(
+    {"csv": _csv, "markdown": _markdown, "latex": _latex}
+)

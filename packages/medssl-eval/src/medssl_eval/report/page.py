@@ -1,0 +1,234 @@
+"""A report as one HTML file: no network, opens from the disk, prints, works without a mouse."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata, resources
+from typing import TYPE_CHECKING
+
+from medssl_eval.report import figures
+from medssl_eval.report.content import TRANSFER
+from medssl_eval.report.exports import cell_text
+from medssl_eval.report.pictures import gather_pictures
+from medssl_eval.report.relations import relations
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medssl_eval.report.content import Board, Content, Entry
+    from medssl_eval.report.figures import Drawing
+    from medssl_eval.report.relations import Relation
+
+__all__ = ["write_page"]
+
+BOARDS = 40
+"""Tables of models and data sets in a page; what is beyond is in the list of all numbers."""
+SCATTERS = 18
+STATIC_ROWS = 100
+"""Rows that a reader without JavaScript, or a printer, gets of the list of all numbers."""
+COLUMNS = ("dataset", "experiment", "setting", "metric", "model", "protocol", "unit", "notes")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a heat table.
+
+    Args:
+        value: The number.
+        interval: Its interval, empty where there is none.
+        shade: 0 for the worst of the column to 1 for the best.
+        best: The best of its column.
+        flags: Notes on it.
+    """
+
+    value: str
+    interval: str
+    shade: float
+    best: bool
+    flags: str
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The best model of a data set, and whether the next one can be told from it."""
+
+    board: str
+    best: Entry
+    text: str
+    runner_up: str
+    overlap: bool | None
+
+
+def write_page(content: Content) -> str:
+    """Render a report.
+
+    Args:
+        content: Entries and warnings.
+
+    Returns:
+        A whole HTML document that refers to nothing outside of itself.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 # slow
+
+    environment = Environment(
+        loader=PackageLoader("medssl_eval.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pictures, missing = gather_pictures(content.entries)
+    found = relations(content)
+    boards = content.boards
+    transfer = [board for board in boards if board.experiment in TRANSFER]
+    return environment.get_template("page.html.j2").render(
+        content=content,
+        warnings=[*content.warnings, *_left_out(content), *missing],
+        made=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+        version=metadata.version("medssl-eval"),
+        style=_asset("page.css"),
+        script=_asset("page.js"),
+        counts=_counts(content),
+        leaders=_leaders(transfer[:BOARDS]),
+        boards=[(board, _heat(board)) for board in boards[:BOARDS]],
+        more_boards=len(boards) - BOARDS,
+        ranks=figures.drawn(figures.critical_difference(board) for board in transfer[:BOARDS]),
+        radars=figures.drawn(figures.radar(board) for board in transfer[:6]),
+        relations=found,
+        scatters=[figures.scatter(relation) for relation in _first_outcome(found)],
+        curves=_curves(content),
+        galleries=[
+            (name, list(group))
+            for name, group in itertools.groupby(pictures, key=lambda picture: picture.experiment)
+        ],
+        rows=content.entries[:STATIC_ROWS],
+        cell_text=cell_text,
+        data=_data(content),
+    )
+
+
+def _asset(name: str) -> str:
+    return (resources.files("medssl_eval.report") / name).read_text("utf-8")
+
+
+def _counts(content: Content) -> str:
+    entries = content.entries
+    models = len({entry.model for entry in entries})
+    datasets = len({entry.dataset for entry in entries})
+    return f"{len(entries):,} numbers, {models} models, {datasets} data sets"
+
+
+def _left_out(content: Content) -> list[str]:
+    """Warn about what a reader could take for more than it is."""
+    found = []
+    if any(entry.synthetic for entry in content.entries):
+        found.append(
+            "Some data sets are synthetic phantoms; their numbers say nothing of patients."
+        )
+    gaps = sum(len(b.models) * len(b.datasets) - len(b.cells) for b in content.boards)
+    if gaps:
+        found.append(
+            f"{gaps} pairs of model and data set have no number; rankings over data sets use "
+            "complete parts only."
+        )
+    return found
+
+
+def _leaders(boards: Sequence[Board]) -> list[Leader]:
+    return [_leader(board, name) for board in boards for name in board.datasets]
+
+
+def _leader(board: Board, dataset: str) -> Leader:
+    sign = -1.0 if board.higher_is_better else 1.0
+    here = sorted(
+        (entry for entry in board.entries if entry.dataset == dataset),
+        key=lambda entry: sign * entry.value,
+    )
+    best, second = here[0], here[1] if len(here) > 1 else None
+    if second is None:
+        return Leader(board.title, best, cell_text(best), "", None)
+    ends = (best.low, best.high, second.low, second.high)
+    overlap = None if None in ends else best.low <= second.high and second.low <= best.high  # type: ignore[operator] # none is None
+    return Leader(
+        board.title, best, cell_text(best), f"{second.model}, {cell_text(second)}", overlap
+    )
+
+
+def _heat(board: Board) -> list[tuple[str, list[Cell | None]]]:
+    """Shade each column from its worst to its best value."""
+    ranges = {}
+    for name in board.datasets:
+        values = [entry.value for entry in board.entries if entry.dataset == name]
+        ranges[name] = min(values), max(values)
+    return [
+        (model, [_cell(board, model, name, ranges[name]) for name in board.datasets])
+        for model in board.models
+    ]
+
+
+def _cell(board: Board, model: str, dataset: str, limits: tuple[float, float]) -> Cell | None:
+    entry = board.cells.get((model, dataset))
+    if entry is None:
+        return None
+    low, high = limits
+    share = (entry.value - low) / (high - low) if high > low else 1.0
+    shade = share if board.higher_is_better else 1.0 - share
+    value, _, interval = cell_text(entry).partition(" ")
+    return Cell(value, interval, shade, math.isclose(shade, 1.0), "; ".join(entry.notes))
+
+
+def _first_outcome(found: Sequence[Relation]) -> list[Relation]:
+    """Choose one figure for each trait: the outcome over the most models, then the first."""
+    chosen: dict[str, Relation] = {}
+    for relation in found:
+        best = chosen.get(relation.trait)
+        if best is None or len(relation.models) > len(best.models):
+            chosen[relation.trait] = relation
+    return list(chosen.values())[:SCATTERS]
+
+
+def _curves(content: Content) -> list[Drawing]:
+    groups: dict[str, list[Entry]] = {}
+    for entry in content.entries:
+        if entry.curve is not None:
+            groups.setdefault(entry.dataset, []).append(entry)
+    return figures.drawn(figures.learning_curve(entries) for entries in groups.values())
+
+
+def _data(content: Content) -> str:
+    """Give all entries as JSON columns, texts by number, safe inside a script element."""
+    entries = content.entries
+    columns: dict[str, object] = {
+        name: _coded([_text(entry, name) for entry in entries]) for name in COLUMNS
+    }
+    columns["value"] = [_rounded(entry.value) for entry in entries]
+    columns["low"] = [_rounded(entry.low) for entry in entries]
+    columns["high"] = [_rounded(entry.high) for entry in entries]
+    columns["n"] = [entry.n for entry in entries]
+    columns["control"] = [int(entry.control) for entry in entries]
+    names = dict.fromkeys(name for entry in entries for name, _ in entry.context)
+    contexts = [dict(entry.context) for entry in entries]
+    columns["context"] = {
+        name: _coded([context.get(name, "") for context in contexts]) for name in names
+    }
+    text = json.dumps(columns, separators=(",", ":"), allow_nan=False)
+    # A text may hold `</script>`; JSON allows the sign to be escaped.
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _text(entry: Entry, column: str) -> str:
+    return "; ".join(entry.notes) if column == "notes" else str(getattr(entry, column))
+
+
+def _coded(texts: Sequence[str]) -> dict[str, object]:
+    numbers: dict[str, int] = {}
+    rows = [numbers.setdefault(text, len(numbers)) for text in texts]
+    return {"texts": list(numbers), "rows": rows}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")

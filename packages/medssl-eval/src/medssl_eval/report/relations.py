@@ -1,0 +1,155 @@
+"""Does what a backbone is like go with how well it serves? Rank correlations over models.
+
+The study correlates transfer accuracy with ImageNet accuracy, attentive diffusion, perceptual
+distance and invariance. Models are few, so every correlation has its interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medssl_eval.report.content import TRANSFER, published_content
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from medssl_eval.report.content import Board, Content
+
+__all__ = ["Relation", "relations"]
+
+FEWEST = 4
+"""Models below which a rank correlation says nothing."""
+RESAMPLES = 2000
+IMAGENET = "imagenet-top1"
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A trait of models against their transfer, averaged over data sets.
+
+    Args:
+        trait: What the models are like: experiment, setting and metric.
+        outcome: What they achieve, likewise.
+        trait_unit: Of the trait.
+        outcome_unit: Of the outcome.
+        models: Names.
+        x: The trait, (M,) float64, a mean over data sets.
+        y: The outcome, (M,) float64, a mean over data sets.
+        rho: Spearman's rank correlation, -1..1.
+        low: Lower end of its 95 % percentile-bootstrap interval over models.
+        high: Upper end.
+        datasets: How many data sets trait and outcome have in common; 0 where the trait has none
+            of its own.
+        within: Rank correlation on each common data set alone.
+    """
+
+    trait: str
+    outcome: str
+    trait_unit: str
+    outcome_unit: str
+    models: tuple[str, ...]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    rho: float
+    low: float
+    high: float
+    datasets: int
+    within: tuple[tuple[str, float], ...]
+
+
+def relations(content: Content, *, seed: int = 0) -> list[Relation]:
+    """Correlate every trait with every transfer experiment.
+
+    Args:
+        content: A report's entries. ImageNet accuracy is taken from the study's table where the
+            entries have none.
+        seed: Of the bootstrap.
+
+    Returns:
+        Relations over at least four models, traits in their order.
+    """
+    boards = content.boards
+    outcomes = [board for board in boards if board.experiment in TRANSFER]
+    traits = [board for board in boards if board.experiment not in TRANSFER]
+    if outcomes and not any(board.experiment == IMAGENET for board in traits):
+        traits += [b for b in published_content().boards if b.experiment == IMAGENET]
+    found = [_relate(trait, outcome, seed) for trait in traits for outcome in outcomes]
+    return [relation for relation in found if relation is not None]
+
+
+def spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Spearman's rank correlation; NaN where one side is constant.
+
+    Args:
+        x: (M,) float64.
+        y: (M,) float64.
+    """
+    from scipy.stats import rankdata  # noqa: PLC0415 # slow to import
+
+    a, b = rankdata(x), rankdata(y)
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) / scale if scale else float("nan")
+
+
+def _relate(trait: Board, outcome: Board, seed: int) -> Relation | None:
+    shared = [name for name in outcome.datasets if name in trait.datasets]
+    sets = shared or outcome.datasets
+    x, y = _means(trait, shared or trait.datasets), _means(outcome, sets)
+    models = tuple(model for model in y if model in x)
+    if len(models) < FEWEST:
+        return None
+    left, right = (np.array([column[m] for m in models], np.float64) for column in (x, y))
+    rho = spearman(left, right)
+    if np.isnan(rho):
+        return None
+    low, high = _interval(left, right, seed)
+    return Relation(
+        trait.title, outcome.title, trait.unit, outcome.unit, models, left, right, rho, low, high,
+        len(shared), tuple(_within(trait, outcome, shared)),
+    )  # fmt: skip
+
+
+def _means(board: Board, datasets: Sequence[str]) -> dict[str, float]:
+    """Average models over the data sets that all of them have, so that means can be compared."""
+    _, full = board.complete
+    chosen = [name for name in full if name in datasets] or list(datasets)[:1]
+    return {
+        model: float(np.mean([board.cells[model, name].value for name in chosen]))
+        for model in board.models
+        if all((model, name) in board.cells for name in chosen)
+    }
+
+
+def _interval(x: NDArray[np.float64], y: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    from scipy.stats import rankdata  # noqa: PLC0415 # slow to import
+
+    rows = np.random.default_rng(seed).integers(0, len(x), (RESAMPLES, len(x)))
+    a, b = rankdata(x[rows], axis=1), rankdata(y[rows], axis=1)
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        rho = (a * b).sum(axis=1) / scale
+    low, high = np.nanpercentile(rho, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _within(trait: Board, outcome: Board, shared: Sequence[str]) -> list[tuple[str, float]]:
+    found = []
+    for name in shared:
+        pairs = [
+            (trait.cells[model, name].value, outcome.cells[model, name].value)
+            for model in outcome.models
+            if (model, name) in trait.cells and (model, name) in outcome.cells
+        ]
+        if len(pairs) >= FEWEST:
+            x, y = np.array(pairs, np.float64).T
+            rho = spearman(x, y)
+            if not np.isnan(rho):
+                found.append((name, rho))
+    return found

@@ -1,0 +1,239 @@
+"""Reports: what is read, what is said of it, and that the page needs nothing but itself."""
+
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from medssl_eval import cli
+from medssl_eval.errors import ResultsError
+from medssl_eval.report import export, published_content, read_content, write_page
+from medssl_eval.report.relations import relations, spearman
+from medssl_models.console import run
+from medssl_models.records import Provenance, Record, append_records
+from PIL import Image
+
+HOSTILE = "</script><script>document.title='stolen'</script>"
+
+
+def record(model="a", dataset="scans", value=70.0, *, width=1.0, metric="accuracy", **more):
+    given = {"experiment": "few-shot", "settings": {"ways": 2, "shots": 5}, "unit": "%"} | more
+    return Record(
+        metric=metric,
+        value=value,
+        ci_low=value - width,
+        ci_high=value + width,
+        provenance=Provenance(model=model, dataset=dataset, weights=f"weights of {model}"),
+        **given,
+    )
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Four models on three data sets, with a trait, a picture and a curve."""
+    path = tmp_path / "results.jsonl"
+    rng = np.random.default_rng(0)
+    for number, model in enumerate(["alpha", "beta", "gamma", "delta"]):
+        values = 60 + 5 * number + rng.normal(0, 1, 3)
+        found = [
+            record(model, name, float(value))
+            for name, value in zip(["lungs", "eyes", "cells"], values, strict=True)
+        ]
+        found.append(
+            record(
+                model,
+                "eyes",
+                40.0 + number,
+                experiment="saliency",
+                metric="attentive-diffusion",
+                settings={},
+                details={"picture": "maps/eye.png"},
+                notes=("one image",),
+            )
+        )
+        found.append(
+            record(model, "eyes", 50.0, experiment="finetune", settings={},
+                   details={"files": {"curve": "curve.csv"}})
+        )  # fmt: skip
+        append_records(path, found)
+    (tmp_path / "maps").mkdir()
+    Image.fromarray(np.full((30, 40, 3), 200, np.uint8)).save(tmp_path / "maps" / "eye.png")
+    (tmp_path / "curve.csv").write_text("step,loss,accuracy\n0,0.7,\n10,0.5,60\n20,0.4,70\n")
+    return path
+
+
+class Outside(HTMLParser):
+    """Collects what a page refers to and how its elements nest."""
+
+    def __init__(self):
+        super().__init__()
+        self.addresses, self.images, self.headings = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.addresses += [given[name] for name in ("src", "href") if given.get(name)]
+        if (tag in {"img", "svg"} and "role" in given) or tag == "img":
+            self.images.append(given.get("alt") or given.get("aria-label") or "")
+
+
+def parsed(page):
+    parser = Outside()
+    parser.feed(page)
+    return parser
+
+
+def test_the_newest_of_equal_records_counts(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_records(path, [record(value=60.0), record("b", value=65.0), record(value=70.0)])
+    content = read_content([path])
+    assert {entry.model: entry.value for entry in content.entries} == {"a": 70.0, "b": 65.0}
+
+
+def test_a_torn_line_becomes_a_warning(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_records(path, [record()])
+    with path.open("a") as file:
+        file.write('{"schema_version": 1, "experi')
+    content = read_content([path])
+    assert len(content.entries) == 1
+    assert "cut off" in content.warnings[0]
+
+
+@pytest.mark.parametrize("text", [None, "", "no json\n"], ids=["missing", "empty", "foreign"])
+def test_a_file_without_records_is_an_error(tmp_path, text):
+    path = tmp_path / "results.jsonl"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ResultsError, match=r"results\.jsonl"):
+        read_content([path])
+
+
+def test_a_board_ranks_models_by_their_mean_and_knows_its_complete_part(results):
+    board = read_content([results]).boards[0]
+    assert board.models == ["delta", "gamma", "beta", "alpha"]
+    assert board.complete == (board.models, ["lungs", "eyes", "cells"])
+    assert board.best("eyes").model == "delta"
+
+
+def test_less_is_better_for_distances(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_records(
+        path, [record(m, value=v, metric="lpips-alex") for m, v in (("near", 0.2), ("far", 0.8))]
+    )
+    board = read_content([path]).boards[0]
+    assert not board.higher_is_better
+    assert board.models[0] == "near"
+
+
+def test_rank_correlation_is_scipys():
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 6, 12).astype(float)
+    y = x + rng.normal(0, 2, 12).round()
+    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+    assert np.isnan(spearman(np.ones(5), x[:5]))
+
+
+def test_a_trait_that_follows_transfer_is_found(results):
+    (found,) = [r for r in relations(read_content([results])) if "few-shot" in r.outcome]
+    assert found.rho == pytest.approx(1.0)
+    assert found.low <= found.rho <= found.high
+    assert found.models == ("delta", "gamma", "beta", "alpha")
+
+
+def test_the_page_refers_to_nothing_outside(results):
+    page = write_page(read_content([results]))
+    outside = parsed(page)
+    assert outside.addresses
+    assert all(address.startswith(("#", "data:")) for address in outside.addresses)
+    assert "url(" not in re.sub(r"url\(#[^)]*\)", "", page)
+    assert not re.search(r"@import|fetch\(|XMLHttpRequest|WebSocket", page)
+
+
+def test_every_picture_is_described(results):
+    images = parsed(write_page(read_content([results]))).images
+    assert any("Average ranks" in text for text in images)
+    assert any("Learning curves" in text for text in images)
+    assert any("eye.png" in text for text in images)
+    assert all(images)
+
+
+def test_texts_of_records_cannot_act(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_records(path, [record(HOSTILE, HOSTILE, notes=(HOSTILE,)), record("b", HOSTILE)])
+    page = write_page(read_content([path]))
+    assert "<script>document" not in page
+    data = re.search(r'id="data">(.*?)</script>', page, re.DOTALL).group(1)
+    assert HOSTILE in json.loads(data)["model"]["texts"]
+
+
+def test_what_is_no_picture_is_left_out_with_a_warning(tmp_path):
+    path = tmp_path / "results.jsonl"
+    (tmp_path / "bad.png").write_bytes(b"<svg onload=alert(1)>")
+    append_records(path, [record(details={"picture": "bad.png"})])
+    page = write_page(read_content([path]))
+    assert "not shown, it is no picture" in page
+    assert "onload" not in page
+
+
+def test_the_csv_holds_every_digit(results):
+    content = read_content([results])
+    rows = list(csv.DictReader(io.StringIO(export(content, "csv"))))
+    assert [float(row["value"]) for row in rows] == [entry.value for entry in content.entries]
+    assert {row["data set"] for row in rows} == {"lungs", "eyes", "cells"}
+
+
+def test_the_papers_tables_mark_the_best(results):
+    content = read_content([results])
+    markdown = export(content, "markdown").splitlines()
+    line = next(line for line in markdown if line.startswith("| delta"))
+    assert line.count("**") == 6
+    assert sum(line.startswith("| --- |") for line in markdown) == len(content.boards)
+    latex = export(content, "latex")
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == len(content.boards)
+    assert r"\textbf{" in latex
+
+
+def test_latex_signs_are_escaped(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_records(path, [record("lr_0.1 & 50 % #1", "a_b")])
+    assert r"lr\_0.1 \& 50 \% \#1" in export(read_content([path]), "latex")
+
+
+def test_the_released_numbers_make_a_report_of_their_own():
+    content = published_content()
+    assert len(content.entries) == 940
+    board = content.boards[0]
+    assert board.cells["byol", "ichallenge_pm"].notes[0].startswith("F")
+    assert len(board.complete[0]) == 13
+    found = {r.trait.partition(",")[0] for r in relations(content)}
+    assert found >= {"imagenet-top1", "attentive-diffusion", "reconstruction", "invariance"}
+
+
+def test_the_command_writes_whole_files_and_says_where(results, capsys):
+    assert run(cli.app, ["report", str(results), "-o", "out/page.html", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["numbers"] == 20
+    page = results.parent / "out" / "page.html"
+    assert page.read_text("utf-8").rstrip().endswith("</html>")
+    assert [path.name for path in page.parent.iterdir()] == ["page.html"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        ([], 2, "--published"),
+        (["results.jsonl", "--published"], 2, "--published"),
+        (["nowhere.jsonl"], 3, "nowhere.jsonl"),
+        (["--published", "--format", "pdf"], 2, "html"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments, code, word, capsys):
+    assert run(cli.app, ["report", *arguments]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert word in captured.err
+    assert "Traceback" not in captured.err
