@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from medssl_models.catalog import model_card, split_padding
 from medssl_models.controls import initialise
-from medssl_models.errors import InputRangeError
+from medssl_models.errors import InputRangeError, SettingsError
 from medssl_models.library import converted_folder, find_weights, load_weights
 from medssl_models.model_folder import read_origin
-from medssl_models.trunks import TrunkLike, build_trunk, resolve_layers
+from medssl_models.networks import build_network, is_own
+from medssl_models.trunks import Trunk, TrunkLike, resolve_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -184,8 +185,8 @@ def create_model(
     """Create a backbone by name.
 
     Args:
-        name: A card's name or alias (`moco-v2`), or the path of a converted folder. `:torchvision`
-            behind it chooses that padding instead of the model's own.
+        name: A card's name or alias (`moco-v2`), `timm:NAME`, or the path of a converted folder.
+            `:torchvision` behind it chooses that padding instead of the model's own.
         trainable: Gradients and training mode on; otherwise both are off.
         protocol: `published` takes the padding that the 2022 study used where `name` chooses none.
         library: Folder of models instead of `home() / "models"`.
@@ -195,6 +196,7 @@ def create_model(
 
     Raises:
         UnknownModelError: No such name; close matches are listed.
+        SettingsError: The network has no choice of paddings.
         MissingWeightsError: The weights are not here; says where they are and how to import them.
         CheckpointError: The weights that are here are damaged or of another model.
 
@@ -205,18 +207,25 @@ def create_model(
     base, padding = split_padding(name)
     folder = converted_folder(base)
     own = read_origin(folder).card if folder else model_card(base)
-    card = _padded(own, padding or (own.study_padding if protocol == "published" else None))
-    trunk = build_trunk(card.architecture, padding=card.padding, width=card.width)
-    if card.seed is not None:
-        initialise(trunk, seed=card.seed)
-    else:
+    card = _padded(own, padding, protocol)
+    trunk = build_network(card)
+    if folder or card.needs_file:
         load_weights(trunk, folder or find_weights(card, library=library))
+    elif card.seed is not None and isinstance(trunk, Trunk):
+        initialise(trunk, seed=card.seed)
     shown = card.name if card.padding == own.padding else f"{card.name}:{card.padding}"
     return Backbone(card, trunk, name=shown, trainable=trainable)
 
 
-def _padded(card: ModelCard, padding: Padding | None) -> ModelCard:
-    return card if padding in {None, card.padding} else card.replace(padding=padding)
+def _padded(card: ModelCard, asked: Padding | None, protocol: Protocol) -> ModelCard:
+    """The card with the padding that was asked for, else that of the protocol."""
+    if not is_own(card):
+        if asked is not None:
+            message = f"model: {card.name} pads as its own code does; leave out :{asked}"
+            raise SettingsError(message)
+        return card
+    padding = asked or (card.study_padding if protocol == "published" else card.padding)
+    return card if padding == card.padding else card.replace(padding=padding)
 
 
 def fingerprint_of(card: ModelCard, trunk: nn.Module) -> str:

@@ -29,7 +29,8 @@ __all__ = [
 Container = Literal["torch", "safetensors", "haiku_pickle", "tf_bundle"]
 Padding = Literal["torchvision", "tf_same", "tf_same_pool"]
 Scheme = Literal["torchvision", "haiku_resnet", "tf_resnet"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+# A namespace, such as timm:, may stand in front.
+Name = Annotated[str, Field(pattern=r"^([a-z]+:)?[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class _Frozen(BaseModel):
@@ -116,7 +117,8 @@ class ModelCard(_Frozen):
         study_padding: Padding that the 2022 study used.
         preprocessing: The model's own, from its source.
         study_preprocessing: Normalisation that the 2022 study fed where it differs.
-        weights: Files that hold the weights, all of them needed.
+        weights: Files that hold the weights, all of them needed; none where the network is made
+            with its weights, from a seed or by a plug-in.
         key_map: From the names in those files to ours.
         licence: Of the weights, in words.
         non_commercial: The licence forbids commercial use, so it must be accepted to fetch.
@@ -156,6 +158,11 @@ class ModelCard(_Frozen):
             message = f"{self.name}: a control has a seed and no weights, any other model no seed"
             raise ValueError(message)
         return self
+
+    @property
+    def needs_file(self) -> bool:
+        """Whether weights must be brought: neither made from a seed nor by a plug-in's builder."""
+        return bool(self.weights)
 
     @property
     def names(self) -> tuple[str, ...]:

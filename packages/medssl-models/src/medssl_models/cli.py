@@ -43,11 +43,12 @@ def main() -> None:
 @app.command("list", epilog=examples("medssl-models list", "medssl-models list --json"))
 def list_(json: JsonOption = False) -> None:
     """List the models, whether their weights are here, and their licences."""
-    from medssl_models.catalog import list_models
+    from medssl_models.catalog import broken_plugins, list_models
     from medssl_models.library import is_imported
 
     console = Console(json=json)
     rows = [(card, is_imported(card)) for card in list_models()]
+    broken = broken_plugins()
     console.table(
         ["model", "architecture", "dim", "here", "use", "summary"],
         [
@@ -60,9 +61,13 @@ def list_(json: JsonOption = False) -> None:
                 card.summary,
             ]
             for card, here in rows
-        ],
+        ]
+        + [[plugin.name, "plug-in", "", "", "", f"broken: {plugin.reason}"] for plugin in broken],
     )
-    console.document([{**card.model_dump(mode="json"), "here": here} for card, here in rows])
+    console.document(
+        [{**card.model_dump(mode="json"), "here": here} for card, here in rows]
+        + [{"name": plugin.name, "broken": plugin.reason} for plugin in broken]
+    )
 
 
 @app.command(epilog=examples("medssl-models show random_r50", "medssl-models show byol --json"))

@@ -22,7 +22,7 @@ from medssl_models.checkpoints.opening import open_checkpoint
 from medssl_models.errors import CheckpointError
 from medssl_models.key_maps import plan
 from medssl_models.model_folder import Origin, write_folder
-from medssl_models.trunks import build_trunk
+from medssl_models.networks import build_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ def convert(path: Path, card: ModelCard, out: Path, *, force: bool = False) -> C
         SettingsError: `out` exists and `force` is off.
     """
     opened = open_checkpoint(path)
-    trunk = build_trunk(card.architecture, padding=card.padding, width=card.width)
+    trunk = build_network(card)
     expected = trunk.state_dict()
     try:
         mapping = plan(opened.tensors, card.key_map, expected)

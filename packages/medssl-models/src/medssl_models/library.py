@@ -16,9 +16,10 @@ from medssl_models.errors import CheckpointError, MissingWeightsError, SettingsE
 from medssl_models.model_folder import CONFIG, WEIGHTS, read_origin, read_state
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from medssl_models.card import ModelCard
     from medssl_models.conversion import Conversion
-    from medssl_models.trunks import Trunk
 
 __all__ = [
     "converted_folder",
@@ -50,12 +51,13 @@ def models_folder(library: Path | None = None) -> Path:
 
 def model_folder_of(card: ModelCard, *, library: Path | None = None) -> Path:
     """Where a model's weights lie, or would lie."""
-    return models_folder(library) / card.name
+    # A colon, as in timm:NAME, is no part of a file's name everywhere.
+    return models_folder(library) / card.name.replace(":", "--")
 
 
 def is_imported(card: ModelCard, *, library: Path | None = None) -> bool:
-    """Tell whether a model can be created now: a control, or weights that are here."""
-    return card.control or (model_folder_of(card, library=library) / WEIGHTS).is_file()
+    """Tell whether a model can be created now: it needs no file, or its weights are here."""
+    return not card.needs_file or (model_folder_of(card, library=library) / WEIGHTS).is_file()
 
 
 def converted_folder(name: str) -> Path | None:
@@ -89,7 +91,7 @@ def find_weights(card: ModelCard, *, library: Path | None = None) -> Path:
     return folder
 
 
-def load_weights(trunk: Trunk, folder: Path) -> None:
+def load_weights(trunk: nn.Module, folder: Path) -> None:
     """Put the weights of a converted folder into a trunk without weights, in place.
 
     Raises:
@@ -117,12 +119,12 @@ def import_model(
 
     Raises:
         CheckpointError: The file is damaged, unsafe, or not this model's checkpoint.
-        SettingsError: The model is a control, or is there and `force` is off.
+        SettingsError: The model takes no file, or is there and `force` is off.
     """
     from medssl_models.conversion import convert  # noqa: PLC0415 - imports torch
 
-    if card.control:
-        message = f"model: {card.name} is a control, made from a seed; it takes no weights"
+    if not card.needs_file:
+        message = f"model: {card.name} is made with its weights; it takes no file"
         raise SettingsError(message)
     folder = model_folder_of(card, library=library)
     folder.parent.mkdir(parents=True, exist_ok=True)

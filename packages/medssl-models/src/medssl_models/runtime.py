@@ -194,7 +194,7 @@ class FeatureNetwork:
 
     Args:
         backbone: The copy, on the device.
-        layer: A layer of it; maps are averaged over their positions.
+        layer: A layer of it; maps and tokens are averaged over their positions.
         device: Where it runs.
         precision: The arithmetic inside; features are float32 in any case.
     """
@@ -257,10 +257,15 @@ class FeatureNetwork:
             outputs = self.backbone.forward_layers(
                 images.to(self.device, non_blocking=True), (self.layer,)
             )
-            features: Tensor = outputs[self.layer].float()
-            if features.ndim > 2:
-                features = features.flatten(2).mean(2)
+            features = _over_positions(outputs[self.layer].float())
             return features.contiguous().cpu()
+
+
+def _over_positions(output: Tensor) -> Tensor:
+    """Average maps `(N, C, h, w)` or a transformer's tokens `(N, T, C)` to `(N, C)`."""
+    if output.ndim == 3:
+        return output.mean(1)
+    return output.flatten(2).mean(2) if output.ndim > 3 else output
 
 
 def _quiet_copy(backbone: Backbone) -> Backbone:

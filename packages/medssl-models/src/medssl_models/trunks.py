@@ -26,7 +26,10 @@ __all__ = ["ARCHITECTURES", "Architecture", "Stage", "Trunk", "TrunkLike", "buil
 
 
 class TrunkLike(Protocol):
-    """What a backbone needs of a network; a `Trunk`, timm's networks and plug-ins have it."""
+    """What a backbone needs of a network; a `Trunk`, timm's networks and plug-ins have it.
+
+    A network that takes images of one side only says so in an attribute `fixed_side`.
+    """
 
     layers: tuple[str, ...]
     layer_aliases: Mapping[str, str]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from medssl_models.errors import CheckpointError, ModelError
 from medssl_models.model_folder import Proof, read_origin, read_state
-from medssl_models.trunks import build_trunk
+from medssl_models.networks import build_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Check", "Verification", "faults", "features_of", "prove", "seeded_input", "verify"]
 
-SHAPE = (2, 3, 64, 64)
+SIDE = 64  # of the seeded input, where the network takes images of any side
 FEATURE_TOLERANCE = 1e-4  # relative L2; other processors and thread counts give about 1e-6
 STATISTIC_TOLERANCE = 1e-5
 _SHOWN = 5
@@ -53,7 +53,7 @@ class Verification:
         return all(check.passed for check in self.checks)
 
 
-def seeded_input(seed: int, shape: tuple[int, ...] = SHAPE) -> Tensor:
+def seeded_input(seed: int, shape: tuple[int, ...] = (2, 3, SIDE, SIDE)) -> Tensor:
     """Noise in [-1, 1) that is the same on every machine: the raw stream of PCG64.
 
     Args:
@@ -72,7 +72,7 @@ def features_of(trunk: nn.Module, state: Mapping[str, Tensor], x: Tensor) -> Ten
     """Run a network with given weights.
 
     Args:
-        trunk: As `build_trunk` makes it; it takes the tensors over.
+        trunk: As `build_network` makes it; it takes the tensors over.
         state: Our names to tensors, complete.
         x: `(N, 3, H, W)` float32.
 
@@ -96,14 +96,15 @@ def prove(trunk: nn.Module, state: Mapping[str, Tensor], *, seed: int = 0) -> Pr
     Raises:
         CheckpointError: The network gives features that are not finite.
     """
-    features = features_of(trunk, state, seeded_input(seed))
+    shape = _shape_for(trunk)
+    features = features_of(trunk, state, seeded_input(seed, shape))
     if not bool(torch.isfinite(features).all()):
         message = "the weights give features that are not finite"
         raise CheckpointError(message)
     data = features.numpy().astype("<f4").tobytes()
     return Proof(
         seed=seed,
-        shape=SHAPE,
+        shape=shape,
         features=base64.b64encode(data).decode(),
         statistics=_statistics(state),
     )
@@ -134,7 +135,7 @@ def verify(folder: Path) -> Verification:
     try:
         origin = read_origin(folder)
         card = origin.card
-        trunk = build_trunk(card.architecture, padding=card.padding, width=card.width)
+        trunk = build_network(card)
         state = read_state(folder)
     except ModelError as error:
         return Verification(folder, (Check("files", passed=False, detail=str(error)),))
@@ -145,6 +146,12 @@ def verify(folder: Path) -> Verification:
         if found and name in _NEEDED:
             break
     return Verification(folder, tuple(checks))
+
+
+def _shape_for(trunk: nn.Module) -> tuple[int, int, int, int]:
+    """Two images, of the side that the network needs if it needs one."""
+    side = getattr(trunk, "fixed_side", None) or SIDE
+    return 2, 3, side, side
 
 
 def _some(found: list[str]) -> str:
@@ -187,8 +194,9 @@ def _check_features(proof: Proof, trunk: nn.Module, state: Mapping[str, Tensor])
         stored = np.frombuffer(base64.b64decode(proof.features, validate=True), "<f4")
     except (binascii.Error, ValueError):
         return ["the stored features cannot be read"]
-    found = features_of(trunk, state, seeded_input(proof.seed)).numpy().ravel()
-    if stored.size != found.size or proof.shape != SHAPE:
+    shape = _shape_for(trunk)
+    found = features_of(trunk, state, seeded_input(proof.seed, shape)).numpy().ravel()
+    if stored.size != found.size or proof.shape != shape:
         return [f"{stored.size} features are stored, the network gives {found.size}"]
     scale = max(float(np.linalg.norm(stored)), 1e-30)
     error = float(np.linalg.norm(found - stored)) / scale

@@ -1,0 +1,196 @@
+"""Plug-ins: a real distribution, installed by a real installer, in a process of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import EntryPoint
+from importlib.util import find_spec
+
+import pytest
+from medssl_models import plugins
+from medssl_models.catalog import broken_plugins, list_models, model_card
+from medssl_models.errors import PluginError
+from medssl_models.networks import build_network
+from medssl_models.plugins import ModelPlugin, load_plugins
+from medssl_models.testing import tiny_card
+
+MODULE = '''
+"""An encoder of another package."""
+
+import torch
+from medssl_models.card import ModelCard, WeightFile
+from medssl_models.plugins import ModelPlugin
+from medssl_models.testing import tiny_card
+from torch import nn
+
+
+def card(name, **changes):
+    return tiny_card(name).replace(
+        control=False, seed=None, architecture="acme-encoder", width=64, feature_dim=7, **changes
+    )
+
+
+def build(card):
+    from medssl_models.tapped import TappedNetwork
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        body = nn.Sequential(
+            nn.Conv2d(3, 7, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+    return TappedNetwork(body, {"stem": "1"}, feature_dim=7)
+
+
+FILE = WeightFile(filename="a.pth", urls=("https://example.org/a.pth",), container="torch")
+PLUGINS = [
+    ModelPlugin(card("acme"), build),
+    ModelPlugin(card("acme-trained", weights=(FILE,)), build),
+]
+THIEF = ModelPlugin(card("byol"), build)
+'''
+ENTRY_POINTS = """
+[medssl.models]
+acme = acme_models:PLUGINS
+absent = acme_models:NOT_THERE
+thief = acme_models:THIEF
+unimportable = acme_models.no_such_module:PLUGIN
+"""
+METADATA = "Metadata-Version: 2.1\nName: acme-models\nVersion: 1.0\n"
+WHEEL = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+
+
+def build_wheel(folder):
+    """A wheel as any build backend makes it: it is only a zip file with these members."""
+    path = folder / "acme_models-1.0-py3-none-any.whl"
+    members = {
+        "acme_models/__init__.py": MODULE,
+        "acme_models-1.0.dist-info/METADATA": METADATA,
+        "acme_models-1.0.dist-info/WHEEL": WHEEL,
+        "acme_models-1.0.dist-info/entry_points.txt": ENTRY_POINTS,
+    }
+    record = "".join(f"{name},,\n" for name in [*members, "acme_models-1.0.dist-info/RECORD"])
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+        archive.writestr("acme_models-1.0.dist-info/RECORD", record)
+    return path
+
+
+def installer():
+    if find_spec("pip"):
+        return [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    if shutil.which("uv"):
+        return ["uv", "pip"]
+    return pytest.skip("neither pip nor uv is here")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder into which the plug-in package is installed."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [*installer(), "install", "--no-index", "--no-deps", "--target", str(folder / "lib")]
+    subprocess.run([*command, str(build_wheel(folder))], check=True, capture_output=True)
+    return folder / "lib"
+
+
+def run(installed, script, home):
+    environment = os.environ | {"PYTHONPATH": str(installed), "MEDSSL_HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_an_installed_package_adds_its_models_and_harms_none(installed, tmp_path):
+    script = "import sys; from medssl_models.cli import app, run; sys.exit(run(app, {}))"
+    listed = run(installed, script.format(["list", "--json"]), tmp_path)
+    rows = {row["name"]: row for row in json.loads(listed.stdout)}
+    assert rows["acme"]["here"]
+    assert not rows["acme-trained"]["here"]
+    assert {name for name, row in rows.items() if row.get("broken")} == {
+        "absent", "thief", "unimportable",
+    }  # fmt: skip
+    assert "belongs to another model" in rows["thief"]["broken"]
+    assert rows["byol"]["architecture"] == "resnet50"
+
+    table = run(installed, script.format(["list"]), tmp_path).stdout
+    assert "broken: ModuleNotFoundError" in table
+
+
+def test_an_installed_model_is_created_and_its_weights_imported(installed, tmp_path):
+    script = """
+import torch
+from pathlib import Path
+from medssl_models import create_model
+from medssl_models.catalog import model_card
+from medssl_models.library import import_model, model_folder_of
+from medssl_models.verification import verify
+
+ready = create_model("acme")
+assert ready.layers == ("stem", "pooled"), ready.layers
+assert ready(torch.zeros(2, 3, 16, 16)).shape == (2, 7)
+file = Path({folder!r}) / "a.pth"
+state = {{name: tensor + 1 for name, tensor in ready.trunk.state_dict().items()}}
+torch.save(state, file)
+card = model_card("acme-trained")
+import_model(card, file)
+trained = create_model("acme-trained")
+assert torch.equal(trained.trunk.state_dict()["0.bias"], state["0.bias"])
+assert trained.fingerprint != ready.fingerprint
+assert verify(model_folder_of(card)).passed
+"""
+    run(installed, script.format(folder=str(tmp_path)), tmp_path / "home")
+
+
+@pytest.fixture
+def entry(monkeypatch):
+    """Pretend that a plug-in is installed; gives a function that sets what its entry point is."""
+
+    def install(value):
+        point = EntryPoint("acme", "acme:PLUGIN", plugins.GROUP)
+        monkeypatch.setattr(EntryPoint, "load", lambda _: value)
+        monkeypatch.setattr(plugins, "entry_points", lambda **_: [point])
+        load_plugins.cache_clear()
+
+    yield install
+    load_plugins.cache_clear()
+
+
+def own_card(**changes):
+    return tiny_card("acme").replace(control=False, seed=None, **changes)
+
+
+@pytest.mark.parametrize("value", [None, 3, [own_card()], "text"])
+def test_an_entry_point_of_another_kind_is_listed_as_broken(entry, value):
+    entry(value)
+
+    assert [plugin.name for plugin in broken_plugins()] == ["acme"]
+    assert "acme" not in {card.name for card in list_models()}
+
+
+def test_a_card_alone_adds_a_model_of_our_architectures(entry):
+    entry(ModelPlugin(tiny_card("acme")))
+
+    assert model_card("acme").architecture == "resnet18"
+    assert build_network(model_card("acme")).feature_dim == 16
+
+
+def fails(card):
+    message = "no licence"
+    raise RuntimeError(message)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [(fails, "plug-in acme could not .*no licence"), (lambda card: object(), "gave object")],
+)
+def test_a_builder_that_fails_is_named(entry, build, words):
+    card = own_card(architecture="acme-encoder")
+    entry(ModelPlugin(card, build))
+
+    with pytest.raises(PluginError, match=words):
+        build_network(card)
