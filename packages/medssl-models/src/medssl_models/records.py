@@ -23,6 +23,7 @@ from pydantic import (
     FiniteFloat,
     JsonValue,
     ValidationError,
+    ValidationInfo,
 )
 
 from medssl_models.documents import canonical_json, plain
@@ -57,7 +58,13 @@ PACKAGES = (
 ACCIDENTAL = frozenset({"device", "versions"})
 """What a provenance tells without being part of the experiment's identity."""
 
-JsonObject = Annotated[dict[str, JsonValue], BeforeValidator(plain)]
+
+def _plain_unless_json(value: object, info: ValidationInfo) -> object:
+    """Reduce what Python gives; a file holds plain values already, and long lists of them."""
+    return value if info.mode == "json" else plain(value)
+
+
+JsonObject = Annotated[dict[str, JsonValue], BeforeValidator(_plain_unless_json)]
 
 
 class Provenance(BaseModel):
@@ -156,7 +163,7 @@ def record_key(experiment: str, metric: str, settings: object, provenance: Prove
     Returns:
         64 hexadecimal digits.
     """
-    identity = [experiment, metric, plain(settings), provenance.model_dump(exclude=set(ACCIDENTAL))]
+    identity = [experiment, metric, settings, provenance.model_dump(exclude=set(ACCIDENTAL))]
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
 
 

@@ -205,8 +205,9 @@ def read_content(paths: Sequence[Path], *, title: str = "medssl report") -> Cont
         before = len(entries)
         for item in iterate_records(path):
             if isinstance(item, Record):
-                entries.pop(item.key, None)
-                entries[item.key] = entry_of(item, path.parent)
+                key = item.key
+                entries.pop(key, None)
+                entries[key] = entry_of(item, path.parent)
             else:
                 warnings.append(item)
         if len(entries) == before:
@@ -224,6 +225,7 @@ def entry_of(record: Record, folder: Path) -> Entry:
         folder: Where its results file lies; pictures that it names are looked for there.
     """
     details, provenance = record.details, record.provenance
+    files = list(_files(details, folder))
     return Entry(
         experiment=sys.intern(record.experiment),
         setting=sys.intern(setting_label(record)),
@@ -240,8 +242,8 @@ def entry_of(record: Record, folder: Path) -> Entry:
         synthetic=bool(details.get("synthetic")),
         notes=tuple(sys.intern(note) for note in record.notes),
         context=_context(record),
-        pictures=tuple(_files(details, folder, ".png")),
-        curve=next(iter(_files(details, folder, ".csv")), None),
+        pictures=tuple(path for path in files if path.suffix.lower() == ".png"),
+        curve=next((path for path in files if path.suffix.lower() == ".csv"), None),
     )
 
 
@@ -266,19 +268,20 @@ def _context(record: Record) -> tuple[tuple[str, str], ...]:
     return tuple((name, sys.intern(text)) for name, text in shown.items() if text)
 
 
-def _files(details: object, folder: Path, suffix: str) -> Iterable[Path]:
-    """Find the files of one kind that a record's details name, at any depth."""
+def _files(details: object, folder: Path) -> Iterable[Path]:
+    """Find the pictures and curves that a record's details name, at any depth."""
     if isinstance(details, str):
-        if details.lower().endswith(suffix) and len(details) < 1024 and "\n" not in details:
+        if details[-4:].lower() in {".png", ".csv"} and len(details) < 1024:
             path = folder / details
             if path.is_file():
                 yield path
     elif isinstance(details, dict):
         for value in details.values():
-            yield from _files(value, folder, suffix)
+            if isinstance(value, str | dict | list):
+                yield from _files(value, folder)
     elif isinstance(details, list) and details and isinstance(details[0], str | dict):
         for value in details:
-            yield from _files(value, folder, suffix)
+            yield from _files(value, folder)
 
 
 def published_content() -> Content:
