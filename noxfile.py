@@ -6,6 +6,8 @@ constraint installs nothing by itself, so an undeclared dependency fails, and it
 index, so nobody else's `medssl-*` can slip in.
 """
 
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,6 +94,19 @@ def together(session: nox.Session) -> None:
     """Test all packages and extras in one environment: tests/ and every package's own."""
     install(session, PACKAGES, "test", "parity", extras="[all]")
     pytest(session, "tests", *(f"packages/{package}/tests" for package in PACKAGES))
+
+
+@nox.session(requires=["build"])
+def browser(session: nox.Session) -> None:
+    """Test the report in headless Chromium, which Debian's package brings where that is allowed."""
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        if not shutil.which("apt-get") or os.geteuid() != 0:
+            session.skip("needs chromium and chromium-driver, which only root can install here")
+        packages = ("chromium", "chromium-driver")
+        session.run("apt-get", "update", "-qq", external=True, silent=True)
+        session.run("apt-get", "install", "-y", "-qq", *packages, external=True, silent=True)
+    install(session, ["medssl-eval"], "test", "parity")
+    pytest(session, "packages/medssl-eval/tests/test_report_browser.py")
 
 
 @nox.session(requires=["build"])

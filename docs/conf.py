@@ -1,5 +1,7 @@
-"""Sphinx: MyST pages, the API from docstrings, and the commands from their own help."""
+"""Sphinx: MyST pages, the API from docstrings, the commands from their help, tutorials run anew."""
 
+import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points, version
@@ -10,7 +12,13 @@ author = "The medssl authors"
 copyright = author
 release = version("medssl-models")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinxcontrib.programoutput",
+]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"medssl {release}"
@@ -37,4 +45,14 @@ def write_command_pages() -> None:
             subprocess.run([*typer, *docs], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own modules
 
 
+def prepare_tutorials() -> None:
+    """Give every tutorial an empty folder to work in, and a terminal of one width."""
+    here = Path(__file__).parent
+    shutil.rmtree(here / "_build" / "tutorials", ignore_errors=True)
+    for page in ("getting-started", *(path.stem for path in (here / "tutorials").glob("*.md"))):
+        (here / "_build" / "tutorials" / page).mkdir(parents=True)
+    os.environ.update(COLUMNS="110", NO_COLOR="1", CI="1", MPLBACKEND="agg", MEDSSL_OFFLINE="1")
+
+
+prepare_tutorials()
 write_command_pages()
