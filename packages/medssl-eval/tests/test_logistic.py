@@ -170,8 +170,8 @@ def test_published_search_is_the_warm_started_loop(classes):
     held, truth = sample(40, 10, classes, seed=1)
     grid = [1e3, 1.0, 1e-3]
 
-    def accuracy(truth, predicted):
-        return float((truth == predicted).mean())
+    def accuracy(truth, probabilities):
+        return float((truth == probabilities.argmax(axis=1)).mean())
 
     fit = fit_published((features, labels), (held, truth), score=accuracy, strengths=grid)
     double = 2 if classes == 2 else 1

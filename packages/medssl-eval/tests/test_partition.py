@@ -99,10 +99,17 @@ def test_without_patients_the_validation_part_is_the_study_draw():
 def test_positions_among_readable_images():
     data = dataset([0, 1] * 10, ["train"] * 8 + ["val"] * 6 + ["test"] * 6)
     readable = np.array([row for row in range(20) if row not in (3, 9)])
-    parts = partition(data).among(readable)
+    parts = partition(data, readable=readable).among(readable)
     np.testing.assert_array_equal(readable[parts.train], [0, 1, 2, 4, 5, 6, 7])
     np.testing.assert_array_equal(readable[parts.validation], [8, 10, 11, 12, 13])
     np.testing.assert_array_equal(readable[parts.test], np.arange(14, 20))
+
+
+def test_a_part_that_unreadable_images_leave_without_a_class_is_named():
+    data = dataset([0, 1] * 6, ["train"] * 4 + ["val"] * 4 + ["test"] * 4)
+    readable = np.setdiff1d(np.arange(12), [9, 11])
+    with pytest.raises(InfeasibleError, match="test part holds only class 'normal'"):
+        partition(data, readable=readable)
 
 
 def test_patients_on_two_sides_are_told():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from medssl_eval.few_shot import few_shot
 from medssl_eval.knn import knn
+from medssl_eval.linear import linear
 
 if TYPE_CHECKING:
     from medssl_eval.episodes import EpisodePlan as EpisodePlan
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from medssl_eval.features import Means as Means
     from medssl_eval.protocols import FewShotSettings as FewShotSettings
     from medssl_eval.protocols import KnnSettings as KnnSettings
+    from medssl_eval.protocols import LinearSettings as LinearSettings
     from medssl_eval.protocols import preset as preset
 
 __version__ = version("medssl-eval")
@@ -32,6 +34,7 @@ _HOMES = {
     "FeatureSet": "features",
     "FewShotSettings": "protocols",
     "KnnSettings": "protocols",
+    "LinearSettings": "protocols",
     "Means": "features",
     "plan_episodes": "episodes",
     "preset": "protocols",
@@ -44,9 +47,11 @@ __all__ = [
     "FeatureSet",
     "FewShotSettings",
     "KnnSettings",
+    "LinearSettings",
     "Means",
     "few_shot",
     "knn",
+    "linear",
     "plan_episodes",
     "preset",
 ]

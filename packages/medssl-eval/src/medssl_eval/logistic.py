@@ -361,22 +361,26 @@ def fit_published(
     training: tuple[ArrayLike, ArrayLike],
     validation: tuple[ArrayLike, ArrayLike],
     *,
-    score: Callable[[NDArray[np.int64], NDArray[np.int64]], float],
+    score: Callable[[NDArray[np.int64], Floats], float],
     strengths: Sequence[float] | None = None,
     max_iterations: int = 100,
+    softmax: bool = True,
+    warm_refit: bool = True,
 ) -> PublishedFit:
     """The study's search: scikit-learn's L-BFGS, cut off, warm-started along the grid.
 
-    The refit starts from the last point of the grid, not from the chosen one. For two classes the
-    study's softmax with two weight vectors is the binary form with C doubled; the `c` of a solution
-    is the study's, its objective that of the doubled one.
+    For two classes the study's softmax with two weight vectors is the binary form with C doubled;
+    the `c` of a solution is the study's, its objective that of the doubled one.
 
     Arguments:
         training: Features (N, D) and labels (N,).
         validation: The same for the validation part.
-        score: (labels, predictions) -> number, higher is better.
+        score: (labels, probabilities) -> number, higher is better.
         strengths: Values of C in the order of the visit (default: `published_strengths`).
         max_iterations: L-BFGS iterations for each C.
+        softmax: Whether two classes have two weight vectors, as in the study.
+        warm_refit: Whether the refit starts from the last point of the grid, as in the study (not
+            from the chosen one), or from zero.
 
     Raises:
         FeatureError: Features of a wrong shape or not finite.
@@ -389,12 +393,14 @@ def fit_published(
     rows, held = _checked_features(training[0]), _checked_features(validation[0])
     labels, truth = np.asarray(training[1]), np.asarray(validation[1], np.int64)
     width = _checked_targets(labels, np.ones(len(rows)), None).shape[1]
+    factor = 2 if softmax and width == 2 else 1
     model = linear_model.LogisticRegression(max_iter=max_iterations, warm_start=True, tol=1e-4)
-    path = [_cut_off(model, rows, labels, c * (2 if width == 2 else 1)) for c in grid]
-    scores = [score(truth, solution.predict(held)) for solution in path]
+    path = [_cut_off(model, rows, labels, c * factor) for c in grid]
+    scores = [score(truth, solution.probabilities(held)) for solution in path]
     chosen = choose_strength(grid, scores)
     both, both_labels = np.concatenate([rows, held]), np.concatenate([labels, truth])
-    final = _cut_off(model, both, both_labels, grid[chosen] * (2 if width == 2 else 1))
+    model.set_params(warm_start=warm_refit)
+    final = _cut_off(model, both, both_labels, grid[chosen] * factor)
     steps = [replace(solution, c=float(c)) for solution, c in zip(path, grid, strict=True)]
     return PublishedFit(tuple(steps), tuple(scores), chosen, replace(final, c=float(grid[chosen])))
 

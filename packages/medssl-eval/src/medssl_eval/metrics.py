@@ -51,6 +51,7 @@ class Metric:
             be replaced by ranks before they are exchanged.
         compute: (labels (N,) int64, probabilities (N, K) float64, weights (B, N) float64) -> (B,)
             float64, NaN where undefined. Trusts its input.
+        in_percent: Whether records give it in percent, as the study did.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Metric:
     trivial: float | None
     uses_order: bool
     compute: Callable[[Labels, Floats, Floats], Floats]
+    in_percent: bool = False
 
     def __call__(
         self, labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None
@@ -232,6 +234,7 @@ _TABLE = (
         trivial=None,
         uses_order=False,
         compute=_accuracy,
+        in_percent=True,
     ),
     Metric(
         name="balanced_accuracy",
@@ -242,6 +245,7 @@ _TABLE = (
         trivial=None,
         uses_order=False,
         compute=_balanced_accuracy,
+        in_percent=True,
     ),
     Metric(
         name="auroc",

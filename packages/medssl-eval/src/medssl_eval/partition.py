@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int64]
 
-__all__ = ["VALIDATION_SHARE", "Partition", "partition"]
+__all__ = ["VALIDATION_SHARE", "Partition", "partition", "truncate_targets"]
 
 VALIDATION_SHARE = 0.2
 """Of the training images, where the data set brings no validation part: the study's share."""
@@ -49,25 +49,20 @@ class Partition:
     notes: tuple[str, ...] = ()
 
     def among(self, rows: Rows) -> Partition:
-        """The same parts as positions in `rows`, without the images that are not there.
-
-        Args:
-            rows: (M,) int64, row numbers of the images that could be read, ascending.
-        """
-
-        def positions(part: Rows) -> Rows:
-            return np.flatnonzero(np.isin(rows, part))
-
-        return replace(
-            self,
-            train=positions(self.train),
-            validation=positions(self.validation),
-            test=positions(self.test),
+        """The same parts as positions in `rows`, (M,) int64, which holds all of them, ascending."""
+        train, validation, test = (
+            np.searchsorted(rows, part) for part in (self.train, self.validation, self.test)
         )
+        return Partition(train, validation, test, self.notes)
 
 
 def partition(
-    data: ImageDataset, *, separate: bool = True, fraction: float = 1.0, seed: int = 0
+    data: ImageDataset,
+    *,
+    separate: bool = True,
+    fraction: float = 1.0,
+    seed: int = 0,
+    readable: Rows | None = None,
 ) -> Partition:
     """Cut a data set into training, validation and test parts, and check that each can serve.
 
@@ -83,6 +78,8 @@ def partition(
         separate: Whether images of a patient stay together.
         fraction: In (0, 1].
         seed: Decides who validates and who belongs to a fraction.
+        readable: Row numbers of the images that could be read; the others leave their part. None
+            is all of them.
 
     Raises:
         InfeasibleError: A part is missing or holds one class only, or the test part holds a class
@@ -94,9 +91,27 @@ def partition(
     if fraction < 1:
         for name in ("train", "val"):
             parts[name] = _fraction(data.labels, groups, parts[name], fraction, seed)
+    if readable is not None:
+        parts = {name: rows[np.isin(rows, readable)] for name, rows in parts.items()}
     _check(data, parts)
     notes = _shared_patients(data.groups, parts)
     return Partition(parts["train"], parts["val"], parts["test"], notes)
+
+
+def truncate_targets(data: ImageDataset) -> ImageDataset:
+    """Cut soft targets down to whole labels, as the study did without meaning to (I-2)."""
+    from medssl_data import ImageDataset as Images  # noqa: PLC0415 # reads data
+
+    manifest = data.manifest
+    if manifest.targets is None:
+        return data
+    hard = replace(
+        manifest,
+        labels=tuple(int(target) for target in manifest.targets),
+        targets=None,
+        label_policy=f"{manifest.label_policy}, truncated",
+    )
+    return Images(hard, data.card, data.cache)
 
 
 def _with_validation(manifest: Manifest, *, separate: bool, seed: int) -> Sequence[str]:

@@ -37,6 +37,7 @@ __all__ = [
     "Geometry",
     "KnnSettings",
     "Labels",
+    "LinearSettings",
     "Normalising",
     "Padding",
     "Preset",
@@ -165,6 +166,82 @@ class FewShotSettings(Preset):
     )
 
 
+class LinearSettings(Preset):
+    """Linear: logistic regression on features, its strength C chosen on a validation part."""
+
+    protocol: ProtocolName = _PROTOCOL
+    strengths: tuple[PositiveFloat, ...] | Literal["grid"] = setting(
+        "Values of C to choose from; grid: the study's 45, from 1e6 down to 1e-5. The study's "
+        "readme gives their inverses, the weight decays.",
+        corrected="grid",
+    )
+    standardise: bool = setting(
+        "Each feature is brought to mean 0 and deviation 1 of the training part, so that one C "
+        "means the same to all of them.",
+        corrected=True,
+        published=False,
+        entries=("I-6",),
+    )
+    solver: Literal["converged", "cut_off"] = setting(
+        "converged: each C to its optimum. cut_off: 100 L-BFGS iterations, each from where the C "
+        "before it ended, so that the result depends on the order of the grid.",
+        corrected="converged",
+        published="cut_off",
+        entries=("I-6",),
+    )
+    refit: Literal["cold", "from_last_strength"] = setting(
+        "The final fit on training and validation part. cold: its optimum, wherever it starts. "
+        "from_last_strength: cut off again, starting where the last C of the grid ended.",
+        corrected="cold",
+        published="from_last_strength",
+        entries=("I-6",),
+    )
+    binary_form: Literal["log_odds", "softmax"] = setting(
+        "Two classes. log_odds: one weight vector. softmax: two of them, which is one with twice "
+        "the C.",
+        corrected="log_odds",
+        published="softmax",
+        entries=("I-7",),
+    )
+    select: str = setting(
+        "Validation metric that chooses C; study: what the study reports for the data set, else "
+        "accuracy.",
+        corrected="study",
+    )
+    targets: Literal["soft", "truncated"] = setting(
+        "soft: soft targets are fitted as they are. truncated: uncertain labels, 0.55 to 0.85, "
+        "become 0 in training, validation and test.",
+        corrected="soft",
+        published="truncated",
+        entries=("I-2",),
+    )
+    ordered: bool | Literal["card"] = setting(
+        "Whether classes are grades, so that their quadratic kappa is measured.", corrected="card"
+    )
+    fractions: tuple[typing.Annotated[float, Field(gt=0, le=1)], ...] = setting(
+        "Shares of the training and validation patients that are used, each a run of its own; "
+        "smaller shares are part of larger ones.",
+        corrected=(1.0,),
+    )
+    seed: Seed = _SEED
+    geometry: Geometry = setting(
+        "model: resizing and crop are the model's own. experiment: short side 224 (bicubic), crop "
+        "224.",
+        corrected="model",
+        published="experiment",
+        entries=("I-14",),
+    )
+    normalisation: Normalising = _NORMALISATION
+    padding: Padding = _PADDING
+    labels: Labels = _LABELS
+    patients: Literal["ignored", "separate"] = setting(
+        "separate: the validation part is cut by patient. ignored: it is a fifth of the images.",
+        corrected="separate",
+        published="ignored",
+        entries=("I-8",),
+    )
+
+
 class KnnSettings(Preset):
     """k-NN: the classes of the nearest images vote; not part of the study."""
 
@@ -276,7 +353,12 @@ class FinetuneSettings(Preset):
 
 
 EXPERIMENTS: Mapping[str, type[Preset]] = types.MappingProxyType(
-    {"few-shot": FewShotSettings, "knn": KnnSettings, "finetune": FinetuneSettings}
+    {
+        "few-shot": FewShotSettings,
+        "linear": LinearSettings,
+        "knn": KnnSettings,
+        "finetune": FinetuneSettings,
+    }
 )
 S = TypeVar("S", bound=Preset)
 
