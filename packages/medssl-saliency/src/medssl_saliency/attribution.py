@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from medssl_saliency.choices import CaptumMethod
     from medssl_saliency.tape import Pair
 
-__all__ = ["METHODS", "FeatureDistance", "Method", "attribute", "captum_occlusion", "superpixels"]
+__all__ = ["METHODS", "FeatureDistance", "attribute", "captum_occlusion", "superpixels"]
 
-Method = Literal[
-    "integrated-gradients", "gradient-shap", "grad-cam", "guided-grad-cam", "feature-ablation"
-]
 STEPS = 32
 """Points on the path of integrated gradients, and samples of gradient-SHAP."""
 BATCH = 8
@@ -57,7 +55,7 @@ class FeatureDistance(nn.Module):
 
 
 def attribute(
-    method: Method, network: nn.Module, image: Tensor, occluder: Tensor, *, seed: int = 0
+    method: CaptumMethod, network: nn.Module, image: Tensor, occluder: Tensor, *, seed: int = 0
 ) -> NDArray[np.float32]:
     """Attribute the feature distance to pixels.
 

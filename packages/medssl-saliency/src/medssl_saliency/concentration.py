@@ -24,6 +24,7 @@ __all__ = [
     "entropy",
     "gini",
     "mask_mass",
+    "pearson",
     "pointing_game",
     "rank_accuracy",
 ]
@@ -162,10 +163,17 @@ def agreement(one: NDArray[np.floating], other: NDArray[np.floating]) -> dict[st
     number = max(one.size // 10, 1)
     tops = [set(np.argsort(-m, axis=None, kind="stable")[:number].tolist()) for m in (one, other)]
     return {
-        "pearson": _correlation(one.ravel(), other.ravel()),
-        "spearman": _correlation(rankdata(one), rankdata(other)),
+        "pearson": pearson(one.ravel(), other.ravel()),
+        "spearman": pearson(rankdata(one), rankdata(other)),
         "overlap": len(tops[0] & tops[1]) / number,
     }
+
+
+def pearson(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    """Give the correlation of two rows of numbers, -1 to 1; 0 where one is constant."""
+    a, b = one.astype(np.float64) - one.mean(), other.astype(np.float64) - other.mean()
+    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / scale if scale > 0 else 0.0
 
 
 def describe(values: NDArray[np.floating]) -> Mapping[str, float]:
@@ -230,9 +238,3 @@ def _matching(values: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[
         message = "the mask is empty: no pixel lies in it"
         raise MaskError(message)
     return inside
-
-
-def _correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    a, b = one.astype(np.float64) - one.mean(), other.astype(np.float64) - other.mean()
-    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / scale if scale > 0 else 0.0

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 if TYPE_CHECKING:
-    from medssl_saliency.protocols import Occluder
+    from medssl_saliency.choices import Occluder
 
 __all__ = ["occluding_picture"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ __all__ = [
     "reference_scores",
 ]
 
+T = TypeVar("T", bound=np.generic)
 DEFAULT_MEMORY = 2 * 2**30
 """Bytes for feature maps; with torch and the network itself a run stays below 4 GiB."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -185,10 +186,15 @@ def interpolate_scores(
     return filled
 
 
-def cut_margin(values: NDArray[np.float32], window: Pair) -> NDArray[np.float32]:
-    """Keep the pixels that as many windows cover as any: `window - 1` rows and columns go."""
+def cut_margin(values: NDArray[T], window: Pair) -> NDArray[T]:
+    """Keep the pixels that as many windows cover as any: `window - 1` rows and columns go.
+
+    Args:
+        values: `(H, W)` map or `(H, W, 3)` picture.
+        window: Height and width of the window.
+    """
     rows, columns = (_interior(values.shape[axis], window[axis]) for axis in range(2))
-    return values[rows, columns]
+    return np.ascontiguousarray(values[rows, columns])
 
 
 def _interior(size: int, window: int) -> slice:

@@ -6,31 +6,20 @@ name, and the field carries the reason; entries such as I-37 number the study's 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+from medssl_saliency.choices import BatchNorm, MapMethod, Occluder, Precision, ProtocolName
 from medssl_saliency.errors import SettingsError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-__all__ = [
-    "FAST_LATTICE",
-    "Difference",
-    "MapSettings",
-    "Occluder",
-    "Precision",
-    "ProtocolName",
-    "differences",
-    "preset",
-]
+__all__ = ["FAST_LATTICE", "Difference", "MapSettings", "differences", "preset"]
 
-ProtocolName = Literal["published", "corrected"]
-Occluder = Literal["zero", "mean", "blur", "noise"]
-Precision = Literal["fp32", "bf16"]
 FAST_LATTICE = (13, 5)
-"""Every 13th position of a row, each row shifted by 5: measured r > 0.995, see the README."""
+"""Every 13th position of a row, each row shifted by 5, spreads the windows evenly."""
 
 
 def setting(
@@ -65,6 +54,10 @@ class MapSettings(BaseModel):
     protocol: ProtocolName = setting(
         "The preset that the values started from.", corrected="corrected", published="published"
     )
+    method: MapMethod = setting(
+        "occlusion, or another way to attribute the feature distance to pixels, through captum.",
+        corrected="occlusion",
+    )
     window: PositiveInt = setting("Side of the square window in pixels.", corrected=10)
     stride: PositiveInt = setting(
         "Distance of neighbouring windows; above 1 the scores between them are interpolated.",
@@ -72,7 +65,7 @@ class MapSettings(BaseModel):
     )
     lattice: tuple[PositiveInt, Annotated[int, Field(ge=0)]] | None = setting(
         "(period, shift): only every period-th position of a row, each row shifted further; the "
-        "map is the plain mean over the windows that cover a pixel.",
+        "scores between them are interpolated.",
         corrected=None,
     )
     occluder: Occluder = setting(
@@ -116,7 +109,7 @@ class MapSettings(BaseModel):
         published="study",
         entries=("I-11",),
     )
-    batchnorm: Literal["eval", "training"] = setting(
+    batchnorm: BatchNorm = setting(
         "training: BatchNorm uses the statistics of the one image, as the study's newest code does "
         "by mistake; the released numbers were made in eval mode (entry I-1).",
         corrected="eval",
@@ -132,9 +125,14 @@ class MapSettings(BaseModel):
         return self
 
     @property
+    def leaves_windows_out(self) -> bool:
+        """Whether only some windows are measured."""
+        return self.stride > 1 or self.lattice is not None
+
+    @property
     def is_exact(self) -> bool:
         """Whether every window is measured, in full precision."""
-        return self.stride == 1 and self.lattice is None and self.precision == "fp32"
+        return not self.leaves_windows_out and self.precision == "fp32"
 
 
 class Difference(BaseModel):
@@ -155,9 +153,6 @@ class Difference(BaseModel):
     corrected: Any
     entries: tuple[str, ...]
     why: str
-
-
-S = TypeVar("S", bound=BaseModel)
 
 
 def preset(protocol: ProtocolName = "corrected", **changes: object) -> MapSettings:

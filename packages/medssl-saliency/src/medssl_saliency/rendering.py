@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_data.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,9 +35,8 @@ def draw_heat_map(values: NDArray[np.floating], path: Path) -> None:
 
     span = float(np.ptp(values)) or 1.0
     coloured = colormaps[COLOURS]((values - values.min()) / span, bytes=True)
-    partial = path.with_name(f".{path.name}.partial")
-    Image.fromarray(coloured[..., :3]).save(partial, format="PNG")
-    partial.replace(path)
+    with replacing(path) as temporary:
+        Image.fromarray(coloured[..., :3]).save(temporary, format="PNG")
 
 
 def draw_overlay(
@@ -149,6 +149,5 @@ def _overlay(axes: Axes, picture: NDArray[np.uint8], values: NDArray[np.floating
 
 
 def _save(figure: Figure, path: Path) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=DPI)
-    partial.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)

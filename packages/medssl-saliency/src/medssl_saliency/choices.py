@@ -1,0 +1,18 @@
+"""Closed choices of settings and options, by name; importing them imports nothing else."""
+
+from typing import Literal
+
+__all__ = ["BatchNorm", "CaptumMethod", "MapMethod", "Occluder", "Precision", "ProtocolName"]
+
+ProtocolName = Literal["published", "corrected"]
+Precision = Literal["fp32", "bf16"]
+Occluder = Literal["zero", "mean", "blur", "noise"]
+BatchNorm = Literal["eval", "training"]
+CaptumMethod = Literal[
+    "integrated-gradients",
+    "gradient-shap",
+    "grad-cam",
+    "guided-grad-cam",
+    "feature-ablation",
+]
+MapMethod = Literal["occlusion", CaptumMethod]

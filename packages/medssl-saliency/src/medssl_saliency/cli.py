@@ -1,0 +1,35 @@
+"""The command line of medssl-saliency, put together from `commands`."""
+
+from __future__ import annotations
+
+import sys
+
+from medssl_models.console import create_app, examples, run
+
+from medssl_saliency.commands.map import map_
+
+__all__ = ["app", "main"]
+
+app = create_app(
+    "medssl-saliency",
+    "What pretrained backbones look at in a picture, exactly and without labels.",
+    epilog=examples("medssl-saliency map scan.png -m random_r18 --fast"),
+)
+app.command(
+    "map",
+    epilog=examples(
+        "medssl-saliency map scan.png -m random_r18 -m random_d121",
+        "medssl-saliency map scan.png -m random_r50 --fast --occluder blur",
+        "medssl-saliency map -d folder:scans --limit 5 -m random_r18 --protocol published",
+        "medssl-saliency map scan.png -m random_r18 --method grad-cam",
+    ),
+)(map_)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the distribution."""
+    sys.exit(run(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands of medssl-saliency, one module each."""

@@ -1,0 +1,371 @@
+"""One map: a backbone, a picture and settings in, the map with all that must be known of it out.
+
+Chooses the engine, measures the windows, fills in those that a near-exact mode leaves out and
+states the error of that. Nothing here reads or writes files.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from medssl_saliency.attribution import attribute
+from medssl_saliency.concentration import pearson
+from medssl_saliency.errors import ImageError, SettingsError
+from medssl_saliency.occluders import occluding_picture
+from medssl_saliency.occlusion import (
+    DEFAULT_MEMORY,
+    build_engine,
+    cut_margin,
+    grid_positions,
+    interpolate_scores,
+    lattice_positions,
+    mean_over_windows,
+    measure,
+)
+
+if TYPE_CHECKING:
+    from medssl_models import Backbone, Preprocessing
+    from PIL.Image import Image
+
+    from medssl_saliency.choices import CaptumMethod
+    from medssl_saliency.protocols import MapSettings
+    from medssl_saliency.tape import Pair
+
+__all__ = [
+    "NearError",
+    "Prepared",
+    "Report",
+    "SaliencyMap",
+    "compute_map",
+    "measured_positions",
+    "network_of",
+    "prepare",
+    "preprocessing_of",
+]
+
+SAMPLE = 64
+"""Windows on which the error of a near-exact map is measured."""
+FLAT = 1e-12
+
+Report = Callable[[NDArray[np.float32], float], None]
+"""Takes all scores so far, NaN where missing, and the share of the work that is done."""
+
+
+@dataclass(frozen=True)
+class NearError:
+    """How far a near-exact map's window scores are from the exact ones, on windows drawn at random.
+
+    The map is the mean over the windows that cover a pixel, so its own error is smaller.
+
+    Attributes:
+        windows: How many were compared; where windows were left out, only such ones.
+        rms: Root mean square error, relative to the standard deviation of the exact scores.
+        pearson: Correlation of near and exact scores.
+        bias: Mean error, relative to the mean of the exact scores.
+    """
+
+    windows: int
+    rms: float
+    pearson: float
+    bias: float
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return (
+            f"near-exact: on {self.windows} windows against the exact scores r = "
+            f"{self.pearson:.4f}, rms error {100 * self.rms:.1f} % of their spread"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A picture as one model sees it.
+
+    Attributes:
+        pixels: `(3, H, W)` float32 before normalisation.
+        normalised: `(3, H, W)` float32.
+        occluder: `(3, H, W)` float32, normalised: what a window shows.
+        picture: `(H, W, 3)` uint8, for people.
+        fingerprint: SHA-256 of the decoded picture, before any resizing.
+        is_constant: Whether all pixels are alike.
+    """
+
+    pixels: Tensor
+    normalised: Tensor
+    occluder: Tensor
+    picture: NDArray[np.uint8]
+    fingerprint: str
+    is_constant: bool
+
+    @property
+    def size(self) -> Pair:
+        """Height and width."""
+        return self.normalised.shape[1], self.normalised.shape[2]
+
+
+@dataclass(frozen=True, eq=False)
+class SaliencyMap:
+    """A map and what must be known of it.
+
+    Attributes:
+        values: `(H, W)` float32. Occlusion: the mean score of the windows that cover a pixel, the
+            relative change of the features, not negative; other methods may be signed.
+        picture: `(H, W, 3)` uint8, the same pixels.
+        scores: `(n,)` float32, one for each measured window; empty for other methods.
+        positions: `(n, 2)` int32, their corners in the uncut image.
+        norm: Norm of the clean features.
+        seconds: How long it took; 0 where it was read from a file.
+        error: Of a near-exact mode.
+        notes: What a reader should know.
+    """
+
+    values: NDArray[np.float32]
+    picture: NDArray[np.uint8]
+    scores: NDArray[np.float32]
+    positions: NDArray[np.int32]
+    norm: float
+    seconds: float = 0.0
+    error: NearError | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def strength(self) -> NDArray[np.float32]:
+        """The map without its sign: what concentration is measured on."""
+        return np.abs(self.values)
+
+
+# ----------------------------------------------------------------------- what the network is shown
+
+
+def preprocessing_of(backbone: Backbone, settings: MapSettings) -> Preprocessing:
+    """Decide how a picture reaches the network under some settings.
+
+    Args:
+        backbone: Knows its own preprocessing, and what the study fed it.
+        settings: Geometry and normalisation.
+    """
+    return backbone.preprocessing_for(
+        "published" if settings.normalisation == "study" else "corrected",
+        resize=settings.resize,
+        crop=settings.crop,
+        interpolation=settings.interpolation,
+    )
+
+
+def prepare(image: Image, preprocessing: Preprocessing, settings: MapSettings) -> Prepared:
+    """Resize, crop and normalise a picture, and make what windows show.
+
+    Args:
+        image: 8-bit RGB.
+        preprocessing: As `preprocessing_of` decided.
+        settings: Window, occluder and seed.
+
+    Raises:
+        ImageError: The picture has fewer pixels than the window, or one that is not finite.
+        SettingsError: The window is larger than the crop.
+    """
+    crop, window = preprocessing.crop, settings.window
+    if window > crop:
+        message = f"window is {window} pixels, the crop {crop}; take a window of at most {crop}"
+        raise SettingsError(message)
+    if min(image.size) < window:
+        wide, high = image.size
+        message = (
+            f"the picture has {wide} x {high} pixels, fewer than the window of {window}; "
+            "take a smaller --window or a larger picture"
+        )
+        raise ImageError(message)
+    pixels = preprocessing.pixels(image)
+    darkest, brightest = torch.aminmax(pixels.flatten(1), dim=1)
+    normalised = preprocessing.normalise(pixels)
+    low, high_value = preprocessing.value_range
+    shown = (pixels - low) / (high_value - low) * 255
+    return Prepared(
+        pixels=pixels,
+        normalised=normalised,
+        occluder=occluding_picture(settings.occluder, pixels, normalised, seed=settings.seed),
+        picture=shown.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy(),
+        fingerprint=hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest(),
+        is_constant=darkest.equal(brightest),
+    )
+
+
+def network_of(backbone: Backbone, settings: MapSettings) -> nn.Module:
+    """Give the network that is asked: the backbone's own, or a copy whose BatchNorm trains."""
+    if settings.batchnorm == "eval":
+        return backbone.trunk
+    network = copy.deepcopy(backbone.trunk)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
+    return network
+
+
+# ----------------------------------------------------------------------------------------- the map
+
+
+def compute_map(
+    network: nn.Module,
+    prepared: Prepared,
+    settings: MapSettings,
+    *,
+    device: torch.device | None = None,
+    memory: int = DEFAULT_MEMORY,
+    known: NDArray[np.float32] | None = None,
+    report: Report | None = None,
+) -> SaliencyMap:
+    """Compute a map.
+
+    Args:
+        network: `(N, 3, H, W)` to `(N, D)`; it is not changed.
+        prepared: The picture.
+        settings: Method, window, windows that may be left out, precision.
+        device: Where to run; None is the CPU.
+        memory: Bytes for feature maps.
+        known: Scores of an earlier run of the same, NaN where missing.
+        report: Called after each batch of windows with all scores and the share that is done.
+
+    Returns:
+        The map, cut to the pixels that as many windows cover as any where `margin` says so.
+    """
+    device = device or torch.device("cpu")
+    network = network if device.type == "cpu" else copy.deepcopy(network).to(device)
+    if settings.method != "occlusion":
+        made = _attributed(settings.method, network, prepared, settings, device)
+    else:
+        made = _occluded(
+            network, prepared, settings, device=device, memory=memory, known=known, report=report
+        )
+    notes = (*made.notes, *_warnings(made, prepared))
+    return dataclasses.replace(made, notes=notes)
+
+
+def measured_positions(size: Pair, settings: MapSettings) -> NDArray[np.int64]:
+    """List the windows that are measured; a near-exact mode leaves others out."""
+    window = (settings.window, settings.window)
+    if settings.lattice is not None:
+        period, shift = settings.lattice
+        return lattice_positions(size, window, period=period, shift=shift)
+    return grid_positions(size, window, stride=settings.stride)
+
+
+def _attributed(
+    method: CaptumMethod,
+    network: nn.Module,
+    prepared: Prepared,
+    settings: MapSettings,
+    device: torch.device,
+) -> SaliencyMap:
+    image, occluder = prepared.normalised.to(device), prepared.occluder.to(device)
+    values = attribute(method, network, image, occluder, seed=settings.seed)
+    with torch.inference_mode():
+        norm = float(network(image[None]).norm())
+    nothing = np.empty((0, 2), np.int32)
+    return SaliencyMap(values, prepared.picture, np.empty(0, np.float32), nothing, norm)
+
+
+def _occluded(
+    network: nn.Module,
+    prepared: Prepared,
+    settings: MapSettings,
+    *,
+    device: torch.device,
+    memory: int,
+    known: NDArray[np.float32] | None,
+    report: Report | None,
+) -> SaliencyMap:
+    window = (settings.window, settings.window)
+    image, occluder = prepared.normalised.to(device), prepared.occluder.to(device)
+    positions = measured_positions(prepared.size, settings)
+    engine, note = build_engine(network, image, precision=settings.precision)
+    found = measure(
+        engine,
+        positions,
+        window=window,
+        occluder=occluder,
+        known=known,
+        memory=memory,
+        report=report,
+    )
+    values = _spread(positions, found.values, prepared.size, settings)
+    cut = settings.margin == "cut"
+    error = None
+    if not settings.is_exact:
+        error = _near_error(network, prepared, settings, (positions, found.values), device=device)
+    return SaliencyMap(
+        values=cut_margin(values, window) if cut else values,
+        picture=cut_margin(prepared.picture, window) if cut else prepared.picture,
+        scores=found.values,
+        positions=positions.astype(np.int32),
+        norm=found.norm,
+        seconds=found.seconds,
+        error=error,
+        notes=(note,) if note else (),
+    )
+
+
+def _spread(
+    positions: NDArray[np.int64], scores: NDArray[np.float32], size: Pair, settings: MapSettings
+) -> NDArray[np.float32]:
+    """Give each pixel the mean score of the windows over it, those between measured ones too."""
+    window = (settings.window, settings.window)
+    if not settings.leaves_windows_out:
+        return mean_over_windows(positions, scores, size, window)
+    every = grid_positions(size, window)
+    return mean_over_windows(every, interpolate_scores(positions, scores, every), size, window)
+
+
+def _near_error(
+    network: nn.Module,
+    prepared: Prepared,
+    settings: MapSettings,
+    measured: tuple[NDArray[np.int64], NDArray[np.float32]],
+    *,
+    device: torch.device,
+) -> NearError | None:
+    """Compare with exact scores on a sample: of the windows left out, or else of all."""
+    sample = _sample(prepared.size, settings, measured[0])
+    if not len(sample):
+        return None
+    window = (settings.window, settings.window)
+    engine, _ = build_engine(network, prepared.normalised.to(device))
+    exact = measure(engine, sample, window=window, occluder=prepared.occluder.to(device)).values
+    near = interpolate_scores(*measured, sample)
+    spread, mean = float(exact.std()) or 1.0, float(exact.mean()) or 1.0
+    return NearError(
+        windows=len(sample),
+        rms=float(np.sqrt(np.mean((near - exact) ** 2))) / spread,
+        pearson=pearson(near, exact),
+        bias=float(np.mean(near - exact)) / mean,
+    )
+
+
+def _sample(size: Pair, settings: MapSettings, measured: NDArray[np.int64]) -> NDArray[np.int64]:
+    every = grid_positions(size, (settings.window, settings.window))
+    if settings.leaves_windows_out:
+        width = size[1] + 1
+        left_out = ~np.isin(every @ [width, 1], measured @ [width, 1])
+        every = every[left_out]
+    order = np.random.default_rng(settings.seed).permutation(len(every))[:SAMPLE]
+    return every[np.sort(order)]
+
+
+def _warnings(made: SaliencyMap, prepared: Prepared) -> tuple[str, ...]:
+    warnings = []
+    if prepared.is_constant:
+        warnings.append("the picture is constant: its map shows the network's own borders")
+    if made.norm == 0:
+        warnings.append("the features are all zero: scores are absolute, not relative")
+    if np.ptp(made.values) <= FLAT:
+        warnings.append("the map is flat: occluding changes nothing, diffusion is 0 by definition")
+    return tuple(warnings)

@@ -1,0 +1,335 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from medssl_data import load_dataset
+from medssl_models import read_records
+from medssl_models.preprocessing import Preprocessing
+from medssl_saliency import mapping, saliency_map
+from medssl_saliency.attribution import METHODS, captum_occlusion
+from medssl_saliency.map_file import read_map, read_partial, write_partial
+from medssl_saliency.mapping import Maps, Viewer, duration
+from medssl_saliency.occlusion import grid_positions, interpolate_scores, reference_scores
+from medssl_saliency.protocols import preset
+from medssl_saliency.subjects import Subject, from_dataset, from_files, image_name
+from PIL import Image
+
+QUICK = ("--window", "8", "--stride", "8")
+
+
+def files(place):
+    return sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
+
+
+def test_a_command_leaves_maps_pictures_and_records(command, scan, place):
+    code, out, err = command("map", scan, "-m", "random_r18", "-m", "random_d121", *QUICK)
+    assert code == 0
+    assert "random_d121" in out
+    assert "near-exact" in err
+    folder = place / "saliency" / "scan"
+    kinds = {
+        path.name.split("-occlusion-")[-1].lstrip("0123456789abcdef") for path in folder.iterdir()
+    }
+    assert kinds == {".npy", ".h5", "-heat.png", "-overlay.png", "panel-occlusion.png"}
+    (array,) = folder.glob("random_r18*.npy")
+    values = np.load(array)
+    assert values.dtype == np.float32
+    assert values.shape == (40, 40)
+    stored = read_map(array.with_suffix(".h5"))
+    np.testing.assert_array_equal(stored.values, values)
+    assert stored.error is not None
+    records = read_records(place / "results.jsonl")
+    assert len(records) == 14
+    assert {record.provenance.model for record in records} == {"random_r18", "random_d121"}
+    assert any("control" in note for note in records[0].notes)
+
+
+def test_json_is_one_document_and_the_second_run_reads_what_is_there(command, scan, place):
+    words = ("map", scan, "-m", "random_r18", *QUICK, "--json")
+    code, out, _ = command(*words)
+    first = json.loads(out)
+    assert code == 0
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*.h5")}
+    code, out, _ = command(*words)
+    second = json.loads(out)
+    assert first["maps"][0]["numbers"] == second["maps"][0]["numbers"]
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("*.h5")} == before
+    assert len(read_records(place / "results.jsonl")) == 7
+
+
+def test_an_exact_map_is_the_mean_of_single_passes(tiny_models, scan, place):
+    settings = preset(window=12)
+    viewer = Viewer(tiny_models("random_r50"), settings)
+    (subject,) = from_files([scan])
+    mapped = Maps(place).make(viewer, subject)
+    prepared = saliency_map.prepare(subject.read(), viewer.preprocessing, settings)
+    network = viewer.backbone.trunk
+    theirs = captum_occlusion(network, prepared.normalised, prepared.occluder, (12, 12))
+    np.testing.assert_allclose(mapped.made.values, theirs, rtol=1e-4, atol=1e-6)
+    assert mapped.made.error is None
+
+
+def test_published_cuts_the_margin_and_occludes_with_zeros(tiny_models, scan, place):
+    settings = preset("published", resize=40, crop=36)
+    assert settings.occluder == "zero"
+    mapped = Maps(place).make(Viewer(tiny_models("random_r18"), settings), from_files([scan])[0])
+    assert mapped.made.values.shape == (36 - 18, 36 - 18)
+    assert mapped.made.picture.shape == (18, 18, 3)
+    assert len(mapped.made.scores) == 27**2
+
+
+def test_batchnorm_in_training_mode_changes_the_map_but_not_the_network(tiny_models, scan, place):
+    backbone = tiny_models("random_r18")
+    before = backbone.fingerprint
+    subject = from_files([scan])[0]
+    maps = {
+        mode: Maps(place).make(
+            Viewer(backbone, preset(window=10, stride=10, batchnorm=mode)), subject
+        )
+        for mode in ("eval", "training")
+    }
+    assert not np.allclose(maps["eval"].made.values, maps["training"].made.values, rtol=0.01)
+    assert any("full inference" in note for note in maps["training"].made.notes)
+    assert backbone.fingerprint == before
+    assert not any(module.training for module in backbone.modules())
+
+
+@pytest.mark.parametrize("changes", [{"stride": 3}, {"lattice": (7, 3)}, {"precision": "bf16"}])
+def test_near_exact_modes_state_an_error_that_holds(tiny_models, scan, place, changes):
+    backbone, (subject,) = tiny_models("random_r18"), from_files([scan])
+    exact = Maps(place).make(Viewer(backbone, preset(window=12)), subject).made
+    near = Maps(place).make(Viewer(backbone, preset(window=12, **changes)), subject).made
+    assert near.error.windows == 64
+    assert near.error.pearson > 0.9
+    # The map is a mean over windows, so it agrees better than single windows do.
+    correlation = np.corrcoef(exact.values.ravel(), near.values.ravel())[0, 1]
+    assert correlation > near.error.pearson - 0.01
+    assert "against the exact scores" in str(near.error)
+
+
+def test_the_sample_of_the_error_are_windows_that_were_left_out(tiny_models, scan, place):
+    settings = preset(window=12, stride=4)
+    viewer = Viewer(tiny_models("random_r18"), settings)
+    prepared = saliency_map.prepare(from_files([scan])[0].read(), viewer.preprocessing, settings)
+    measured = saliency_map.measured_positions(prepared.size, settings)
+    made = saliency_map.compute_map(viewer.network, prepared, settings)
+    every = grid_positions(prepared.size, (12, 12))
+    exact = reference_scores(
+        viewer.network, prepared.normalised, every, window=(12, 12), occluder=prepared.occluder
+    )
+    kept = {tuple(corner) for corner in measured.tolist()}
+    left_out = [index for index, corner in enumerate(every.tolist()) if tuple(corner) not in kept]
+    order = np.sort(np.random.default_rng(0).permutation(len(left_out))[:64])
+    sample = np.array(left_out)[order]
+    near = interpolate_scores(measured, made.scores, every[sample])
+    expected = np.sqrt(np.mean((near - exact[sample]) ** 2)) / exact[sample].std()
+    assert made.error.rms == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_captum_methods_from_the_command_line(command, scan, place, method):
+    code, out, _ = command("map", scan, "-m", "random_r18", "--method", method, "--json")
+    assert code == 0
+    (told,) = json.loads(out)["maps"]
+    values = np.load(place / told["map"])
+    assert values.shape == (40, 40)
+    assert 0 <= told["numbers"]["attentive diffusion"] <= 100
+
+
+def test_a_data_set_is_drawn_evenly_over_its_classes():
+    data = load_dataset("phantom:chest-xray")
+    subjects = from_dataset(data, limit=4, seed=3)
+    assert len({subject.name for subject in subjects}) == 4
+    assert {subject.label for subject in subjects} == set(range(len(data.classes)))
+    assert [s.name for s in from_dataset(data, limit=4, seed=3)] == [s.name for s in subjects]
+
+
+# ----------------------------------------------------------------------------- cut off and resumed
+
+
+class StoppedError(Exception):
+    """A stand-in for a kill."""
+
+
+def interrupt_after(monkeypatch, batches, error):
+    """Let the watch of a map raise after so many batches."""
+    original = mapping._Watch.__call__
+    left = [batches]
+
+    def call(self, scores, share):
+        original(self, scores, share)
+        left[0] -= 1
+        if not left[0]:
+            raise error
+
+    monkeypatch.setattr(mapping._Watch, "__call__", call)
+
+
+def test_an_interrupted_map_says_what_is_kept_and_goes_on(command, scan, place, monkeypatch):
+    words = ("map", scan, "-m", "random_r18", "--window", "8", "--memory", "0.02")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2, KeyboardInterrupt())
+        code, out, err = command(*words)
+    assert code == 130
+    assert out == ""
+    assert "are kept in" in err
+    assert [name for name in files(place / "saliency") if not name.endswith(".npz")] == []
+    code, _, err = command(*words)
+    assert code == 0
+    assert "going on after" in err
+    assert [name for name in files(place / "saliency") if name.endswith(".npz")] == []
+
+
+def test_a_killed_map_goes_on_to_the_same_values(tiny_models, scan, place, monkeypatch):
+    viewer = Viewer(tiny_models("random_r18"), preset(window=8))
+    (subject,) = from_files([scan])
+    whole = Maps(place / "whole").make(viewer, subject)
+    monkeypatch.setattr(mapping, "KEEP_EVERY", -1.0)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1, StoppedError())
+        with pytest.raises(StoppedError):
+            Maps(place / "cut", memory=20_000_000).make(viewer, subject)
+    (partial,) = (place / "cut").rglob("*.npz")
+    kept = np.load(partial)["scores"]
+    assert 0 < np.isfinite(kept).sum() < len(kept)
+    again = Maps(place / "cut").make(viewer, subject)
+    np.testing.assert_allclose(again.made.values, whole.made.values, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", None])
+def test_a_torn_or_foreign_partial_counts_as_nothing(place, content):
+    path = place / "x.npz"
+    if content is None:
+        write_partial(path, np.zeros(5, np.float32), key="another")
+    else:
+        path.write_bytes(content)
+    assert read_partial(path, key="k", number=5) is None
+    write_partial(path, np.arange(5, dtype=np.float32), key="k")
+    assert read_partial(path, key="k", number=5).tolist() == [0, 1, 2, 3, 4]
+    assert read_partial(path, key="k", number=6) is None
+
+
+# ------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("--window", "41"), 2, "window is 41 pixels, the crop 40"),
+        (("--window", "0"), 2, "window is 0"),
+        (("--stride", "0"), 2, "stride is 0"),
+        (("--stride", "2", "--fast"), 2, "give one of them"),
+        (("--memory", "0.001"), 2, "one window needs"),
+        (("--occluder", "black"), 2, "'black' is not one of"),
+        (("--device", "cuda"), 2, "cuda is not available"),
+    ],
+)
+def test_wrong_options_are_one_sentence(command, scan, words, code, says):
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("there is one")
+    got, out, err = command("map", scan, "-m", "random_r18", *words)
+    assert (got, out) == (code, "")
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_pictures_that_cannot_be_used_are_named(command, scan, place):
+    Image.new("L", (6, 90)).save(place / "thin.png")
+    (place / "broken.png").write_bytes(b"\x89PNG not")
+    code, _, err = command("map", place / "thin.png", "-m", "random_r18")
+    assert code == 3
+    assert "6 x 90 pixels, fewer than the window of 10" in err
+    assert "picture thin" in err
+    code, _, err = command("map", place / "broken.png", "-m", "random_r18")
+    assert code == 3
+    assert "broken.png" in err
+    code, _, err = command("map", place / "none.png", "-m", "random_r18")
+    assert code == 3
+    assert "is not there" in err
+    code, _, err = command("map", "-m", "random_r18")
+    assert code == 2
+    assert "no picture" in err
+    words = ("map", place / "broken.png", scan, "-m", "random_r18", *QUICK, "--skip-unreadable")
+    code, out, err = command(*words)
+    assert code == 0
+    assert "broken is left out" in err
+    assert "scan" in out
+
+
+def test_nan_pixels_are_refused(tiny_models):
+    prepared = saliency_map.prepare(
+        Image.new("RGB", (40, 40), (1, 2, 3)), tiny_models("random_r18").preprocessing, preset()
+    )
+    prepared.normalised[0, 3, 3] = float("nan")
+    with pytest.raises(saliency_map.ImageError, match="NaN"):
+        saliency_map.compute_map(tiny_models("random_r18").trunk, prepared, preset())
+
+
+def test_a_constant_picture_has_a_defined_map_and_a_warning(command, place):
+    Image.new("RGB", (50, 50), (90, 90, 90)).save(place / "blank.png")
+    code, out, err = command("map", place / "blank.png", "-m", "random_r18", *QUICK, "--json")
+    assert code == 0
+    (told,) = json.loads(out)["maps"]
+    assert told["numbers"]["attentive diffusion"] == 0
+    assert "warning" in err
+    assert "constant" in err
+    assert "flat" in err
+
+
+def test_zero_features_give_absolute_scores_and_a_warning(place):
+    class Difference(torch.nn.Module):
+        """Zero for a constant picture, not zero for one with a window in it."""
+
+        def __init__(self):
+            super().__init__()
+            self.edges = torch.nn.Conv2d(3, 1, (1, 2), bias=False)
+            self.edges.weight.data = torch.tensor([1.0, -1.0]).expand(1, 3, 1, 2).clone()
+
+        def forward(self, x):
+            return torch.relu(self.edges(x)).mean(dim=(2, 3))
+
+    preprocessing = Preprocessing(resize=20, crop=20, normalisation={"kind": "imagenet"})
+    settings = preset(window=5, stride=5, occluder="zero")
+    image = Image.new("RGB", (20, 20), (200, 10, 10))
+    prepared = saliency_map.prepare(image, preprocessing, settings)
+    made = saliency_map.compute_map(Difference().eval().requires_grad_(False), prepared, settings)
+    assert made.norm == 0
+    assert np.isfinite(made.values).all()
+    assert made.values.max() > 0
+    assert any("absolute" in note for note in made.notes)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(command, scan, place):
+    (place / "taken").write_text("a file")
+    code, out, err = command("map", scan, "-m", "random_r18", "-o", place / "taken")
+    assert (code, out) == (1, "")
+    assert "taken" in err
+
+
+def test_a_damaged_map_is_named_and_force_makes_it_again(command, scan, place):
+    words = ("map", scan, "-m", "random_r18", *QUICK)
+    assert command(*words)[0] == 0
+    (stored,) = (place / "saliency").rglob("*.h5")
+    stored.write_bytes(stored.read_bytes()[:500])
+    code, _, err = command(*words)
+    assert code == 3
+    assert "--force" in err
+    assert command(*words, "--force")[0] == 0
+
+
+def test_names_are_fit_for_folders():
+    assert image_name("a/b c.dcm") == "a-b-c"
+    assert image_name("../..") == "image"
+    subjects = from_dataset_like(["x.png", "x.jpg"])
+    assert [subject.name for subject in subjects] == ["x", "x-2"]
+
+
+def from_dataset_like(names):
+    from medssl_saliency.subjects import _distinct
+
+    return [Subject(name, lambda: None) for name in _distinct(map(image_name, names))]
+
+
+def test_durations_are_told_in_words():
+    assert [duration(seconds) for seconds in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
