@@ -6,10 +6,12 @@ import sys
 
 from medssl_models.console import create_app, examples, run
 
+from medssl_eval.commands.compare import compare
 from medssl_eval.commands.demo import demo
 from medssl_eval.commands.extract import extract
 from medssl_eval.commands.few_shot import few_shot
 from medssl_eval.commands.knn import knn
+from medssl_eval.commands.linear import linear
 from medssl_eval.commands.protocol import protocol_app
 from medssl_eval.commands.report import report
 
@@ -31,7 +33,21 @@ app.command(
         "medssl-eval few-shot -m random_r18 -d medmnist:pneumoniamnist.npz --protocol published",
     ),
 )(few_shot)
+app.command(
+    epilog=examples(
+        "medssl-eval linear -m moco-v2 -m random_r50 -d shenzhencxr",
+        "medssl-eval linear -m random_r18 -d medmnist:pneumoniamnist.npz --fractions 0.01,0.1,1",
+        "medssl-eval linear -m moco-v2 -d chexpert --labels u-ones-lsr --select auroc",
+    ),
+)(linear)
 app.command(epilog=examples("medssl-eval knn -m random_r18 -d folder:scans --neighbours 5"))(knn)
+app.command(
+    epilog=examples(
+        "medssl-eval compare moco-v2 supervised_r50 -d shenzhencxr --metric auroc",
+        "medssl-eval compare --against best --plot ranks.png",
+        "medssl-eval compare --published",
+    ),
+)(compare)
 app.add_typer(protocol_app, name="protocol")
 app.command(
     epilog=examples(

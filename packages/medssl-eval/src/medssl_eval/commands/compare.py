@@ -1,0 +1,266 @@
+"""`medssl-eval compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from medssl_models.console import Console, DatasetsOption, JsonOption, QuietOption, ResultsOption
+from medssl_models.console import SeedOption as Seed
+
+from medssl_eval.commands.shared import RESULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medssl_models import Record
+
+    from medssl_eval.cells import Choice
+    from medssl_eval.compare import Pair, RankedCells
+
+__all__ = ["compare"]
+
+METRICS = ("accuracy", "auroc")
+PAIR_COLUMNS = (
+    *("data set", "setting", "metric", "better", "than", "difference", "95 % interval"),
+    *("p", "p (Holm)", "p DeLong (Holm)"),
+)
+CELL_COLUMNS = (
+    *("data set", "experiment", "model", "metric", "protocol", "yours", "95 % interval", "study"),
+    *("difference", "verdict", "flag"),
+)
+
+ModelsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models; all when left out.")
+]
+ExperimentsOption = Annotated[
+    list[str] | None,
+    typer.Option("--experiment", "-e", metavar="NAME", help="Such as few-shot; repeatable."),
+]
+MetricsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric", metavar="NAME", help="Accuracy and auroc when left out, or all; repeatable."
+    ),
+]
+
+
+def compare(
+    model: ModelsArgument = None,
+    dataset: DatasetsOption = [],  # noqa: B006 # Typer copies it
+    experiment: ExperimentsOption = None,
+    metric: MetricsOption = None,
+    against: Annotated[
+        str,
+        typer.Option("--against", metavar="MODEL|best", help="Only pairs with this model."),
+    ] = "",
+    published: Annotated[
+        bool, typer.Option("--published", help="Set your records beside the study's numbers.")
+    ] = False,
+    resamples: Annotated[
+        int, typer.Option("--resamples", min=100, help="Bootstrap resamples and permutations.")
+    ] = 2000,
+    seed: Seed = 0,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw ranks over data sets as PNG, PDF or SVG."
+        ),
+    ] = None,
+    results: ResultsOption = RESULTS,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Test whether models really differ, on the same images or episodes."""
+    from medssl_eval.cells import Choice, select_records
+
+    console = Console(json=json, quiet=quiet)
+    asked = tuple(metric or ())
+    choice = Choice(
+        models=tuple(model or ()),
+        datasets=tuple(dataset),
+        experiments=tuple(experiment or ()),
+        metrics=() if "all" in asked else asked,
+    )
+    records = select_records(_read(results, console), choice)
+    if published:
+        _show_published(console, records)
+        return
+    if not asked:
+        records = [record for record in records if record.metric in METRICS]
+    pairs, ranked, notes = _compared(
+        records, results, choice, against=against, resamples=resamples, seed=seed
+    )
+    if plot is not None:
+        _draw(ranked, plot)
+    _show_pairs(console, pairs)
+    for entry in ranked:
+        _show_ranks(console, entry)
+    console.document(
+        {
+            "pairs": [pair.as_dict() for pair in pairs],
+            "rankings": [entry.as_dict() for entry in ranked],
+            "notes": notes,
+        }
+    )
+    for note in notes:
+        console.say(f"note: {note}")
+    if plot is not None:
+        console.write(str(plot))
+
+
+def _read(results: Path, console: Console) -> Sequence[Record]:
+    from medssl_models import read_records
+
+    from medssl_eval.errors import ResultsError
+
+    if not results.exists():
+        message = f"{results} is not there: run an experiment first, or name a file with --results"
+        raise ResultsError(message)
+    file = read_records(results)
+    for note in file.notes:
+        console.warn(note)
+    return file.records
+
+
+def _compared(
+    records: Sequence[Record],
+    results: Path,
+    choice: Choice,
+    *,
+    against: str,
+    resamples: int,
+    seed: int,
+) -> tuple[list[Pair], list[RankedCells], list[str]]:
+    from medssl_eval.cells import gather_cells
+    from medssl_eval.compare import Comparer, rank_cells
+    from medssl_eval.errors import ResultsError
+
+    cells = [cell for cell in gather_cells(records) if len(cell.records) > 1]
+    comparer = Comparer(results, resamples=resamples, seed=seed)
+    comparer.check_against(against, cells)
+    pairs = [pair for cell in cells for pair in comparer.compare(cell, against=against)]
+    notes = comparer.notes
+    ranked = rank_cells(cells, notes)
+    if not pairs and not ranked:
+        who = ", ".join(choice.models) or "different models"
+        why = "; ".join(notes) or "they hold no two models on one data set with equal settings"
+        message = f"{results}: no records of {who} that can be compared: {why}"
+        raise ResultsError(message)
+    return pairs, ranked, notes
+
+
+def _show_pairs(console: Console, pairs: Sequence[Pair]) -> None:
+    from medssl_eval.tables import dataset_label, model_label, setting_label
+
+    rows = []
+    for pair in pairs:
+        gap, unit = pair.difference, f" {pair.first.unit}".rstrip()
+        digits = 2 if pair.first.unit == "%" else 3
+        rows.append(
+            (
+                dataset_label(pair.first),
+                setting_label(pair.first),
+                pair.first.metric,
+                model_label(pair.first),
+                model_label(pair.second),
+                f"{gap.difference:+.{digits}f}{unit}",
+                f"{gap.low:+.{digits}f} to {gap.high:+.{digits}f}",
+                f"{gap.p_permutation:.4f}",
+                f"{pair.adjusted['permutation']:.4f}",
+                f"{pair.adjusted['delong']:.4f}" if "delong" in pair.adjusted else None,
+            )
+        )
+    if rows:
+        console.table(PAIR_COLUMNS, rows, title="Pairs on the same images or episodes")
+
+
+def _show_ranks(console: Console, entry: RankedCells) -> None:
+    found = entry.ranking
+    alike = [set(range(first, last + 1)) for first, last in found.groups]
+    rows = [
+        (
+            name,
+            f"{found.mean_ranks[place]:.2f}",
+            ", ".join(
+                found.models[other]
+                for other in range(len(found.models))
+                if other != place and any({place, other} <= group for group in alike)
+            ),
+        )
+        for place, name in enumerate(found.models)
+    ]
+    title = (
+        f"Average ranks over {len(entry.datasets)} data sets ({entry.title}): Friedman p = "
+        f"{found.p_friedman:.3g}, Iman-Davenport p = {found.p_value:.3g}, critical difference "
+        f"{found.critical_difference:.2f}"
+    )
+    console.table(("model", "mean rank", "not told apart from"), rows, title=title)
+
+
+def _show_published(console: Console, records: Sequence[Record]) -> None:
+    from medssl_eval.errors import ResultsError
+    from medssl_eval.reference import set_beside
+    from medssl_eval.tables import dataset_label, interval, model_label, setting_label
+
+    found = set_beside(records)
+    if not found:
+        message = (
+            "no record measures what the study released: it has its own data sets and models, and "
+            "2- or 5-way 20-shot episodes with 15 queries; --protocol published sets them"
+        )
+        raise ResultsError(message)
+    console.table(
+        CELL_COLUMNS,
+        [
+            (
+                dataset_label(entry.record),
+                setting_label(entry.record),
+                model_label(entry.record),
+                entry.record.metric,
+                entry.record.provenance.protocol,
+                f"{entry.record.value:.2f}",
+                interval(entry.record),
+                f"{entry.cell.value:.2f}",
+                f"{entry.difference:+.2f}",
+                entry.verdict,
+                "; ".join((*entry.cell.flags, *entry.cell.doubts)),
+            )
+            for entry in found
+        ],
+        title="Your records beside the numbers that the study released",
+    )
+    console.document(
+        {
+            "cells": [
+                {
+                    "record": entry.record,
+                    "published": entry.cell,
+                    "difference": entry.difference,
+                    "verdict": entry.verdict,
+                }
+                for entry in found
+            ]
+        }
+    )
+    others = sum(entry.record.provenance.protocol != "published" for entry in found)
+    if others:
+        console.say(
+            f"note: {others} of these records follow the corrected protocol; they differ from the "
+            "study by intent: `medssl-eval protocol diff EXPERIMENT` lists how"
+        )
+
+
+def _draw(ranked: Sequence[RankedCells], plot: Path) -> None:
+    from medssl_eval.errors import ResultsError
+
+    if not ranked:
+        message = (
+            "nothing to draw: ranks need two models or more on two data sets or more, with equal "
+            "settings"
+        )
+        raise ResultsError(message)
+    from medssl_eval.figures import rank_chart
+
+    rank_chart([(entry.title, entry.ranking) for entry in ranked], plot)
