@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from medssl_dip.inversion import Inversion as Inversion
     from medssl_dip.objective import Objective as Objective
     from medssl_dip.perceptual import load_perceptual as load_perceptual
+    from medssl_dip.pictures import Picture as Picture
     from medssl_dip.protocols import ReconstructionSettings as ReconstructionSettings
     from medssl_dip.protocols import settings_for as settings_for
+    from medssl_dip.reconstruction import Reconstruction as Reconstruction
+    from medssl_dip.reconstruction import Work as Work
     from medssl_dip.reconstruction import reconstruct as reconstruct
 
 __all__ = [
@@ -28,7 +31,10 @@ __all__ = [
     "Hourglass",
     "Inversion",
     "Objective",
+    "Picture",
+    "Reconstruction",
     "ReconstructionSettings",
+    "Work",
     "draw_gallery",
     "load_perceptual",
     "measure",
@@ -45,7 +51,10 @@ _HOMES = {
     "Hourglass": "generator",
     "Inversion": "inversion",
     "Objective": "objective",
+    "Picture": "pictures",
+    "Reconstruction": "reconstruction",
     "ReconstructionSettings": "protocols",
+    "Work": "reconstruction",
     "draw_gallery": "gallery",
     "load_perceptual": "perceptual",
     "measure": "fidelity",

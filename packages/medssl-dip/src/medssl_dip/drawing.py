@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from medssl_dip.runs import write_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ def draw_trace(rows: Sequence[TraceRow], path: Path, *, title: str = "") -> None
     if any(row.loss > 0 for row in rows):
         losses.set_yscale("log")
     losses.set(xlabel="step", ylabel="loss")
-    measured = [row for row in rows if row.ssim == row.ssim]  # noqa: PLR0124 # not NaN
+    measured = [row for row in rows if row.ssim == row.ssim]  # not NaN
     steps = [row.step for row in measured]
     metrics.plot(steps, [row.psnr for row in measured], color="tab:blue")
     metrics.set(xlabel="step")

@@ -3,11 +3,11 @@
 from typing import ClassVar
 
 __all__ = [
+    "CompilerError",
     "DipError",
     "DivergedError",
     "ImageRangeError",
     "ImageSizeError",
-    "MissingTrunkError",
     "OutOfMemoryError",
     "RunError",
     "SettingsError",
@@ -51,14 +51,14 @@ class RunError(DipError, ValueError):
     exit_code = 3
 
 
-class MissingTrunkError(DipError, FileNotFoundError):
-    """The weights that a perceptual distance needs are not in the local library."""
-
-    exit_code = 4
-
-
 class DivergedError(DipError, ArithmeticError):
     """An optimisation left the finite numbers before anything worth keeping was made."""
+
+
+class CompilerError(DipError, RuntimeError):
+    """`torch.compile` needs a compiler that is not here."""
+
+    exit_code = 4
 
 
 class OutOfMemoryError(DipError, MemoryError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,12 @@ from torch import Tensor
 from medssl_dip.perceptual import check_pictures
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from medssl_dip.objective import FrozenEye
     from medssl_dip.perceptual import Perceptual
 
-__all__ = ["METRICS", "SMALLEST", "Fidelity", "Metric", "measure"]
+__all__ = ["METRICS", "Fidelity", "Metric", "feature_distance", "measure", "spread"]
 
 SMALLEST = 11
 """Side of SSIM's window, pixels."""
@@ -44,7 +45,9 @@ METRICS: Mapping[str, Metric] = {
     "lpips-squeeze": Metric("", higher_is_better=False, meaning="LPIPS, SqueezeNet; 0 is the same"),
     "lpips-average": Metric("", higher_is_better=False, meaning="plain mean of the three"),
     "ssim": Metric("", higher_is_better=True, meaning="structural similarity; 1 is the same"),
-    "psnr": Metric("dB", higher_is_better=True, meaning="peak signal to noise; infinite is the same"),
+    "psnr": Metric(
+        "dB", higher_is_better=True, meaning="peak signal to noise; infinite is the same"
+    ),
     "feature-distance": Metric(
         "", higher_is_better=False, meaning="L2 of the model's pooled features over the original's"
     ),
@@ -108,15 +111,28 @@ def measure(
         }
         if len(values) == LPIPS_NETS:
             values["lpips-average"] = statistics.fmean(values.values())
-        values["ssim"] = float(structural_similarity_index_measure(second, first, data_range=1.0))
+        similarity = structural_similarity_index_measure(second, first, data_range=1.0)
+        assert isinstance(similarity, Tensor)  # noqa: S101 # a pair only with further arguments
+        values["ssim"] = float(similarity)
         values["psnr"] = float(peak_signal_noise_ratio(second, first, data_range=1.0))
         if eye is not None:
-            values["feature-distance"] = _feature_distance(eye, first, second)
+            values["feature-distance"] = feature_distance(eye, first, second)
     return Fidelity(values)
 
 
-def _feature_distance(eye: FrozenEye, original: Tensor, other: Tensor) -> float:
-    features = eye(torch.cat([original, other]), eye.network.layers[-1]).flatten(1)
+def feature_distance(eye: FrozenEye, original: Tensor, other: Tensor) -> float:
+    """Measure how far apart two pictures are in a model's pooled features.
+
+    Args:
+        eye: The model.
+        original: (1, 3, H, W) in [0, 1].
+        other: The same shape.
+
+    Returns:
+        L2 distance over the norm of the original's features; 0 is the same.
+    """
+    with torch.no_grad():
+        features = eye(torch.cat([original, other]), eye.network.layers[-1]).flatten(1)
     norm = torch.linalg.vector_norm(features[0])
     return float(torch.linalg.vector_norm(features[1] - features[0]) / norm)
 

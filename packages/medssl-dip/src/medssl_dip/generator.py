@@ -7,7 +7,7 @@ a loss.
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # the name that everybody knows
@@ -64,8 +64,9 @@ class GeneratorSettings(BaseModel):
         Returns:
             A multiple of 2 ** levels that is at least `crop`; 256 for 224 and six levels.
         """
-        step = 2 ** len(self.channels)
-        return max(math.ceil(crop / step), 2) * step  # normalising a single pixel gives a constant
+        step = 1 << len(self.channels)
+        halves = max(math.ceil(crop / step), 2)  # normalising a single pixel gives a constant
+        return halves * step
 
 
 class Hourglass(nn.Module):
@@ -86,6 +87,8 @@ class Hourglass(nn.Module):
     """
 
     input: Tensor
+    levels: nn.ModuleList
+    output: _Convolution
 
     def __init__(self, settings: GeneratorSettings, *, seed: int, size: int) -> None:
         super().__init__()
@@ -112,11 +115,11 @@ class Hourglass(nn.Module):
         return drawn
 
     def _descend(self, x: Tensor, index: int) -> Tensor:
-        level = self.levels[index]
+        level = cast("_Level", self.levels[index])
         inner = level.down(x)
         if index + 1 < len(self.levels):
             inner = self._descend(inner, index + 1)
-        return level.up(x, inner)  # type: ignore[no-any-return] # modules in a list are untyped
+        return level.up(x, inner)
 
     @torch.no_grad()
     def _initialise(self, seed: int, scale: float) -> None:

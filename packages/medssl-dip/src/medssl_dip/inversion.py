@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from medssl_dip.errors import OutOfMemoryError
+from medssl_dip.errors import CompilerError, OutOfMemoryError
 from medssl_dip.generator import Hourglass
 from medssl_dip.objective import autocast
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from medssl_dip.objective import Objective
     from medssl_dip.protocols import ReconstructionSettings
 
-__all__ = ["Inversion", "StopRule", "Verdict", "memory_advice", "repeatable"]
+__all__ = [
+    "Inversion",
+    "StopRule",
+    "Verdict",
+    "compiler_advice",
+    "memory_advice",
+    "repeatable",
+]
 
 Verdict = Literal["go", "steps", "plateau", "diverged"]
 
@@ -186,7 +194,9 @@ class _Run:
         for name, parameter in self.prior.named_parameters():
             moments = self.optimiser.state[parameter]
             tensors |= {f"{kind}/{name}": moments[kind] for kind in self.moments if moments}
-        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        return {
+            name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
+        }
 
     def restore(self, state: Mapping[str, Tensor], *, step: int) -> None:
         own = self.prior.state_dict()
@@ -219,12 +229,24 @@ def memory_advice(runs: int) -> Iterator[None]:
     """Turn a device that is out of memory into advice."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         text = str(error)
-        if "out of memory" not in text and "DefaultCPUAllocator" not in text:
+        told = "out of memory" in text or "DefaultCPUAllocator" in text
+        if not told and not isinstance(error, MemoryError):
             raise
         message = (
-            f"out of memory with {runs} runs in a batch; use a smaller --batch-size, --preset quick "
-            "or --size, or --precision bf16 on a GPU; finished runs and snapshots are kept"
+            f"out of memory with {runs} runs in a batch; use a smaller --batch-size, --size or "
+            "--preset quick, or --precision bf16 on a GPU; finished runs and snapshots are kept"
         )
         raise OutOfMemoryError(message) from error
+
+
+@contextlib.contextmanager
+def compiler_advice() -> Iterator[None]:
+    """Say what to do where `torch.compile` finds no compiler."""
+    try:
+        yield
+    except torch._dynamo.exc.BackendCompilerFailed as error:  # has no public name
+        first = str(error).strip().splitlines()[0]
+        message = f"torch.compile failed here ({first}); install a C++ compiler, or do without it"
+        raise CompilerError(message) from error

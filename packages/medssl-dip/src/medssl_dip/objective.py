@@ -6,23 +6,25 @@ The backbone is a frozen, folded copy; gradients flow through it to the pictures
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from medssl_models.pixels import equalise
 from medssl_models.runtime import fold_batchnorm, fold_is_exact
+from medssl_models.trunks import resolve_layers
 from torch import Tensor, nn
 
 from medssl_dip.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from medssl_models import Backbone, Preprocessing
 
     from medssl_dip.protocols import ReconstructionSettings
 
-__all__ = ["FrozenEye", "Objective", "preprocessing_of"]
+__all__ = ["FrozenEye", "Objective", "autocast", "preprocessing_of", "resolve_layer"]
 
 PrecisionName = Literal["fp32", "bf16"]
 LAST = "last"
@@ -38,6 +40,21 @@ def preprocessing_of(backbone: Backbone, settings: ReconstructionSettings) -> Pr
     if settings.size is not None:
         own = own.replace(resize=settings.size, crop=settings.size, interpolation="bicubic")
     return own if settings.normalised_input else own.replace(normalisation={"kind": "none"})
+
+
+def resolve_layer(backbone: Backbone, layer: str) -> str:
+    """Give a backbone's own name of a layer; `last` is its deepest feature map.
+
+    Raises:
+        LayerError: No such layer; the message lists those there are.
+
+    Example:
+        >>> from medssl_models import create_model
+        >>> resolve_layer(create_model("random_d121"), "layer4")
+        'denseblock4'
+    """
+    asked = backbone.layers[-2] if layer == LAST else layer
+    return resolve_layers(backbone.trunk, (asked,))[asked]  # type: ignore[arg-type] # see Backbone
 
 
 class FrozenEye(nn.Module):
@@ -63,6 +80,10 @@ class FrozenEye(nn.Module):
         self.network = _folded(backbone, preprocessing.crop).to(self.device)
         if self.device.type != "mps":  # channels last is slower there
             self.network.to(memory_format=torch.channels_last)
+        if precision == "bf16":  # rounded once; autocast would round them at every step
+            for module in self.network.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.to(torch.bfloat16)
         self.precision = precision
         self._normalise = _normalisation(preprocessing, self.device)
 
@@ -72,8 +93,7 @@ class FrozenEye(nn.Module):
         Raises:
             LayerError: No such layer; the message lists those there are.
         """
-        layers = self.network.layers
-        return layers[-2] if layer == LAST else layer
+        return resolve_layer(self.network, layer)
 
     def forward(self, pictures: Tensor, layer: str) -> Tensor:
         """Compute one layer.
@@ -127,7 +147,9 @@ class Objective(nn.Module):
             targets = self._features(originals)
         energy = targets.flatten(1).pow(2).mean(1)
         if relative and not bool((energy > 0).all()):
-            message = f"layer: {self.layer!r} is zero everywhere for this picture; take another layer"
+            message = (
+                f"layer: {self.layer!r} is zero everywhere for this picture; take another layer"
+            )
             raise SettingsError(message)
         self.register_buffer("targets", targets)
         self.register_buffer("scales", 1 / energy if relative else torch.ones_like(energy))
@@ -157,7 +179,7 @@ def autocast(
 
 def _folded(backbone: Backbone, crop: int) -> Backbone:
     """Copy for inference, folded where that computes the same."""
-    folded = cast("Backbone", fold_batchnorm(backbone))
+    folded = fold_batchnorm(backbone)
     folded.checks_input = False  # what a prior draws on the way has no bounds
     noise = torch.rand((1, 3, crop, crop), generator=torch.Generator().manual_seed(0))
     if fold_is_exact(backbone, folded, noise):

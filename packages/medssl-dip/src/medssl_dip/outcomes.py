@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from medssl_models.records import Provenance, Record
@@ -11,6 +10,8 @@ from medssl_models.records import Provenance, Record
 from medssl_dip.fidelity import METRICS, spread
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from medssl_models import Backbone
 
     from medssl_dip.protocols import ReconstructionSettings
@@ -50,7 +51,8 @@ def _of_picture(
     if not kept:
         return []
     notes = [f"{len(group) - len(kept)} restarts diverged and are left out"] * (kept != group)
-    columns: dict[str, list[float]] = {"loss": [result.loss for result in kept]}
+    losses = [result.loss for result in kept if result.loss is not None]
+    columns = {"loss": losses} if losses else {}
     for name in METRICS:
         if all(name in result.fidelity.finite() for result in kept):
             columns[name] = [result.fidelity.values[name] for result in kept]

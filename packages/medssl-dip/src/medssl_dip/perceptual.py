@@ -6,69 +6,27 @@ owner must bring once; nothing here opens a connection.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-from medssl_models.checkpoints.torch_file import read_torch_file
-from medssl_models.library import home
+from medssl_models.measure_trunks import find_trunk, missing_trunks, read_trunk
 from torch import Tensor, nn
 
-from medssl_dip.errors import ImageRangeError, ImageSizeError, MissingTrunkError, TrunkError
+from medssl_dip.errors import ImageRangeError, ImageSizeError, TrunkError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
     from torchmetrics.functional.image.lpips import _LPIPS
 
-__all__ = [
-    "NETS",
-    "TRUNKS",
-    "NetName",
-    "Perceptual",
-    "TrunkFile",
-    "find_trunk",
-    "load_perceptual",
-    "missing_trunks",
-    "trunk_folders",
-]
+__all__ = ["NETS", "NetName", "Perceptual", "check_pictures", "load_perceptual", "nets_here"]
 
 NetName = Literal["alex", "vgg", "squeeze"]
 NETS: tuple[NetName, ...] = get_args(NetName)
 SMALLEST = 32
 """Side in pixels below which AlexNet's maps vanish."""
-
-
-@dataclass(frozen=True)
-class TrunkFile:
-    """One of torchvision's weights files, named as torchvision names it.
-
-    Args:
-        filename: Its last part before the suffix is the start of the file's SHA-256.
-        url: Where torchvision serves it.
-    """
-
-    filename: str
-    url: str
-
-    @property
-    def hash_start(self) -> str:
-        """First eight hexadecimal digits of the file's SHA-256."""
-        return self.filename.removesuffix(".pth").rpartition("-")[2]
-
-
-_ORIGIN = "https://download.pytorch.org/models"
-TRUNKS: Mapping[NetName, TrunkFile] = {
-    net: TrunkFile(name, f"{_ORIGIN}/{name}")
-    for net, name in (
-        ("alex", "alexnet-owt-7be5be79.pth"),
-        ("vgg", "vgg16-397923af.pth"),
-        ("squeeze", "squeezenet1_1-b8a52dc0.pth"),
-    )
-}
 
 
 class Perceptual(nn.Module):
@@ -124,7 +82,7 @@ class Perceptual(nn.Module):
 
 def _untrained(net: NetName) -> _LPIPS:
     """The metric with its heads; the public class has no way around the download."""
-    from torchmetrics.functional.image.lpips import _LPIPS  # noqa: PLC0415, PLC2701 # see above
+    from torchmetrics.functional.image.lpips import _LPIPS  # noqa: PLC0415 # see above
 
     return _LPIPS(net=net, pretrained=True, pnet_rand=True)
 
@@ -156,67 +114,38 @@ def check_pictures(first: Tensor, second: Tensor, *, smallest: int) -> None:
         raise ImageSizeError(message)
 
 
-def trunk_folders(extra: Path | None = None) -> tuple[Path, ...]:
-    """Give the folders that are searched for trunks, in order.
-
-    They are `extra`, `home() / "perceptual"` and torch's own cache, where earlier programs may have
-    left the same files.
-    """
-    cache = Path(os.environ.get("TORCH_HOME") or Path("~/.cache/torch").expanduser())
-    own = (home() / "perceptual", cache / "hub" / "checkpoints")
-    return own if extra is None else (extra, *own)
-
-
-def find_trunk(net: NetName, folders: Sequence[Path]) -> Path | None:
-    """Give the trunk's file from the first folder that has it."""
-    paths = (folder / TRUNKS[net].filename for folder in folders)
-    return next((path for path in paths if path.is_file()), None)
-
-
-def missing_trunks(nets: Iterable[NetName], folders: Sequence[Path]) -> MissingTrunkError | None:
-    """Say what must be brought for some nets, or None when all is there."""
-    wanted = [TRUNKS[net] for net in nets if find_trunk(net, folders) is None]
-    if not wanted:
-        return None
-    files = ", ".join(f"{trunk.filename} from {trunk.url}" for trunk in wanted)
-    target = folders[0] if folders else home() / "perceptual"
-    return MissingTrunkError(
-        f"LPIPS needs weights that are not here: bring {files} and put them into {target}; "
-        "or measure without them (--net none)"
-    )
-
-
 def load_perceptual(
-    nets: Iterable[NetName] = NETS, *, folder: Path | None = None
+    nets: Iterable[NetName] = NETS, *, folders: Sequence[Path] | None = None
 ) -> dict[NetName, Perceptual]:
     """Load LPIPS from local files.
 
     Args:
         nets: Which trunks.
-        folder: Searched first; see `trunk_folders`.
+        folders: Where to look; None is the local library and torch's own cache.
 
     Returns:
         One metric a net.
 
     Raises:
-        MissingTrunkError: A file is not here; says which, from where, and where to put it.
-        TrunkError: A file is not what its name promises.
+        MissingWeightsError: A file is not here; says which, from where, and how to import it.
+        CheckpointError: A file is not what its name promises.
     """
     wanted = tuple(nets)
-    folders = trunk_folders(folder)
-    missing = missing_trunks(wanted, folders)
+    missing = missing_trunks(map(trunk_name, wanted), folders)
     if missing:
         raise missing
-    return {net: Perceptual(net, _read(path)) for net in wanted if (path := find_trunk(net, folders))}
+    return {
+        net: Perceptual(net, read_trunk(trunk_name(net), path))
+        for net in wanted
+        if (path := find_trunk(trunk_name(net), folders))
+    }
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
-    start = next(trunk.hash_start for trunk in TRUNKS.values() if trunk.filename == path.name)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not found.startswith(start):
-        message = (
-            f"{path}: SHA-256 begins with {found[:8]}, not with {start}; the file is damaged or "
-            "another one: bring it again"
-        )
-        raise TrunkError(message)
-    return read_torch_file(path)
+def nets_here(folders: Sequence[Path] | None = None) -> tuple[NetName, ...]:
+    """Give the nets whose trunks are here."""
+    return tuple(net for net in NETS if find_trunk(trunk_name(net), folders))
+
+
+def trunk_name(net: NetName) -> str:
+    """Name a trunk as `medssl-models import` does."""
+    return f"lpips-{net}"

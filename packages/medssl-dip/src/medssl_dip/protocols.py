@@ -6,18 +6,20 @@ page. Nothing here computes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from medssl_data.reading import Reading
 from pydantic import BaseModel, ConfigDict, Field
 
+from medssl_dip.choices import PresetName  # noqa: TC001 # pydantic reads it
 from medssl_dip.generator import GeneratorSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["DEFECTS", "PRESETS", "ReconstructionSettings", "settings_for"]
 
 ProtocolName = Literal["published", "corrected"]
-PresetName = Literal["full", "quick"]
 
 
 class ReconstructionSettings(BaseModel):
@@ -40,7 +42,7 @@ class ReconstructionSettings(BaseModel):
         divergence: Stop when the loss exceeds so many times its first value.
         lossless: Keep the result as PNG; else in the format of the source file.
         rounded: Round to the nearest of 256 levels; else truncate.
-        reading: Slice and window of volumes.
+        reading: Slice and window of volumes; None is the data set's own, or the file's.
         measure_every: Steps between measurements of the picture.
         snapshot_every: Steps between snapshots on disk.
     """
@@ -62,7 +64,7 @@ class ReconstructionSettings(BaseModel):
     divergence: float = Field(default=100.0, gt=1)
     lossless: bool = True
     rounded: bool = True
-    reading: Reading = Reading(position=0.5, window=(-1000.0, 250.0))
+    reading: Reading | None = None
     measure_every: int = Field(default=50, ge=1)
     snapshot_every: int = Field(default=500, ge=1)
 

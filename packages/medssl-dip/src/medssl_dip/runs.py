@@ -13,9 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +25,9 @@ from PIL import Image
 from medssl_dip.errors import RunError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
     from torch import Tensor
 
 __all__ = ["RunFolder", "RunIdentity", "TraceRow", "find_runs", "load_picture", "save_picture"]

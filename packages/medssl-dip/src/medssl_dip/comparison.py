@@ -1,0 +1,98 @@
+"""Two pictures from files, compared: at which size, and in whose features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medssl_models import Preprocessing
+from medssl_models.runtime import resolve_device
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from medssl_dip.errors import ImageSizeError
+from medssl_dip.fidelity import feature_distance, measure
+from medssl_dip.objective import FrozenEye, preprocessing_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from medssl_models import Backbone
+    from torch import Tensor
+
+    from medssl_dip.objective import PrecisionName
+    from medssl_dip.perceptual import Perceptual
+    from medssl_dip.pictures import Picture
+    from medssl_dip.protocols import ReconstructionSettings
+
+__all__ = ["compare", "compare_features"]
+
+
+def compare(
+    first: Picture,
+    second: Picture,
+    *,
+    size: int | None = None,
+    perceptual: Mapping[str, Perceptual] | None = None,
+    device: str = "auto",
+) -> dict[str, float]:
+    """Measure how far apart two pictures are.
+
+    Args:
+        first: The original.
+        second: What is compared with it.
+        size: Short side of both to it, bicubic, then the central square; None compares all pixels.
+        perceptual: LPIPS by net.
+        device: Where LPIPS runs.
+
+    Returns:
+        Metric to value, out of `fidelity.METRICS`.
+
+    Raises:
+        ImageSizeError: The sizes differ and `size` is None, or they are too small for a metric.
+    """
+    if size is None and first.image.size != second.image.size:
+        sizes = " and ".join(f"{one.image.width} x {one.image.height}" for one in (first, second))
+        message = (
+            f"{first.name} and {second.name} are {sizes} pixels; bring both to one size with "
+            "--size 224 (short side, then the central square)"
+        )
+        raise ImageSizeError(message)
+    where = resolve_device(device)
+    pair = [_pixels(one, size).to(where) for one in (first, second)]
+    nets = {net: metric.to(where) for net, metric in (perceptual or {}).items()}
+    return dict(measure(*pair, perceptual=nets).values)
+
+
+def compare_features(
+    backbone: Backbone,
+    first: Picture,
+    second: Picture,
+    settings: ReconstructionSettings,
+    *,
+    device: str = "auto",
+    precision: PrecisionName = "fp32",
+) -> float:
+    """Measure how far apart two pictures are for a model, each seen in the model's own way.
+
+    Returns:
+        L2 distance of the pooled features over the norm of the first's.
+    """
+    preprocessing = preprocessing_of(backbone, settings)
+    eye = FrozenEye(backbone, preprocessing, device=resolve_device(device), precision=precision)
+    plain = preprocessing.replace(value_range=(0.0, 1.0))
+    pair = [plain.pixels(one.image)[None].to(eye.device) for one in (first, second)]
+    return feature_distance(eye, *pair)
+
+
+def _pixels(picture: Picture, size: int | None) -> Tensor:
+    if size is None:
+        levels: Tensor = pil_to_tensor(picture.image)
+        return levels.float() / 255
+    square = Preprocessing.model_validate(
+        {
+            "resize": size,
+            "crop": size,
+            "interpolation": "bicubic",
+            "normalisation": {"kind": "none"},
+        }
+    )
+    return square.pixels(picture.image)
