@@ -7,31 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medssl_data.catalog import dataset_card, load_manifest
-from medssl_data.errors import AuditError, UnreadableImageError
+from medssl_data.errors import AuditError, MissingFileError, UnreadableImageError
 from medssl_data.images import read_rgb
 from medssl_data.labels import suffix_label
 from medssl_data.manifest import UNLABELLED
+from medssl_data.parallel import each
 from medssl_data.plugin import Options
 from medssl_data.readers.folder import SUFFIXES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from typing import Literal
 
     from medssl_data.card import DatasetCard
-    from medssl_data.manifest import Manifest
+    from medssl_data.manifest import Manifest, Row
+    from medssl_data.parallel import Progress
 
 __all__ = ["Finding", "Report", "audit_dataset", "audit_manifest", "report_findings"]
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 _SHOWN = 20
 
@@ -61,6 +59,7 @@ class Report:
         name: the data set.
         images: number of rows.
         counts: labelled images of each class.
+        splits: images of each of the owner's splits, where the files tell.
         findings: faults first.
         notes: the manifest's notes.
         fingerprint: identity of the manifest.
@@ -69,6 +68,7 @@ class Report:
     name: str
     images: int
     counts: dict[str, int]
+    splits: dict[str, int] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     fingerprint: str = field(default="")
@@ -120,7 +120,7 @@ def audit_dataset(
         DataError: the data set cannot be read at all.
     """
     manifest = load_manifest(name, root=root, options=Options(protocol, labels))
-    findings = list(_compare(name, manifest, manifest.label_policy))
+    findings = [*_empty_classes(manifest), *_compare(name, manifest, root)]
     return audit_manifest(manifest, decode=decode, progress=progress, further=findings)
 
 
@@ -150,6 +150,7 @@ def audit_manifest(
         manifest.name,
         len(manifest),
         manifest.counts(),
+        _split_counts(manifest),
         tuple(findings),
         manifest.notes,
         manifest.fingerprint,
@@ -174,19 +175,22 @@ def report_findings(reports: Sequence[Report]) -> None:
         raise AuditError(msg)
 
 
-def _compare(name: str, manifest: Manifest, policy: str) -> Iterator[Finding]:
+def _compare(name: str, manifest: Manifest, root: Path) -> Iterator[Finding]:
     """Compare with the card, where there is one."""
-    yield from _empty_classes(manifest)
     if ":" in name:
         return
     card = dataset_card(name)
     yield from _compare_rows(card, manifest)
-    if len(manifest) == card.rows and policy == (card.counts_policy or card.labels["corrected"]):
+    policy = card.counts_policy or card.labels["corrected"]
+    if len(manifest) == card.rows and manifest.label_policy == policy:
         yield from _compare_counts(card, manifest)
+    if card.official:
+        yield from _compare_splits(card, root, synthetic=manifest.synthetic)
     if card.label_suffix:
-        yield from _compare_suffixes(manifest)
-    if card.images:
-        yield from _extra(manifest, card.images)
+        by_table = Options(labels=card.labels["published"])
+        yield from _compare_suffixes(load_manifest(name, root=root, options=by_table))
+    if manifest.drawer is None and not any(manifest.items):
+        yield from _extra(manifest)
 
 
 def _compare_rows(card: DatasetCard, manifest: Manifest) -> Iterator[Finding]:
@@ -194,11 +198,6 @@ def _compare_rows(card: DatasetCard, manifest: Manifest) -> Iterator[Finding]:
         remedy = "fetch the missing part" if len(manifest) < card.rows else "remove what is extra"
         where = f"{len(manifest)} rows instead of {card.rows}"
         yield Finding("count", where, remedy, fatal=not manifest.synthetic)
-    if card.study is not None and card.study.rule != "shuffle" and card.rows == len(manifest):
-        trained = manifest.splits.count("train")
-        if trained != card.study.train_rows:
-            where = f"train has {trained} rows instead of {card.study.train_rows}"
-            yield Finding("count of a split", where, "fetch the owner's tables again")
 
 
 def _compare_counts(card: DatasetCard, manifest: Manifest) -> Iterator[Finding]:
@@ -209,26 +208,57 @@ def _compare_counts(card: DatasetCard, manifest: Manifest) -> Iterator[Finding]:
             yield Finding("count of a class", where, remedy, fatal=card.counts_certain)
 
 
+def _compare_splits(card: DatasetCard, root: Path, *, synthetic: bool) -> Iterator[Finding]:
+    """The owner's own splits, where their files are here."""
+    remedy = "only --split official needs it"
+    try:
+        found = _split_counts(load_manifest(card.name, root=root, options=Options(official=True)))
+    except MissingFileError as error:
+        yield Finding("no official split", str(error), remedy, fatal=False)
+        return
+    if not found:
+        where = f"the lists of {', '.join(card.official)} are not here"
+        yield Finding("no official split", where, remedy, fatal=False)
+        return
+    for split, wanted in card.official.items():
+        if found.get(split, 0) != wanted:
+            where = f"{split} has {found.get(split, 0)} rows instead of {wanted}"
+            remedy = "fetch the owner's tables again"
+            yield Finding("count of a split", where, remedy, fatal=not synthetic)
+
+
+def _split_counts(manifest: Manifest) -> dict[str, int]:
+    return {split: count for split, count in Counter(manifest.splits).items() if split}
+
+
 def _compare_suffixes(manifest: Manifest) -> Iterator[Finding]:
+    """The digit of the file name is an independent label: it shows blanks and capitals in cells."""
     for row in manifest.rows:
         ending = suffix_label(row.path)
         if ending != row.label:
-            word = manifest.classes[row.label]
-            where = f"{row.path} is labelled {word}"
-            yield Finding(
-                "label against name", where, "look for blanks or capitals in the table's cell"
-            )
+            where = f"{row.path} is {manifest.classes[row.label]} in the table"
+            remedy = "look for blanks or capitals in the cell; --labels suffix goes by the name"
+            yield Finding("label against name", where, remedy)
 
 
-def _extra(manifest: Manifest, folder: str) -> Iterator[Finding]:
+def _extra(manifest: Manifest) -> Iterator[Finding]:
     """Images that no row names; some distributions have a few, so they are only noted."""
     known = set(manifest.paths)
-    for above, _, names in os.walk(manifest.root / folder):
-        place = Path(above).relative_to(manifest.root)
-        for name in sorted(names):
-            path = (place / name).as_posix()
-            if path not in known and name.casefold().endswith(tuple(SUFFIXES)):
-                yield Finding("extra file", path, "no row names it; it is not used", fatal=False)
+    for folder in _folders(known):
+        for above, _, names in os.walk(manifest.root / folder):
+            place = Path(above).relative_to(manifest.root)
+            for name in sorted(names):
+                path = (place / name).as_posix()
+                if path not in known and name.casefold().endswith(tuple(SUFFIXES)):
+                    remedy = "no row names it; it is not used"
+                    yield Finding("extra file", path, remedy, fatal=False)
+
+
+def _folders(paths: set[str]) -> list[str]:
+    """The deepest folder that holds all paths, or the top folders where there is none."""
+    above = {path.rpartition("/")[0] for path in paths}
+    shared = os.path.commonpath(above) if above else ""
+    return [shared] if shared else sorted({folder.partition("/")[0] for folder in above} - {""})
 
 
 def _empty_classes(manifest: Manifest) -> Iterator[Finding]:
@@ -260,39 +290,33 @@ def _duplicates(manifest: Manifest) -> Iterator[Finding]:
             by_size[size].add(path)
     for paths in by_size.values():
         if len(paths) > 1:
-            yield from _identical(manifest.root, sorted(paths))
+            yield from _identical(manifest, sorted(paths))
 
 
-def _identical(root: Path, paths: list[str]) -> Iterator[Finding]:
+def _identical(manifest: Manifest, paths: list[str]) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for path in paths:
-        with (root / path).open("rb") as stream:
+        with (manifest.root / path).open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if digest in seen:
-            where = f"{path} = {seen[digest]}"
-            yield Finding("duplicate file", where, "keep one of them")
+            where = f"{path} = {seen[digest]}"  # full-size phantoms share their pictures
+            yield Finding("duplicate file", where, "keep one of them", fatal=not manifest.synthetic)
         seen.setdefault(digest, path)
 
 
 def _unreadable(manifest: Manifest, bad: set[str], progress: Progress | None) -> Iterator[Finding]:
-    rows = [row for row in manifest.rows if row.path not in bad]
+    rows: list[Row] = [row for row in manifest.rows if row.path not in bad]
 
-    def fault(path: str, item: str) -> str:
+    def fault(index: int) -> str:
+        path, item = manifest.root / rows[index].path, rows[index].item
         try:
-            read_rgb(manifest.root / path, item=item, reading=manifest.reading)
+            read_rgb(path, item=item, reading=manifest.reading)
         except UnreadableImageError as error:
             return str(error)
         return ""
 
-    display = progress("decoding", len(rows)) if progress else nullcontext(_ignore)
-    with display as advance, ThreadPoolExecutor() as pool:
-        faults = pool.map(fault, [row.path for row in rows], [row.item for row in rows])
-        for row, reason in zip(rows, faults, strict=True):
-            advance(1)
-            if reason:
-                where = f"{row.path}#{row.item}" if row.item else row.path
-                yield Finding("unreadable", where, reason)
-
-
-def _ignore(n: int) -> None:
-    del n
+    faults = each(fault, len(rows), "decoding", progress)
+    for row, reason in zip(rows, faults, strict=True):
+        if reason:
+            where = f"{row.path}#{row.item}" if row.item else row.path
+            yield Finding("unreadable", where, reason)

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
 
-from medssl_data.errors import LeakError, UnreadableImageError
+from medssl_data.errors import DataError, LeakError, MissingFileError, UnreadableImageError
+from medssl_data.parallel import each
 from medssl_data.preview import tile_sheet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
     from medssl_data.dataset import ImageDataset
+    from medssl_data.parallel import Progress
 
-    Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
     Thumbnails = npt.NDArray[np.uint8]
 
 __all__ = [
@@ -36,7 +34,7 @@ __all__ = [
 ]
 
 _SIDE = 32
-_HAMMING = 14
+_HAMMING = 10
 """Bits of 64 in which near-duplicates may differ: a wide net, which `_CORRELATION` empties."""
 
 _CORRELATION = 0.97
@@ -167,7 +165,7 @@ def leak_sheet(data: ImageDataset, leaks: Sequence[Leak], *, most: int = 40) -> 
 def _drawn(data: ImageDataset, index: int) -> Image.Image:
     try:
         return data.image(index)
-    except UnreadableImageError:
+    except DataError:
         return Image.new("RGB", (_SIDE, _SIDE), "red")
 
 
@@ -186,53 +184,47 @@ def _patients(data: ImageDataset) -> Iterator[Leak]:
 def _identical(data: ImageDataset) -> Iterator[Leak]:
     """Byte-identical files in two splits; only files of equal size are read."""
     manifest = data.manifest
-    by_size: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for index, (size, item, split) in enumerate(
-        zip(manifest.sizes, manifest.items, manifest.splits, strict=True)
-    ):
-        if size > 0 and split and not item:
-            by_size[size, ""].append(index)
+    by_size: dict[int, list[int]] = defaultdict(list)
+    for index, size in enumerate(manifest.sizes):
+        if size > 0 and manifest.splits[index] and not manifest.items[index]:
+            by_size[size].append(index)
     for indices in by_size.values():
         if len({manifest.splits[index] for index in indices}) > 1:
             yield from _same_bytes(data, indices)
 
 
 def _same_bytes(data: ImageDataset, indices: Sequence[int]) -> Iterator[Leak]:
-    first: dict[str, int] = {}
+    """Each file with the first equal one of another split, each pair once."""
+    equal: dict[str, list[int]] = defaultdict(list)
     for index in indices:
         path = data.manifest.root / data.manifest.paths[index]
         with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        other = first.setdefault(digest, index)
-        if data.splits[other] != data.splits[index]:
-            sides = (data.splits[other], data.splits[index])
-            yield Leak("identical", digest[:16], data.ids[other], data.ids[index], sides)
+            equal[hashlib.file_digest(stream, "sha256").hexdigest()].append(index)
+    for digest, group in equal.items():
+        first = {data.splits[index]: index for index in reversed(group)}
+        pairs = {
+            tuple(sorted((index, other)))
+            for index in group
+            for other in [next((i for s, i in first.items() if s != data.splits[index]), index)]
+            if other != index
+        }
+        for left, right in sorted(pairs):
+            sides = (data.splits[left], data.splits[right])
+            yield Leak("identical", digest[:16], data.ids[left], data.ids[right], sides)
 
 
-def _thumbnails(
-    data: ImageDataset, progress: Progress | None
-) -> list[npt.NDArray[np.uint8] | None]:
+def _thumbnails(data: ImageDataset, progress: Progress | None) -> list[Thumbnails | None]:
     """(32, 32) grey thumbnails; None where an image cannot be read."""
 
-    def thumbnail(index: int) -> npt.NDArray[np.uint8] | None:
+    def thumbnail(index: int) -> Thumbnails | None:
         try:
             picture = data.image(index)
-        except UnreadableImageError:
+        except (UnreadableImageError, MissingFileError):
             return None
         small = picture.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=2)
         return np.asarray(small)
 
-    display = progress("hashing", len(data)) if progress else nullcontext(_ignore)
-    found = []
-    with display as advance, ThreadPoolExecutor() as pool:
-        for small in pool.map(thumbnail, range(len(data))):
-            found.append(small)
-            advance(1)
-    return found
-
-
-def _ignore(n: int) -> None:
-    del n
+    return list(each(thumbnail, len(data), "hashing", progress))
 
 
 def perceptual_hash(thumbnails: Thumbnails) -> npt.NDArray[np.uint64]:
@@ -248,25 +240,27 @@ def perceptual_hash(thumbnails: Thumbnails) -> npt.NDArray[np.uint64]:
     """
     steps = (2 * np.arange(_SIDE) + 1) * np.pi / (2 * _SIDE)
     cosines = np.cos(np.arange(9)[:, None] * steps).astype(np.float32)
-    spectrum = np.einsum("ui,nij,vj->nuv", cosines, thumbnails.astype(np.float32), cosines)
+    spectrum = cosines @ thumbnails.astype(np.float32) @ cosines.T
     low = spectrum.reshape(len(thumbnails), 81)[:, 1:65]
     bits = low > np.median(low, axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(np.uint64).ravel()
 
 
-def _near(data: ImageDataset, thumbnails: Sequence[npt.NDArray[np.uint8] | None]) -> Iterator[Leak]:
-    indices = [i for i, t in enumerate(thumbnails) if t is not None and data.splits[i]]
-    if not indices:
+def _near(data: ImageDataset, thumbnails: Sequence[Thumbnails | None]) -> Iterator[Leak]:
+    kept = [i for i, small in enumerate(thumbnails) if small is not None and data.splits[i]]
+    if not kept:
         return
-    stack = np.stack([small for i in indices if (small := thumbnails[i]) is not None])
-    hashes, detail = perceptual_hash(stack), _detail(stack)
-    sides = np.array([data.splits[i] for i in indices])
+    stack = np.stack([small for i in kept if (small := thumbnails[i]) is not None])
+    blocks = range(0, len(stack), _BLOCK)
+    hashes = np.concatenate([perceptual_hash(stack[start : start + _BLOCK]) for start in blocks])
+    sides = np.array([data.splits[i] for i in kept])
     for left, right in _close(hashes, sides):
-        likeness = float(detail[left] @ detail[right])
-        if likeness >= _CORRELATION:
-            ids = data.ids[indices[left]], data.ids[indices[right]]
-            splits = str(sides[left]), str(sides[right])
-            yield Leak("near-duplicate", f"correlation {likeness:.3f}", *ids, splits)
+        likeness = np.einsum("nd,nd->n", _detail(stack[left]), _detail(stack[right]))
+        for pair in np.flatnonzero(likeness >= _CORRELATION):
+            first, second = kept[left[pair]], kept[right[pair]]
+            what = f"correlation {likeness[pair]:.3f}"
+            splits = data.splits[first], data.splits[second]
+            yield Leak("near-duplicate", what, data.ids[first], data.ids[second], splits)
 
 
 def _detail(stack: Thumbnails) -> npt.NDArray[np.float32]:
@@ -280,14 +274,22 @@ def _detail(stack: Thumbnails) -> npt.NDArray[np.float32]:
 
 def _close(
     hashes: npt.NDArray[np.uint64], sides: npt.NDArray[np.str_]
-) -> Iterator[tuple[int, int]]:
-    """Pairs of rows in different splits whose hashes differ in few bits."""
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Blocks of pairs of rows in different splits whose hashes differ in few bits.
+
+    Compares all with all in squares of `_BLOCK`, so that memory does not grow with the set.
+    """
     bits = np.unpackbits(hashes.view(np.uint8).reshape(-1, 8), axis=1).astype(np.float32) * 2 - 1
     least = 64 - 2 * _HAMMING  # the product of two +-1 vectors that differ in that many places
-    for start in range(0, len(hashes), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        close = bits[block] @ bits[start:].T >= least
-        close &= sides[block][:, None] != sides[start:][None]
-        for row, column in np.argwhere(close):
-            if column > row:
-                yield start + int(row), start + int(column)
+    _, codes = np.unique(sides, return_inverse=True)
+    for top in range(0, len(hashes), _BLOCK):
+        rows = slice(top, top + _BLOCK)
+        for start in range(top, len(hashes), _BLOCK):
+            columns = slice(start, start + _BLOCK)
+            close = bits[rows] @ bits[columns].T >= least
+            close &= codes[rows][:, None] != codes[columns][None]
+            row, column = np.nonzero(close)
+            ahead = column + start > row + top
+            for part in range(0, int(ahead.sum()), _BLOCK):
+                chosen = slice(part, part + _BLOCK)
+                yield row[ahead][chosen] + top, column[ahead][chosen] + start

@@ -6,11 +6,9 @@ Whole trees in the layout of a real data set are written by `layouts`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
@@ -20,6 +18,11 @@ from medssl_data.errors import ManifestError, SettingError, UnknownDatasetError
 from medssl_data.files import replacing, write_atomically
 from medssl_data.layouts import LAYOUTS
 from medssl_data.manifest import Manifest, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from medssl_data.parallel import Progress
 
 __all__ = [
     "NOTE",
@@ -33,8 +36,6 @@ __all__ = [
 
 PHANTOMS = {"chest-xray": "synthetic chest radiograph"}
 """Phantoms that are drawn on demand, and what they stand for."""
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 NOTE = "synthetic phantom: procedural pictures of nobody; numbers say nothing about patients"
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import zlib
 from collections import defaultdict
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,17 +15,17 @@ from medssl_data.drawing import draw_lateral, draw_radiograph, stamp
 from medssl_data.errors import MissingExtraError
 from medssl_data.files import write_atomically
 from medssl_data.layouts import LAYOUTS, Plan, Scene
+from medssl_data.parallel import watched
 from medssl_data.scenes import draw_fundus, draw_object, draw_thorax, draw_tissue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Literal
 
     import numpy.typing as npt
 
-    Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+    from medssl_data.parallel import Progress
 
 __all__ = ["write_layout"]
 
@@ -67,8 +66,7 @@ def write_layout(
     rows = layout.full if size == "full" else layout.small
     plan = layout.plan(rows, np.random.default_rng([seed, 7]))
     records = sum(len(labels) for labels, _ in plan.batches.values())
-    display = progress("drawing", len(plan.scenes) + records) if progress else nullcontext(_ignore)
-    with display as advance:
+    with watched(progress, "drawing", len(plan.scenes) + records) as advance:
         _write_scenes(plan, directory, seed, share=size == "full", advance=advance)
         for path, (labels, leading) in plan.batches.items():
             write_atomically(directory / path, _records(labels, leading, seed))
@@ -76,10 +74,6 @@ def write_layout(
     for path, text in plan.tables.items():
         write_atomically(directory / path, text.encode())
     return len(plan.scenes) + records
-
-
-def _ignore(n: int) -> None:
-    del n
 
 
 def _write_scenes(
