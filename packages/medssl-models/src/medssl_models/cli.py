@@ -122,8 +122,14 @@ def import_(
     """Check a weights file against a model's card and keep it for `--model NAME`."""
     from medssl_models.catalog import model_card
     from medssl_models.library import import_model
+    from medssl_models.measure_trunks import TRUNKS, import_trunk
 
     console = Console(json=json, quiet=quiet)
+    if name in TRUNKS:  # what LPIPS looks through is no model
+        kept = import_trunk(name, file, force=force)
+        console.table(["field", "value"], [("measure", name), ("file", kept)])
+        console.document({"measure": name, "file": kept})
+        return
     done = import_model(model_card(name), file, force=force)
     console.table(
         ["field", "value"],
