@@ -264,10 +264,15 @@ def _near(data: ImageDataset, thumbnails: Sequence[Thumbnails | None]) -> Iterat
 
 
 def _detail(stack: Thumbnails) -> npt.NDArray[np.float32]:
-    """Unit vectors of what a thumbnail has beyond its blurred self, (N, 1024)."""
+    """Unit vectors of what a thumbnail has beyond its blurred self, (N, 1024).
+
+    Outliers are cut off, or the letters that a machine burns in would decide alone.
+    """
     values = stack.astype(np.float32)
     coarse = values.reshape(-1, 8, 4, 8, 4).mean((2, 4)).repeat(4, 1).repeat(4, 2)
     flat = (values - coarse).reshape(len(stack), -1)
+    limit = 3 * np.median(np.abs(flat), axis=1, keepdims=True) + 1
+    flat = np.clip(flat, -limit, limit)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     return np.asarray(flat / np.maximum(length, 1e-6), np.float32)
 

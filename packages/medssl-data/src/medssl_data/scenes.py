@@ -111,6 +111,8 @@ def draw_thorax(
     z, y, x = np.mgrid[-1 : 1 : slices * 1j, -1 : 1 : size * 1j, -1 : 1 : size * 1j].astype(
         np.float32
     )
+    wide, deep, shift = generator.uniform((0.78, 0.52, -0.06), (0.95, 0.72, 0.06))
+    x, y = (x - shift) * (0.9 / wide), (y + shift) * (0.65 / deep)  # everybody is built differently
     trunk = (x / 0.9) ** 2 + (y / 0.65) ** 2 < 1
     volume = np.where(trunk, 40, -1000).astype(np.float32)
     reach = 1 - 0.4 * z**2

@@ -109,12 +109,18 @@ def _link(model: Path, target: Path) -> None:
 def _draw(scene: Scene, number: int, target: Path, seed: int) -> None:
     generator = np.random.default_rng([seed, 8, number])
     if scene.kind == "thorax":
-        write_atomically(target, _mha(draw_thorax(generator, scene.level)))
+        voxels = draw_thorax(generator, scene.level)
+        grain = 1000 * _grain(seed, number, voxels.shape[1])
+        write_atomically(
+            target, _mha(np.where(voxels < -950, voxels, voxels + grain).astype("<i2"))
+        )
     elif scene.kind == "tissue":
         _save(draw_tissue(generator, scene.level, size=(144, 192)), target)
     elif scene.kind in {"left", "right"}:
         left = scene.kind == "left"
-        _save(draw_fundus(generator, scene.level, left=left, size=_SIDE), target)
+        eye = draw_fundus(generator, scene.level, left=left, size=_SIDE).astype(np.float32)
+        grain = 160 * _grain(seed, number, _SIDE)[..., None] * (eye > 25)
+        _save(np.clip(eye + grain, 0, 255).astype(np.uint8), target)
     else:
         _draw_radiograph(scene, number, target, seed)
 
@@ -129,6 +135,7 @@ def _draw_radiograph(scene: Scene, number: int, target: Path, seed: int) -> None
         seed=seed,
         size=_SIDE,
     )
+    plane = np.clip(plane + _grain(seed, number, _SIDE), 0, 1)
     if scene.kind == "deep":
         deep = np.rint(plane * 4095).astype(np.uint16)
         stamp(deep)
@@ -141,6 +148,16 @@ def _draw_radiograph(scene: Scene, number: int, target: Path, seed: int) -> None
         grey = np.rint(plane * 255).astype(np.uint8)
         stamp(grey)
         _save(grey, target)
+
+
+def _grain(seed: int, number: int, size: int) -> npt.NDArray[np.float32]:
+    """Soft structure of one picture alone, (size, size), as vessels and bones give it.
+
+    Without it two patients of few random numbers look like one picture twice.
+    """
+    coarse = np.random.default_rng([seed, 10, number]).normal(0, 0.07, (size // 4, size // 4))
+    soft = Image.fromarray(coarse.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(soft, np.float32)
 
 
 def _save(pixels: npt.NDArray[np.uint8], target: Path) -> None:

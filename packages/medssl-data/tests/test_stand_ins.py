@@ -1,0 +1,67 @@
+"""Every stand-in is written, read, checked and large enough for episodes of 20 + 15."""
+
+import json
+from pathlib import Path
+
+import pytest
+from medssl_data import load_dataset
+from medssl_data.audit import audit_dataset
+from medssl_data.phantom import write_phantom
+
+NAMES = [
+    *("bach", "chestx", "chexpert", "cifar10", "diabetic_retinopathy", "ichallenge_amd"),
+    *("ichallenge_pm", "montgomerycxr", "shenzhencxr", "stoic"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stand_ins_are_sound_and_large_enough(name: str, tmp_path: Path) -> None:
+    write_phantom(name, tmp_path, {})
+    assert audit_dataset(name, root=tmp_path, decode=False).sound
+    for protocol in ("published", "corrected"):
+        data = load_dataset(name, root=tmp_path, protocol=protocol)
+        assert min(data.manifest.counts().values()) >= 35
+        assert data.manifest.synthetic
+
+
+@pytest.mark.parametrize(
+    ("name", "views", "rule"),
+    [
+        ("chexpert", ("lateral", "frontal"), "first-frontal"),
+        ("diabetic_retinopathy", ("left", "right"), "alternate-rows"),
+    ],
+)
+def test_pairs_are_two_views_of_one_patient(name, views, rule, tmp_path: Path) -> None:
+    write_phantom(name, tmp_path, {})
+    split = "official" if rule == "alternate-rows" else "none"
+    manifest = load_dataset(name, root=tmp_path, split=split, protocol="published").manifest
+    for chosen in ("study", rule):
+        pairs = manifest.pairs(*views, rule=chosen)
+        assert len(pairs) > 20
+        for left, right in pairs.tolist():
+            assert manifest.groups[left] == manifest.groups[right]
+            assert (manifest.views[left], manifest.views[right]) == views
+
+
+def test_a_label_against_its_file_name_is_found(tmp_path: Path) -> None:
+    write_phantom("montgomerycxr", tmp_path, {})
+    table = tmp_path / "montgomerycxr" / "montgomery_metadata.csv"
+    table.write_text(table.read_text().replace(",normal\n", ",Normal\n", 1))
+    found = audit_dataset("montgomerycxr", root=tmp_path, decode=False).findings
+    assert [finding.what for finding in found if finding.fatal] == ["label against name"]
+    assert "MCUCXR_0001_0.png is abnormal in the table" in found[0].where
+
+
+def test_shuffles_of_the_study() -> None:
+    import hashlib
+
+    from medssl_data.shuffle import shuffle_order
+
+    fixtures = json.loads((Path(__file__).parent / "shuffle_fixtures.json").read_text())
+    assert len(fixtures) == 12
+    for fixture in fixtures:
+        order = shuffle_order(fixture["n"], seed=fixture["seed"])
+        assert order[:20].tolist() == fixture["first20"]
+        assert order[-5:].tolist() == fixture["last5"]
+        digest = hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()
+        assert digest == fixture["sha256_int64_le"]
