@@ -7,6 +7,7 @@ import sys
 from medssl_models.console import create_app, examples, run
 
 from medssl_saliency.commands.map import map_
+from medssl_saliency.commands.stats import stats
 
 __all__ = ["app", "main"]
 
@@ -24,6 +25,12 @@ app.command(
         "medssl-saliency map scan.png -m random_r18 --method grad-cam",
     ),
 )(map_)
+app.command(
+    epilog=examples(
+        "medssl-saliency stats -d folder:scans --limit 20 -m random_r18 -m random_r50 --fast",
+        "medssl-saliency stats -d shenzhencxr --limit 50 -m moco-v2 --masks lungs --fast",
+    ),
+)(stats)
 
 
 def main() -> None:
