@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from medssl_models.catalog import model_card, split_padding
+from medssl_models.catalog import split_padding
 from medssl_models.controls import initialise
 from medssl_models.errors import InputRangeError, SettingsError
-from medssl_models.library import converted_folder, find_weights, load_weights
-from medssl_models.model_folder import read_origin
+from medssl_models.library import load_weights, locate
 from medssl_models.networks import build_network, is_own
 from medssl_models.trunks import Trunk, TrunkLike, resolve_layers
 
@@ -205,12 +204,11 @@ def create_model(
         512
     """
     base, padding = split_padding(name)
-    folder = converted_folder(base)
-    own = read_origin(folder).card if folder else model_card(base)
+    own, folder = locate(base, library=library)
     card = _padded(own, padding, protocol)
     trunk = build_network(card)
-    if folder or card.needs_file:
-        load_weights(trunk, folder or find_weights(card, library=library))
+    if folder:
+        load_weights(trunk, folder)
     elif card.seed is not None and isinstance(trunk, Trunk):
         initialise(trunk, seed=card.seed)
     shown = card.name if card.padding == own.padding else f"{card.name}:{card.padding}"

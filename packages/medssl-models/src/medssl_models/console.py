@@ -45,6 +45,7 @@ __all__ = [
     "WorkersOption",
     "choice",
     "create_app",
+    "create_group",
     "examples",
     "run",
 ]
@@ -353,6 +354,11 @@ def create_app(name: str, help: str, *, epilog: str | None = None) -> typer.Type
         pass
 
     return app
+
+
+def create_group(help: str) -> typer.Typer:  # noqa: A002 # Typer's word
+    """Make a group of commands, such as `bundle`, to be added to an application by its name."""
+    return _Application(help=help, no_args_is_help=True, rich_markup_mode="rich")
 
 
 def examples(*commands: str) -> str:

@@ -13,6 +13,8 @@ __all__ = [
     "FeatureError",
     "InputRangeError",
     "LayerError",
+    "LibraryError",
+    "LicenceError",
     "MissingExtraError",
     "MissingWeightsError",
     "ModelError",
@@ -77,6 +79,10 @@ class MissingWeightsError(ModelError, FileNotFoundError):
     exit_code = 4
 
 
+class LibraryError(ModelError, OSError):
+    """A model cannot be written to the disk."""
+
+
 class OfflineError(ModelError, ConnectionError):
     """A download was asked for while `MEDSSL_OFFLINE=1` forbids it."""
 
@@ -84,7 +90,15 @@ class OfflineError(ModelError, ConnectionError):
 
 
 class DownloadError(ModelError, ConnectionError):
-    """No address gave the file, or gave another file than the card names."""
+    """No address gave the file, or gave another file than the card names: bring it by hand."""
+
+    exit_code = 4
+
+
+class LicenceError(ModelError, PermissionError):
+    """A licence forbids commercial use and has not been accepted."""
+
+    exit_code = 4
 
 
 class MissingExtraError(ModelError, ImportError):

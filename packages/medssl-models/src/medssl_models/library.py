@@ -6,32 +6,71 @@ Importing this module imports no torch; the functions that read or write weights
 from __future__ import annotations
 
 import os
+import re
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from medssl_models.errors import CheckpointError, MissingWeightsError, SettingsError
+from medssl_models.catalog import model_card
+from medssl_models.downloads import Downloaded, download, refuse_offline
+from medssl_models.errors import (
+    CheckpointError,
+    DownloadError,
+    LicenceError,
+    MissingWeightsError,
+    OfflineError,
+    SettingsError,
+)
 from medssl_models.model_folder import CONFIG, WEIGHTS, read_origin, read_state
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
     from medssl_models.card import ModelCard
+    from medssl_models.console import Progress
     from medssl_models.conversion import Conversion
+    from medssl_models.downloads import DownloadSettings
 
 __all__ = [
+    "Fetched",
     "converted_folder",
+    "fetch_model",
     "find_weights",
+    "hold",
     "home",
     "import_model",
     "is_imported",
     "load_weights",
+    "locate",
     "missing_weights",
     "model_folder_of",
     "models_folder",
 ]
+
+# What `tempfile.mkdtemp` appends to a name.
+_UNFINISHED = r"\.{name}\.[a-z0-9_]{{8}}(\.old)?"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a fetch did.
+
+    Attributes:
+        folder: The model's folder.
+        files: What was downloaded; empty where the model was here already.
+        conversion: What was made of it; None where the model was here already.
+    """
+
+    folder: Path
+    files: tuple[Downloaded, ...] = ()
+    conversion: Conversion | None = None
 
 
 def home() -> Path:
@@ -91,6 +130,28 @@ def find_weights(card: ModelCard, *, library: Path | None = None) -> Path:
     return folder
 
 
+def locate(name: str, *, library: Path | None = None) -> tuple[ModelCard, Path | None]:
+    """Find what a name without padding means.
+
+    Args:
+        name: A card's name or alias, `timm:NAME`, or the path of a converted folder.
+        library: Folder of models instead of `home() / "models"`.
+
+    Returns:
+        The card, and the folder with the weights; None where the model needs no file.
+
+    Raises:
+        UnknownModelError: No such name.
+        MissingWeightsError: The weights are not here.
+        CheckpointError: The folder is not that of a converted model.
+    """
+    folder = converted_folder(name)
+    if folder:
+        return read_origin(folder).card, folder
+    card = model_card(name)
+    return card, find_weights(card, library=library) if card.needs_file else None
+
+
 def load_weights(trunk: nn.Module, folder: Path) -> None:
     """Put the weights of a converted folder into a trunk without weights, in place.
 
@@ -127,9 +188,117 @@ def import_model(
         message = f"model: {card.name} is made with its weights; it takes no file"
         raise SettingsError(message)
     folder = model_folder_of(card, library=library)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{card.name}.lock")):
+    with hold(folder):
         return convert(source, card, folder, force=force)
+
+
+def fetch_model(
+    card: ModelCard,
+    *,
+    library: Path | None = None,
+    mirror: str | None = None,
+    accept_licence: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+    settings: DownloadSettings | None = None,
+) -> Fetched:
+    """Download a model's files, convert them, and keep the result under the model's name.
+
+    An interrupted download goes on where it was; the files are deleted once they are converted.
+    Of two processes that fetch the same name one waits, and finds the model there.
+
+    Args:
+        card: Of the model.
+        library: Folder of models instead of `home() / "models"`.
+        mirror: Address of a folder with the published files, tried before the card's addresses.
+        accept_licence: Needed where the licence forbids commercial use.
+        force: Fetch a model anew that is here.
+        progress: Shows how much has come.
+        settings: How patient to be with a server.
+
+    Raises:
+        SettingsError: The model needs no file.
+        LicenceError: The licence must be accepted first.
+        OfflineError: Downloads are forbidden.
+        DownloadError: No address gives the files.
+        CheckpointError: What came is not this model's checkpoint; it was deleted.
+    """
+    from medssl_models.conversion import convert  # noqa: PLC0415 - imports torch
+
+    folder = model_folder_of(card, library=library)
+    _check_fetchable(card)
+    if is_imported(card, library=library) and not force:
+        return Fetched(find_weights(card, library=library))
+    if card.non_commercial and not accept_licence:
+        message = (
+            f"model: {card.name} may not be used commercially ({card.licence}); "
+            f"run: medssl-models fetch {card.name} --accept-licence"
+        )
+        raise LicenceError(message)
+    place = folder.parent / ".downloads" / folder.name
+    with hold(place):
+        if is_imported(card, library=library) and not force:  # another process was first
+            return Fetched(find_weights(card, library=library))
+        files = _download_all(card, place, mirror, progress, settings)
+        source = place if len(files) > 1 else files[0].path
+        try:
+            with hold(folder):
+                done = convert(source, card, folder, force=force)
+        except CheckpointError as error:
+            shutil.rmtree(place, ignore_errors=True)
+            error.add_note(f"downloaded from {', '.join(file.url for file in files)}, deleted")
+            raise
+        shutil.rmtree(place, ignore_errors=True)
+    return Fetched(folder, files, done)
+
+
+def _check_fetchable(card: ModelCard) -> None:
+    if not card.needs_file:
+        message = f"model: {card.name} needs no file, it is made with its weights"
+        raise SettingsError(message)
+
+
+def _download_all(
+    card: ModelCard,
+    place: Path,
+    mirror: str | None,
+    progress: Progress | None,
+    settings: DownloadSettings | None,
+) -> tuple[Downloaded, ...]:
+    """Download a model's files; a failure says how to bring them by hand."""
+    try:
+        refuse_offline(f"cannot fetch {card.name}")
+        return tuple(
+            download(file, place, mirror=mirror, progress=progress, settings=settings)
+            for file in card.weights
+        )
+    except (OfflineError, DownloadError) as error:
+        addresses = " or ".join(card.addresses())
+        error.add_note(
+            f"download {addresses} elsewhere and run: medssl-models import {card.name} FILE"
+        )
+        raise
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold a folder of the library alone: others wait; what a killed process left is cleared."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        _clear_unfinished(folder)
+        yield
+
+
+def _clear_unfinished(folder: Path) -> None:
+    """Remove unfinished folders beside one; the old one comes back if its successor did not."""
+    pattern = re.compile(_UNFINISHED.format(name=re.escape(folder.name)))
+    for entry in sorted(folder.parent.iterdir()):
+        if not pattern.fullmatch(entry.name):
+            continue
+        if entry.suffix == ".old" and not folder.exists():
+            entry.rename(folder)
+        else:
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def missing_weights(card: ModelCard, *, library: Path | None = None) -> MissingWeightsError:

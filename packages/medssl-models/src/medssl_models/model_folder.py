@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medssl_models.card import ModelCard
-from medssl_models.errors import CheckpointError, SettingsError
+from medssl_models.errors import CheckpointError, LibraryError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
@@ -28,6 +29,7 @@ __all__ = [
     "WEIGHTS",
     "Origin",
     "Proof",
+    "placed",
     "read_origin",
     "read_state",
     "write_folder",
@@ -92,9 +94,36 @@ def write_folder(
 
     Raises:
         SettingsError: The folder exists and `force` is off.
+        LibraryError: The disk is full, or does not take the file for another reason.
     """
+    from safetensors import SafetensorError  # noqa: PLC0415 - see below
     from safetensors.torch import save_file  # noqa: PLC0415 - imports torch
 
+    metadata = {"format": "pt", "medssl": origin.card.model_dump_json()}
+    with placed(folder, force=force) as beside:
+        try:
+            save_file(dict(state), beside / WEIGHTS, metadata=metadata)
+        except SafetensorError as error:  # its way to say that a file cannot be written
+            message = f"{folder}: the weights cannot be written: {error}"
+            raise LibraryError(message) from error
+        (beside / CONFIG).write_text(json.dumps(_config(origin), indent=2) + "\n", "utf-8")
+        (beside / README).write_text(_readme(origin), "utf-8")
+
+
+@contextmanager
+def placed(folder: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give an empty folder beside a place, that takes it when the block ends without an error.
+
+    Args:
+        folder: The place; its parents are made.
+        force: Replace a folder that is there.
+
+    Yields:
+        Where to write.
+
+    Raises:
+        SettingsError: The folder exists and `force` is off.
+    """
     if folder.exists() and not force:
         message = f"{folder} exists; choose another folder, or give --force to replace it"
         raise SettingsError(message)
@@ -102,10 +131,7 @@ def write_folder(
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         beside.chmod(0o755)  # mkdtemp makes it private
-        metadata = {"format": "pt", "medssl": origin.card.model_dump_json()}
-        save_file(dict(state), beside / WEIGHTS, metadata=metadata)
-        (beside / CONFIG).write_text(json.dumps(_config(origin), indent=2) + "\n", "utf-8")
-        (beside / README).write_text(_readme(origin), "utf-8")
+        yield beside
         _put(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -180,7 +206,7 @@ def _config(origin: Origin) -> dict[str, Any]:
     short = own.resize if isinstance(own.resize, int) else min(own.resize)
     mean, std = own.normalisation.moments or ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     return {
-        "architecture": card.architecture,
+        "architecture": card.architecture.removeprefix("timm:").partition(".")[0],
         "num_classes": 0,
         "num_features": card.feature_dim,
         "global_pool": "avg",
@@ -216,6 +242,14 @@ def _readme(origin: Origin) -> str:
         "reproduces that; timm and torchvision load the weights but give other features."
     )
     normalisation = own.normalisation.model_dump_json(exclude_none=True)
+    if own.normalisation.kind == "histogram":
+        exact += " timm's configuration cannot say that pixels are equalised: do it before."
+    source = (
+        f"Converted from a {origin.container} file; every tensor of it was used or left out by a "
+        "named rule."
+        if origin.sources
+        else f"Made without a file: {origin.container}."
+    )
     return (
         f"""---
 library_name: timm
@@ -245,7 +279,7 @@ backbone = create_model("{card.name}")  # or the path of this folder
 
 ## Conversion
 
-Converted from a {origin.container} file; every tensor of it was used or left out by a named rule.
+{source}
 
 {files}
 

@@ -4,10 +4,13 @@ An archive with a path that leaves it, a link, a repeated name, encryption or an
 compression is refused as a whole, with the member that is at fault.
 """
 
+import contextlib
+import hashlib
 import stat
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
@@ -19,6 +22,7 @@ __all__ = ["Archive"]
 _MAX_DIRECTORY = 2**20  # bytes of the table of contents: some 10,000 members
 _MAX_MEMBER = 4 * 2**30
 _MAX_RATIO = 100  # trained weights compress by a tenth
+_PIECE = 2**20
 _FREE = 2**20  # up to this size any ratio is harmless
 _END = b"PK\x05\x06"
 _END_SIZE = 22
@@ -83,13 +87,57 @@ class Archive:
         Raises:
             CheckpointError: no such member, or it is damaged.
         """
+        member = self._member(name)
+        with self._reading(name), self._zip.open(member) as stream:
+            content = stream.read(member.file_size + 1)
+        self._check_length(name, len(content))
+        return content
+
+    def copy(self, name: str, target: Path) -> str:
+        """Copy the content of one member to a file, a piece at a time.
+
+        Args:
+            name: as in `names`.
+            target: the file to write.
+
+        Returns:
+            SHA-256 of the content.
+
+        Raises:
+            CheckpointError: no such member, or it is damaged.
+            OSError: the file cannot be written.
+        """
+        member = self._member(name)
+        digest, length = hashlib.sha256(), 0
+        with target.open("wb") as file, contextlib.ExitStack() as stack:
+            with self._reading(name):
+                stream = stack.enter_context(self._zip.open(member))
+            while True:
+                with self._reading(name):
+                    piece = stream.read(_PIECE)
+                if not piece or length > member.file_size:
+                    break
+                file.write(piece)
+                digest.update(piece)
+                length += len(piece)
+        self._check_length(name, length)
+        return digest.hexdigest()
+
+    def size(self, name: str) -> int:
+        """Bytes of one member, as the table of contents says; reading checks it."""
+        return self._member(name).file_size
+
+    def _member(self, name: str) -> zipfile.ZipInfo:
         if name not in self._members:
             message = f"{self.path}: the archive has no member {name!r}"
             raise CheckpointError(message)
-        member = self._members[name]
+        return self._members[name]
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Turn what zipfile raises for damaged members into one error."""
         try:
-            with self._zip.open(member) as stream:
-                content = stream.read(member.file_size + 1)
+            yield
         except (
             zipfile.BadZipFile,
             zlib.error,
@@ -102,10 +150,12 @@ class Archive:
         ) as error:
             message = f"{self.path}: member {name!r} is damaged: {error}"
             raise CheckpointError(message) from error
-        if len(content) != member.file_size:
-            message = f"{self.path}: member {name!r} is not {member.file_size} bytes long"
+
+    def _check_length(self, name: str, length: int) -> None:
+        expected = self._members[name].file_size
+        if length != expected:
+            message = f"{self.path}: member {name!r} is not {expected} bytes long"
             raise CheckpointError(message)
-        return content
 
     def _admit(self, member: zipfile.ZipInfo) -> None:
         fault = _fault(member)

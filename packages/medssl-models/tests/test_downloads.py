@@ -1,0 +1,319 @@
+"""Downloads from a local server that behaves as real ones do on their bad days."""
+
+import errno
+import hashlib
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from medssl_models.card import WeightFile
+from medssl_models.downloads import DownloadSettings, download
+from medssl_models.errors import DownloadError, OfflineError
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+HASH = hashlib.sha256(CONTENT).hexdigest()
+QUICK = DownloadSettings(timeout=5, tries=3, pause=0)
+
+
+class Server:
+    """Serves `content` at every path, with the faults that a test asks for.
+
+    Attributes:
+        ranges: Whether `Range` is honoured.
+        etag: Sent with every answer.
+        drops: After how many bytes the next answers end; each is used once.
+        statuses: Errors that come before any answer; each is used once.
+        html: Answer with a web page.
+        length: Whether `Content-Length` is sent.
+        asked: The `Range` of each request, None where there was none.
+        paths: How often each path was asked for.
+    """
+
+    def __init__(self):
+        self.content, self.ranges, self.etag, self.html = CONTENT, True, '"one"', False
+        self.length = True
+        self.drops, self.statuses, self.asked, self.paths = [], [], [], Counter()
+
+    def answer(self, handler):
+        self.paths[handler.path] += 1
+        wanted = handler.headers.get("Range")
+        self.asked.append(wanted)
+        if self.statuses:
+            handler.send_error(self.statuses.pop(0))
+            return
+        start = 0
+        if wanted and self.ranges and handler.headers.get("If-Range") == self.etag:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(self.content):
+                handler.send_error(416)
+                return
+        body = self.content[start:]
+        handler.send_response(206 if start else 200)
+        if start:
+            total = len(self.content)
+            handler.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        if self.length:
+            handler.send_header("Content-Length", str(len(body)))
+        if self.etag:
+            handler.send_header("ETag", self.etag)
+        handler.send_header("Content-Type", "text/html" if self.html else "application/zip")
+        handler.end_headers()
+        handler.wfile.write(body[: self.drops.pop(0)] if self.drops else body)
+
+
+@contextmanager
+def serving(server):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.answer(self)
+
+        def log_message(self, *_):
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.handle_error = lambda *_: None  # a client that hangs up is no error here
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_port}"
+    finally:
+        http.shutdown()
+        thread.join()
+        http.server_close()
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch):
+    monkeypatch.setenv("MEDSSL_OFFLINE", "0")
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server():
+    return Server()
+
+
+@pytest.fixture
+def address(server):
+    with serving(server) as root:
+        yield f"{root}/weights.bin"
+
+
+def file_at(*urls, sha256=HASH, size=None):
+    return WeightFile(
+        filename="weights.bin", urls=urls, container="torch", sha256=sha256, size=size
+    )
+
+
+def fetch(folder, *urls, **known):
+    return download(file_at(*urls, **known), folder, settings=QUICK)
+
+
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_file_comes_whole_with_its_hash(address, tmp_path):
+    done = fetch(tmp_path / "new", address)
+
+    assert done.path.read_bytes() == CONTENT
+    assert (done.sha256, done.url) == (HASH, address)
+    assert names(tmp_path / "new") == ["weights.bin"]
+
+
+def test_a_hash_that_is_not_known_is_recorded(address, tmp_path):
+    assert fetch(tmp_path, address, sha256=None).sha256 == HASH
+
+
+def test_what_is_whole_is_not_asked_for_again(server, address, tmp_path):
+    fetch(tmp_path, address)
+    fetch(tmp_path, address)
+
+    assert server.asked == [None]
+
+
+def test_lost_connections_go_on_where_they_ended(server, address, tmp_path):
+    server.drops = [1_000_000, 500_000, 1]
+
+    assert fetch(tmp_path, address).path.read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=1000000-", "bytes=1500000-", "bytes=1500001-"]
+
+
+def test_a_killed_download_goes_on_in_the_next_call(server, address, tmp_path):
+    server.drops = [1_000_000, 0, 0, 0]
+    with pytest.raises(DownloadError, match="1,000,000 of 3,000,000 bytes"):
+        fetch(tmp_path, address)
+    assert names(tmp_path) == ["weights.bin.part", "weights.bin.part.json"]
+
+    assert fetch(tmp_path, address).sha256 == HASH
+    assert server.asked[-1] == "bytes=1000000-"
+
+
+def test_a_server_without_ranges_begins_anew(server, address, tmp_path):
+    server.ranges, server.drops = False, [1_000_000, 2_000_000]
+
+    assert fetch(tmp_path, address).path.read_bytes() == CONTENT
+    assert server.asked[1:] == ["bytes=1000000-", "bytes=2000000-"]
+
+
+def test_a_file_that_changed_meanwhile_is_not_mixed_with_its_old_part(server, address, tmp_path):
+    server.drops = [1_000_000, 0, 0, 0]
+    with pytest.raises(DownloadError):
+        fetch(tmp_path, address)
+    server.content, server.etag = CONTENT[::-1], '"two"'
+
+    done = fetch(tmp_path, address, sha256=None)
+
+    assert done.path.read_bytes() == CONTENT[::-1]
+
+
+def test_without_a_validator_nothing_is_continued(server, address, tmp_path):
+    server.etag, server.drops = "", [1_000_000]
+
+    assert fetch(tmp_path, address).path.read_bytes() == CONTENT
+    assert server.asked == [None, None]
+
+
+def test_a_part_that_is_too_long_is_forgotten(server, address, tmp_path):
+    server.drops = [1_000_000, 0, 0, 0]
+    with pytest.raises(DownloadError):
+        fetch(tmp_path, address)
+    (tmp_path / "weights.bin.part").write_bytes(CONTENT + b"more")
+
+    assert fetch(tmp_path, address).path.read_bytes() == CONTENT
+
+
+def test_a_part_that_was_whole_is_only_checked(server, address, tmp_path):
+    server.drops = [2_999_999, 0, 0, 0]
+    with pytest.raises(DownloadError):
+        fetch(tmp_path, address)
+    (tmp_path / "weights.bin.part").write_bytes(CONTENT)
+    before = len(server.asked)
+
+    assert fetch(tmp_path, address).sha256 == HASH
+    assert len(server.asked) == before
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{", '{"url": 3}'])
+def test_a_damaged_note_is_not_trusted(address, tmp_path, note):
+    (tmp_path / "weights.bin.part").write_bytes(b"other bytes")
+    (tmp_path / "weights.bin.part.json").write_text(note)
+
+    assert fetch(tmp_path, address).path.read_bytes() == CONTENT
+
+
+def test_wrong_bytes_are_deleted_and_the_next_address_is_asked(server, address, tmp_path):
+    bad = Server()
+    bad.content = CONTENT[:-1] + b"?"
+    with serving(bad) as root:
+        assert fetch(tmp_path, f"{root}/bad", address).url == address
+        assert (bad.paths["/bad"], server.paths["/weights.bin"]) == (1, 1)
+
+        with pytest.raises(DownloadError, match=f"SHA-256 .*expected {HASH}.*deleted") as caught:
+            fetch(tmp_path / "other", f"{root}/bad")
+    assert caught.value.exit_code == 4
+    assert names(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"statuses": [404]}, "404 Not Found"),
+        ({"statuses": [403]}, "403 Forbidden"),
+        ({"statuses": [503, 503, 503]}, "503"),
+        ({"html": True}, "a web page instead of the file"),
+    ],
+)
+def test_an_address_that_does_not_give_the_file_says_why(server, address, tmp_path, change, words):
+    vars(server).update(change)
+    with pytest.raises(DownloadError, match=words):
+        fetch(tmp_path, address)
+
+
+def test_a_server_that_recovers_is_asked_again(server, address, tmp_path):
+    server.statuses = [503, 429]
+
+    assert fetch(tmp_path, address).sha256 == HASH
+
+
+def test_another_size_is_refused_before_it_is_downloaded(address, tmp_path):
+    with pytest.raises(DownloadError, match="3,000,000 bytes, expected 99"):
+        fetch(tmp_path, address, size=99)
+    assert names(tmp_path) == []
+
+
+def test_a_size_that_the_server_does_not_say_is_checked_at_the_end(server, address, tmp_path):
+    server.length = False
+
+    assert fetch(tmp_path, address, size=3_000_000).sha256 == HASH
+    server.content = CONTENT[:-1]
+    with pytest.raises(DownloadError, match="gave 2,999,999 bytes, expected 3,000,000"):
+        fetch(tmp_path / "short", address, sha256=None, size=3_000_000)
+
+
+def test_a_server_that_is_not_there(tmp_path):
+    with serving(Server()) as root:
+        pass
+    with pytest.raises(DownloadError, match=root):
+        fetch(tmp_path, f"{root}/x")
+
+
+def test_a_mirror_is_asked_first(server, address, tmp_path):
+    mirror = Server()
+    with serving(mirror) as root:
+        done = download(file_at(address), tmp_path, mirror=f"{root}/files/", settings=QUICK)
+    assert done.url == f"{root}/files/weights.bin"
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/x", "weights.bin"])
+def test_other_schemes_are_refused(tmp_path, url):
+    with pytest.raises(DownloadError, match="only http and https"):
+        fetch(tmp_path, url)
+
+
+@pytest.mark.parametrize("value", ["1", "yes"])
+def test_offline_nothing_is_asked(server, address, tmp_path, monkeypatch, value):
+    monkeypatch.setenv("MEDSSL_OFFLINE", value)
+
+    with pytest.raises(OfflineError, match="forbidden") as caught:
+        fetch(tmp_path / "new", address)
+    assert caught.value.exit_code == 4
+    assert server.asked == []
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_is_no_fault_of_the_server(server, address, tmp_path, monkeypatch):
+    """A write error ends the fetch at once; a network error would be tried again."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("medssl_models.downloads._Transfer._write_note", full)
+    with pytest.raises(OSError, match="No space left"):
+        fetch(tmp_path, address)
+    assert server.asked == [None]
+
+
+def test_an_interrupt_says_what_is_kept(address, tmp_path):
+    @contextmanager
+    def progress(description, total):
+        assert (description, total) == ("weights.bin (MiB)", 2)
+        counted = 0
+
+        def advance(n=1, *, note=""):
+            nonlocal counted
+            counted += n
+            if counted > 1:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        download(file_at(address), tmp_path, progress=progress, settings=QUICK)
+    assert caught.value.__notes__ == ["2 MiB of weights.bin are kept, the same command goes on"]
+    assert fetch(tmp_path, address).sha256 == HASH
