@@ -244,3 +244,83 @@ def test_help_and_protocol_load_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.fixture
+def parted(scans, tmp_path):
+    """A table of the scans with splits: of each class 12 train, 4 validate, the rest test."""
+    lines = ["path,label,split"]
+    for name in ("normal", "opacity"):
+        for number, file in enumerate(sorted((scans / name).iterdir())):
+            split = "train" if number < 12 else "val" if number < 16 else "test"
+            lines.append(f"scans/{name}/{file.name},{name},{split}")
+    path = tmp_path / "parted.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def linear(capsys, source, *words):
+    return call(capsys, "linear", "-d", source, "--C", "10,0.1,0.001", *words)
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_linear_gives_one_line_a_run_and_a_record_a_metric(capsys, parted, tmp_path):
+    words = ("-m", "random_r18", "-m", "random_r50", "--fractions", "0.5,1")
+    code, out, err = linear(capsys, f"table:{parted}", *words)
+    assert code == 0, err
+    lines = [line for line in out.splitlines() if "(control)" in line]
+    assert len(lines) == 4
+    assert sum("linear, 50 %" in line for line in lines) == 2
+    assert "accuracy, %" in out
+    assert "AUROC" in out
+    records = read_records(tmp_path / "results.jsonl").records
+    assert len(records) == 24
+    assert all((tmp_path / r.details["predictions"]["file"]).exists() for r in records)
+    questions = {record.details["predictions"]["questions"] for record in records}
+    assert len(questions) == 1
+    code, _, err = linear(capsys, f"table:{parted}", *words)
+    assert code == 0
+    assert err.count("done before") == 2
+    assert len(read_records(tmp_path / "results.jsonl")) == 24
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_linear_json_is_one_document(capsys, parted):
+    code, out, err = linear(capsys, f"table:{parted}", "-m", "random_r18", "--json", "--ordered")
+    assert code == 0, err
+    records = json.loads(out)["records"]
+    assert {record["metric"] for record in records} >= {"auroc", "quadratic_kappa"}
+    assert records[0]["details"]["strength"] in (10, 0.1, 0.001)
+
+
+@pytest.mark.usefixtures("tiny_models")
+@pytest.mark.parametrize(
+    ("words", "code", "fragment"),
+    [
+        (("--fractions", "0.5,x"), 2, "--fractions is '0.5,x'"),
+        (("--fractions", "2"), 2, "fractions"),
+        (("--C", "-1"), 2, "--C is '-1'"),
+        (("--select", "auroq"), 2, "auroc"),
+        (("--split", "nowhere.csv"), 3, "nowhere.csv"),
+        (("--labels", "u-ones"), 2, "label policies"),
+    ],
+)
+def test_linear_refuses_wrong_settings_in_one_line(capsys, parted, words, code, fragment):
+    got, out, err = call(capsys, "linear", "-m", "random_r18", "-d", f"table:{parted}", *words)
+    assert (got, out) == (code, ""), err
+    assert err.count("\n") == 1
+    assert fragment in err
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_linear_needs_parts_with_both_classes(capsys, parted, scans, home):
+    text = parted.read_text()
+    parted.write_text(text.replace("opacity,test", "opacity,val"))
+    code, _, err = linear(capsys, f"table:{parted}", "-m", "random_r18")
+    assert code == 3
+    assert "the test part holds only class 'normal'" in err
+    parted.write_text(text.replace(",test", ","))
+    code, _, err = linear(capsys, f"table:{parted}", "-m", "random_r18")
+    assert code == 3
+    assert "no test images (splits: train, val)" in err
+    assert not (home / "features").exists()

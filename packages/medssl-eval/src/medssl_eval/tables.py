@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from medssl_eval.metrics import METRICS
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from medssl_models import Record
 
-__all__ = ["COLUMNS", "best_first", "dataset_label", "interval", "model_label", "rows"]
+__all__ = [
+    "COLUMNS",
+    "best_first",
+    "dataset_label",
+    "interval",
+    "metric_table",
+    "model_label",
+    "rows",
+    "setting_label",
+]
 
 COLUMNS = ("data set", "setting", "model", "metric", "value", "95 % interval", "images")
 
@@ -24,7 +35,7 @@ def best_first(records: Sequence[Record]) -> list[Record]:
             datasets[record.provenance.dataset],
             metrics[record.metric],
             _setting_order(record),
-            -record.value,
+            _badness(record),
             record.provenance.model,
         ),
     )
@@ -46,6 +57,58 @@ def rows(records: Sequence[Record]) -> list[tuple[object, ...]]:
     ]
 
 
+def metric_table(
+    records: Sequence[Record],
+) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """Give columns and cells of a table with one line a run and one column a metric.
+
+    Runs stand best first by the metric that came first.
+
+    Args:
+        records: Of experiments that give several metrics.
+    """
+    names = list(dict.fromkeys(record.metric for record in records))
+    runs: dict[tuple[str, str, str], dict[str, Record]] = {}
+    for record in best_first(records):
+        run = (dataset_label(record), setting_label(record), model_label(record))
+        runs.setdefault(run, {})[record.metric] = record
+    units = {record.metric: record.unit for record in records}
+    headings = [_METRIC_WORDS.get(name, name) for name in names]
+    columns = [
+        f"{word}, {units[name]}" if units[name] else word
+        for name, word in zip(names, headings, strict=True)
+    ]
+    lines = [
+        (*run, *(_short(found[name]) if name in found else None for name in names), _images(found))
+        for run, found in runs.items()
+    ]
+    return ("data set", "setting", "model", *columns, "images"), lines
+
+
+_METRIC_WORDS = {
+    "balanced_accuracy": "balanced acc.",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "quadratic_kappa": "kappa (quadr.)",
+    "brier": "Brier",
+    "calibration_error": "cal. error",
+}
+
+
+def _short(record: Record) -> str:
+    """Value and interval in one cell: percent with one decimal, pure numbers with three."""
+    places = 1 if record.unit == "%" else 3
+    text = f"{record.value:.{places}f}"
+    if record.ci_low is None or record.ci_high is None:
+        return text
+    return f"{text} [{record.ci_low:.{places}f}, {record.ci_high:.{places}f}]"
+
+
+def _images(found: Mapping[str, Record]) -> object:
+    record = next(iter(found.values()))
+    return record.details.get("images", record.n)
+
+
 def model_label(record: Record) -> str:
     """Name the model; an untrained control says so."""
     return record.provenance.model + (" (control)" if record.details.get("control") else "")
@@ -63,6 +126,9 @@ def setting_label(record: Record) -> str:
         return f"{settings['ways']}-way {settings['shots']}-shot"
     if record.experiment == "knn":
         return f"k = {settings['neighbours']}"
+    fraction = settings.get("fraction")
+    if isinstance(fraction, int | float):
+        return f"{record.experiment}, {'all' if fraction == 1 else f'{100 * fraction:g} %'}"
     return record.experiment
 
 
@@ -71,6 +137,11 @@ def interval(record: Record) -> str:
     if record.ci_low is None or record.ci_high is None:
         return ""
     return f"{record.ci_low:.2f} to {record.ci_high:.2f}"
+
+
+def _badness(record: Record) -> float:
+    known = METRICS.get(record.metric)
+    return -record.value if known is None or known.higher_is_better else record.value
 
 
 def _setting_order(record: Record) -> tuple[float, ...]:
