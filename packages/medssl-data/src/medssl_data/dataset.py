@@ -38,7 +38,7 @@ class ImageDataset:
     Args:
         manifest: which images.
         card: what is known about the data set, where there is a card.
-        cache: reads pictures through a cache of decoded ones; see `medssl_data.cache`.
+        cache: reads a picture from (path, item, manifest) in place of the decoder, such as a cache.
 
     Raises:
         EmptySourceError: no labelled image is left.

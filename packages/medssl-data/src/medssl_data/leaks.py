@@ -159,7 +159,11 @@ def leak_sheet(data: ImageDataset, leaks: Sequence[Leak], *, most: int = 40) -> 
         ]
         for leak in sorted(leaks, key=lambda leak: order[leak.kind])[:most]
     ]
-    return tile_sheet(rows, f"{data.name}: {len(leaks)} leaks between splits")
+    beside = [
+        [picture for pair in rows[start : start + 3] for picture in pair]
+        for start in range(0, len(rows), 3)
+    ]
+    return tile_sheet(beside, f"{data.name}: {len(leaks)} leaks between splits, in pairs")
 
 
 def _drawn(data: ImageDataset, index: int) -> Image.Image:

@@ -110,7 +110,7 @@ def _draw(scene: Scene, number: int, target: Path, seed: int) -> None:
     generator = np.random.default_rng([seed, 8, number])
     if scene.kind == "thorax":
         voxels = draw_thorax(generator, scene.level)
-        grain = 1000 * _grain(seed, number, voxels.shape[1])
+        grain = 1600 * _grain(seed, number, voxels.shape[1])
         write_atomically(
             target, _mha(np.where(voxels < -950, voxels, voxels + grain).astype("<i2"))
         )
@@ -119,7 +119,7 @@ def _draw(scene: Scene, number: int, target: Path, seed: int) -> None:
     elif scene.kind in {"left", "right"}:
         left = scene.kind == "left"
         eye = draw_fundus(generator, scene.level, left=left, size=_SIDE).astype(np.float32)
-        grain = 160 * _grain(seed, number, _SIDE)[..., None] * (eye > 25)
+        grain = 220 * _grain(seed, number, _SIDE)[..., None] * (eye > 25)
         _save(np.clip(eye + grain, 0, 255).astype(np.uint8), target)
     else:
         _draw_radiograph(scene, number, target, seed)
@@ -155,7 +155,7 @@ def _grain(seed: int, number: int, size: int) -> npt.NDArray[np.float32]:
 
     Without it two patients of few random numbers look like one picture twice.
     """
-    coarse = np.random.default_rng([seed, 10, number]).normal(0, 0.07, (size // 4, size // 4))
+    coarse = np.random.default_rng([seed, 10, number]).normal(0, 0.05, (size // 4, size // 4))
     soft = Image.fromarray(coarse.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(soft, np.float32)
 
