@@ -11,6 +11,7 @@ import pytest
 from medssl_eval import cli
 from medssl_eval.errors import ResultsError
 from medssl_eval.report import export, published_content, read_content, write_page
+from medssl_eval.report.content import identity
 from medssl_eval.report.relations import relations, spearman
 from medssl_models.console import run
 from medssl_models.records import Provenance, Record, append_records
@@ -90,6 +91,18 @@ def test_the_newest_of_equal_records_counts(tmp_path):
     append_records(path, [record(value=60.0), record("b", value=65.0), record(value=70.0)])
     content = read_content([path])
     assert {entry.model: entry.value for entry in content.entries} == {"a": 70.0, "b": 65.0}
+
+
+def test_the_quick_identity_is_that_of_the_key():
+    first = record()
+    others = [record(value=1.0), record("b"), record(dataset="c"), record(metric="auroc")]
+    others += [record(settings={"shots": 5, "ways": 2}), record(settings={"shots": 1})]
+    for field in type(first.provenance).model_fields:
+        value = {"seed": 7, "versions": {"torch": "1"}}.get(field, "else")
+        changed = first.provenance.model_copy(update={field: value})
+        others.append(first.model_copy(update={"provenance": changed}))
+    for other in others:
+        assert (identity(other) == identity(first)) == (other.key == first.key)
 
 
 def test_a_torn_line_becomes_a_warning(tmp_path):
