@@ -2,87 +2,18 @@
 
 import errno
 import hashlib
-import threading
-from collections import Counter
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 from medssl_models.card import WeightFile
 from medssl_models.downloads import DownloadSettings, download
 from medssl_models.errors import DownloadError, OfflineError
+from medssl_models.testing_server import FaultyServer, serving
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 HASH = hashlib.sha256(CONTENT).hexdigest()
 QUICK = DownloadSettings(timeout=5, tries=3, pause=0)
-
-
-class Server:
-    """Serves `content` at every path, with the faults that a test asks for.
-
-    Attributes:
-        ranges: Whether `Range` is honoured.
-        etag: Sent with every answer.
-        drops: After how many bytes the next answers end; each is used once.
-        statuses: Errors that come before any answer; each is used once.
-        html: Answer with a web page.
-        length: Whether `Content-Length` is sent.
-        asked: The `Range` of each request, None where there was none.
-        paths: How often each path was asked for.
-    """
-
-    def __init__(self):
-        self.content, self.ranges, self.etag, self.html = CONTENT, True, '"one"', False
-        self.length = True
-        self.drops, self.statuses, self.asked, self.paths = [], [], [], Counter()
-
-    def answer(self, handler):
-        self.paths[handler.path] += 1
-        wanted = handler.headers.get("Range")
-        self.asked.append(wanted)
-        if self.statuses:
-            handler.send_error(self.statuses.pop(0))
-            return
-        start = 0
-        if wanted and self.ranges and handler.headers.get("If-Range") == self.etag:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(self.content):
-                handler.send_error(416)
-                return
-        body = self.content[start:]
-        handler.send_response(206 if start else 200)
-        if start:
-            total = len(self.content)
-            handler.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-        if self.length:
-            handler.send_header("Content-Length", str(len(body)))
-        if self.etag:
-            handler.send_header("ETag", self.etag)
-        handler.send_header("Content-Type", "text/html" if self.html else "application/zip")
-        handler.end_headers()
-        handler.wfile.write(body[: self.drops.pop(0)] if self.drops else body)
-
-
-@contextmanager
-def serving(server):
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            server.answer(self)
-
-        def log_message(self, *_):
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.handle_error = lambda *_: None  # a client that hangs up is no error here
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_port}"
-    finally:
-        http.shutdown()
-        thread.join()
-        http.server_close()
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +25,7 @@ def online(monkeypatch):
 
 @pytest.fixture
 def server():
-    return Server()
+    return FaultyServer(CONTENT)
 
 
 @pytest.fixture
@@ -207,7 +138,7 @@ def test_a_damaged_note_is_not_trusted(address, tmp_path, note):
 
 
 def test_wrong_bytes_are_deleted_and_the_next_address_is_asked(server, address, tmp_path):
-    bad = Server()
+    bad = FaultyServer(CONTENT)
     bad.content = CONTENT[:-1] + b"?"
     with serving(bad) as root:
         assert fetch(tmp_path, f"{root}/bad", address).url == address
@@ -256,14 +187,14 @@ def test_a_size_that_the_server_does_not_say_is_checked_at_the_end(server, addre
 
 
 def test_a_server_that_is_not_there(tmp_path):
-    with serving(Server()) as root:
+    with serving(FaultyServer(CONTENT)) as root:
         pass
     with pytest.raises(DownloadError, match=root):
         fetch(tmp_path, f"{root}/x")
 
 
 def test_a_mirror_is_asked_first(server, address, tmp_path):
-    mirror = Server()
+    mirror = FaultyServer(CONTENT)
     with serving(mirror) as root:
         done = download(file_at(address), tmp_path, mirror=f"{root}/files/", settings=QUICK)
     assert done.url == f"{root}/files/weights.bin"
