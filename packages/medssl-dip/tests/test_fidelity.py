@@ -19,6 +19,26 @@ def test_psnr_is_that_of_its_formula(pictures):
     assert measure(x, y).values["psnr"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_ssim_is_that_of_scikit_image(pictures):
+    metrics = pytest.importorskip("skimage.metrics")
+    x, y = pictures(1, side=48)[0], pictures(1, side=48, seed=4)[0]
+
+    _, full = metrics.structural_similarity(
+        x.permute(1, 2, 0).numpy(),
+        y.permute(1, 2, 0).numpy(),
+        channel_axis=2,
+        data_range=1.0,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )
+
+    # torchmetrics averages over the whole picture, scikit-image over what windows fit into.
+    assert measure(x, y).values["ssim"] == pytest.approx(full.mean(), abs=1e-3)
+    assert 0 < full.mean() < 1
+
+
 def test_a_picture_is_the_same_as_itself(pictures):
     x = pictures(1)[0]
 

@@ -1,0 +1,289 @@
+"""Whole runs into folders: results, resuming after a kill at any moment, divergence, sweeps."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import safetensors.torch
+import torch
+from medssl_dip.errors import OutOfMemoryError, RunError
+from medssl_dip.outcomes import records_of
+from medssl_dip.pictures import Picture
+from medssl_dip.reconstruction import Work, reconstruct
+from medssl_dip.runs import load_picture, read_json
+
+
+@pytest.fixture
+def scan(image):
+    return Picture("scan", image, suffix=".jpeg")
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_run_leaves_its_folder(backbone, scan, settings, tmp_path):
+    (found,) = reconstruct(backbone, [scan], settings=settings, out=tmp_path)
+
+    assert (found.stopped, found.steps) == ("steps", 24)
+    assert files(found.path) == [
+        "curve.png", "original.png", "reconstruction.png", "result.json", "run.json",
+        "step-000008.png", "step-000016.png", "trace.csv",
+    ]  # fmt: skip
+    rows = (found.path / "trace.csv").read_text().splitlines()
+    assert len(rows) == 25
+    assert [row.count(",,") for row in rows[1:6]] == [0, 1, 1, 1, 0]
+    assert found.fidelity.values.keys() == {"ssim", "psnr", "feature-distance"}
+    assert load_picture(found.file).shape == (3, 32, 32)
+
+
+def test_what_is_finished_is_not_done_again(backbone, scan, settings, tmp_path):
+    (first,) = reconstruct(backbone, [scan], settings=settings, out=tmp_path)
+    before = (first.path / "trace.csv").stat().st_mtime_ns
+
+    reconstruct(backbone, [scan], settings=settings, out=tmp_path)
+    assert (first.path / "trace.csv").stat().st_mtime_ns == before
+
+    reconstruct(backbone, [scan], settings=settings, out=tmp_path, work=Work(force=True))
+    assert (first.path / "trace.csv").stat().st_mtime_ns > before
+
+
+def test_restarts_and_layers_and_settings_have_folders_of_their_own(
+    backbone, scan, settings, tmp_path
+):
+    few = settings.replace(steps=2, restarts=2)
+    for one in (few, few.replace(layer="layer1"), few.replace(normalised_input=False)):
+        assert len(reconstruct(backbone, [scan], settings=one, out=tmp_path)) == 2
+
+    assert len(list(tmp_path.glob("*/result.json"))) == 6
+
+
+def test_the_study_keeps_the_format_of_the_source(backbone, scan, settings, tmp_path):
+    lossy = settings.replace(lossless=False, rounded=False, steps=2)
+
+    (found,) = reconstruct(backbone, [scan], settings=lossy, out=tmp_path)
+
+    assert found.file.name == "reconstruction.jpg"
+
+
+class Stop(BaseException):
+    """A kill, as far as Python can play one: nothing may catch it."""
+
+
+class Killer:
+    """Progress that kills after some steps."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def __call__(self, description, total):
+        return self
+
+    def __enter__(self):
+        return self.advance
+
+    def __exit__(self, *_):
+        return None
+
+    def advance(self, n=1):
+        self.left -= n
+        if self.left < 0:
+            raise Stop
+
+
+@pytest.mark.parametrize("after", [3, 8, 13, 21])
+def test_a_killed_batch_ends_as_if_it_had_not_been_killed(
+    backbone, scan, image, settings, tmp_path, after
+):
+    pictures = [scan, Picture("other", image.rotate(90))]
+    whole = reconstruct(backbone, pictures, settings=settings, out=tmp_path / "whole")
+
+    with pytest.raises(Stop):
+        reconstruct(
+            backbone,
+            pictures,
+            settings=settings,
+            out=tmp_path / "cut",
+            work=Work(progress=Killer(after)),
+        )
+    again = reconstruct(backbone, pictures, settings=settings, out=tmp_path / "cut")
+
+    for one, other in zip(whole, again, strict=True):
+        assert same(one.path, other.path)
+
+
+def same(one, other):
+    """Tell whether two runs have the same trace and the same picture, to the last bit."""
+    names = ("trace.csv", "reconstruction.png")
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def test_a_trace_that_was_lost_costs_only_time(backbone, scan, settings, tmp_path):
+    """The rule that stops a run reads the whole trace, so a state without it is of no use."""
+    (whole,) = reconstruct(backbone, [scan], settings=settings, out=tmp_path / "whole")
+    with pytest.raises(Stop):
+        reconstruct(
+            backbone,
+            [scan],
+            settings=settings,
+            out=tmp_path / "cut",
+            work=Work(progress=Killer(20)),
+        )
+    (cut,) = (tmp_path / "cut").iterdir()
+    trace = cut / "trace.csv"
+    trace.write_text("".join(trace.read_text().splitlines(keepends=True)[:10]) + "9,0.3")
+
+    (again,) = reconstruct(backbone, [scan], settings=settings, out=tmp_path / "cut")
+
+    assert same(whole.path, again.path)
+
+
+def test_without_resume_a_run_begins_anew(backbone, scan, settings, tmp_path):
+    with pytest.raises(Stop):
+        reconstruct(
+            backbone, [scan], settings=settings, out=tmp_path, work=Work(progress=Killer(9))
+        )
+    seen = []
+    work = Work(resume=False, progress=counter(seen))
+
+    reconstruct(backbone, [scan], settings=settings, out=tmp_path, work=work)
+
+    assert sum(seen) == 24
+    assert seen[0] == 0
+
+
+def counter(seen):
+    killer = Killer(10**9)
+    killer.advance = lambda n=1: seen.append(n)
+    return killer
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import torch
+from PIL import Image
+from medssl_dip.generator import GeneratorSettings
+from medssl_dip.pictures import Picture
+from medssl_dip.protocols import settings_for
+from medssl_dip.reconstruction import reconstruct
+from medssl_models.testing import tiny_backbone
+torch.set_num_threads(1)
+shape = GeneratorSettings(channels=(8, 8), kernels=(5, 3), input_channels=4)
+settings = settings_for(
+    generator=shape, size=32, restarts=2, steps=int(sys.argv[3]), patience=None,
+    measure_every=4, snapshot_every=8,
+)
+picture = Picture("scan", Image.open(sys.argv[1]).convert("RGB"))
+reconstruct(tiny_backbone(width=4), [picture], settings=settings, out=Path(sys.argv[2]))
+"""
+
+
+def test_kill_9_of_a_real_process(image, tmp_path):
+    image.save(tmp_path / "scan.png")
+    steps = 100
+
+    def start(out):
+        words = [sys.executable, "-c", KILLED, "scan.png", out, str(steps)]
+        return subprocess.Popen(words, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    process = start("cut")
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "cut").glob("*/state-000040*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    folders = sorted((tmp_path / "cut").iterdir())
+    assert not list((tmp_path / "cut").glob("*/result.json"))
+    assert all(list(folder.glob("state-*.safetensors")) for folder in folders)
+    assert all((folder / "trace.csv").stat().st_size for folder in folders)
+
+    assert start("cut").wait() == 0
+    assert start("whole").wait() == 0
+    for folder in folders:
+        assert same(folder, tmp_path / "whole" / folder.name)
+        assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+# ------------------------------------------------------------------------------ what goes wrong
+
+
+def test_a_diverging_run_stops_and_keeps_its_last_good_picture(backbone, scan, settings, tmp_path):
+    """A loss that doubles counts as divergence here, and the first step of this rate doubles it."""
+    wild = settings.replace(divergence=1.0001, learning_rate=10.0, measure_every=1)
+
+    (found,) = reconstruct(backbone, [scan], settings=wild, out=tmp_path)
+
+    assert found.stopped == "diverged"
+    assert found.steps < 24
+    assert load_picture(found.file).isfinite().all()
+    losses = [
+        float(row.split(",")[1]) for row in (found.path / "trace.csv").read_text().split()[1:]
+    ]
+    assert losses[-1] > 1.0001 * losses[0]
+    assert records_of(backbone, [found], wild) == []
+
+
+def test_out_of_memory_keeps_what_is_finished(backbone, scan, settings, tmp_path, monkeypatch):
+    def exhausted(self):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr("medssl_dip.inversion.Inversion.update", exhausted)
+
+    with pytest.raises(OutOfMemoryError, match="smaller --batch-size"):
+        reconstruct(backbone, [scan], settings=settings, out=tmp_path)
+
+
+def test_a_state_of_another_run_is_named(backbone, scan, settings, tmp_path):
+    with pytest.raises(Stop):
+        reconstruct(
+            backbone, [scan], settings=settings, out=tmp_path, work=Work(progress=Killer(9))
+        )
+    (folder,) = tmp_path.glob("scan*")
+    safetensors.torch.save_file({"prior/x": torch.ones(1)}, folder / "state-000008.safetensors")
+
+    with pytest.raises(RunError, match=r"state of step 8 is not of this run.*--force"):
+        reconstruct(backbone, [scan], settings=settings, out=tmp_path)
+
+
+def test_a_damaged_result_is_named(backbone, scan, settings, tmp_path):
+    few = settings.replace(steps=2)
+    (found,) = reconstruct(backbone, [scan], settings=few, out=tmp_path)
+    (found.path / "result.json").write_text('{"steps": 3}')
+
+    with pytest.raises(RunError, match="not of a finished run; redo it with --force"):
+        reconstruct(backbone, [scan], settings=few, out=tmp_path)
+
+
+# ------------------------------------------------------------------------------------- records
+
+
+def test_restarts_become_one_record_a_metric(backbone, scan, settings, tmp_path):
+    few = settings.replace(steps=4, restarts=3)
+    found = reconstruct(backbone, [scan], settings=few, out=tmp_path, seed=10)
+
+    records = {record.metric: record for record in records_of(backbone, found, few)}
+
+    assert records.keys() == {"loss", "ssim", "psnr", "feature-distance"}
+    one = records["ssim"]
+    assert (one.n, one.details["seeds"], one.provenance.seed) == (3, [10, 11, 12], 10)
+    assert one.value == pytest.approx(sum(one.details["values"]) / 3)
+    assert one.details["standard_deviation"] > 0
+    assert (one.provenance.layer, one.provenance.dataset) == ("layer4", "file:scan")
+    assert one.details["control"] is True
+    assert records["psnr"].unit == "dB"
+
+
+def test_the_same_work_has_the_same_keys_elsewhere(backbone, scan, settings, tmp_path):
+    few = settings.replace(steps=2)
+    first = records_of(backbone, reconstruct(backbone, [scan], settings=few, out=tmp_path), few)
+    shutil.copytree(tmp_path, tmp_path.with_name("moved"))
+    moved = tmp_path.with_name("moved")
+    again = records_of(backbone, reconstruct(backbone, [scan], settings=few, out=moved), few)
+
+    assert [one.key for one in first] == [one.key for one in again]
+    assert read_json(next(moved.glob("scan*/run.json")))["picture"] == "scan"
