@@ -220,7 +220,7 @@ def test_a_torn_or_foreign_partial_counts_as_nothing(place, content):
         (("--window", "0"), 2, "window is 0"),
         (("--stride", "0"), 2, "stride is 0"),
         (("--stride", "2", "--fast"), 2, "give one of them"),
-        (("--memory", "0.001"), 2, "one window needs"),
+        (("--memory", "0.00001"), 2, "one window needs"),
         (("--occluder", "black"), 2, "'black' is not one of"),
         (("--device", "cuda"), 2, "cuda is not available"),
     ],

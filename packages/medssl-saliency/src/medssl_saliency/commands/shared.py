@@ -94,7 +94,7 @@ BatchNormOption = Annotated[
 ]
 MemoryOption = Annotated[
     float,
-    typer.Option("--memory", min=0.001, metavar="GIB", help="For feature maps; bounds the batch."),
+    typer.Option("--memory", min=0.0, metavar="GIB", help="For feature maps; bounds the batch."),
 ]
 SkipOption = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave unreadable pictures out, with a warning.")
