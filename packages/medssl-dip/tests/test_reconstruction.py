@@ -185,14 +185,14 @@ reconstruct(tiny_backbone(width=4), [picture], settings=settings, out=Path(sys.a
 
 def test_kill_9_of_a_real_process(image, tmp_path):
     image.save(tmp_path / "scan.png")
-    steps = 100
+    steps = 60
 
     def start(out):
         words = [sys.executable, "-c", KILLED, "scan.png", out, str(steps)]
         return subprocess.Popen(words, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
     process = start("cut")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not list((tmp_path / "cut").glob("*/state-000040*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

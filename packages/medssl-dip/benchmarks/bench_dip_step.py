@@ -1,0 +1,216 @@
+"""One step of a reconstruction: the study's way against ours, in turns in one process.
+
+The study's way is the hourglass layer by layer and the whole backbone with gradients of its own
+weights, NCHW, fp32. Both get the same picture, seed and learning rate. Run it as
+`python bench_dip_step.py [--quick] [--device cuda] [--model NAME]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from medssl_dip.errors import CompilerError
+from medssl_dip.generator import Hourglass
+from medssl_dip.inversion import Inversion, compiler_advice
+from medssl_dip.objective import FrozenEye, Objective, preprocessing_of
+from medssl_dip.protocols import settings_for
+from medssl_dip.testing import PlainHourglass, load_from
+from medssl_models import create_model
+from medssl_models.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from medssl_dip.objective import PrecisionName
+    from medssl_models import Backbone
+    from torch import Tensor
+
+SETTINGS = settings_for("published")
+CROP = 224
+TARGETS = {"fp32": 1.5, "bf16": 2.2}
+BATCH = 4
+CHECK_EVERY = 10
+
+
+class StudyStep:
+    """The study's loop: nothing frozen, nothing folded."""
+
+    def __init__(self, backbone: Backbone, original: Tensor) -> None:
+        self.network = copy.deepcopy(backbone).requires_grad_(requires_grad=True)
+        self.network.checks_input = False
+        prior = Hourglass(SETTINGS.generator, seed=0, size=SETTINGS.generator.size_for(CROP))
+        self.generator = PlainHourglass(SETTINGS.generator)
+        self.input = load_from(self.generator, prior).contiguous().to(original.device)
+        self.generator.to(original.device)
+        self.adam = torch.optim.Adam(self.generator.parameters(), lr=SETTINGS.learning_rate)
+        with torch.no_grad():
+            self.target = self._features(original)
+
+    def __call__(self) -> float:
+        """Make one update; give the loss before it."""
+        self.adam.zero_grad()
+        loss = self._loss()
+        loss.backward()
+        self.adam.step()
+        return loss.item()
+
+    @torch.no_grad()
+    def loss_of(self, prior: Hourglass) -> float:
+        """Give the loss of a prior's weights, computed the study's way."""
+        load_from(self.generator, prior)
+        return self._loss().item()
+
+    def _loss(self) -> Tensor:
+        drawn = self.generator(self.input)[:, :, :CROP, :CROP]
+        return torch.nn.functional.mse_loss(self._features(drawn), self.target)
+
+    def _features(self, x: Tensor) -> Tensor:
+        return self.network.forward_layers(x, ("layer4", "pooled"))["layer4"]
+
+
+def our_steps(
+    backbone: Backbone,
+    original: Tensor,
+    *,
+    precision: PrecisionName = "fp32",
+    runs: int = 1,
+    compiled: bool = False,
+) -> Inversion:
+    """Prepare our way."""
+    preprocessing = preprocessing_of(backbone, SETTINGS)
+    eye = FrozenEye(backbone, preprocessing, device=original.device, precision=precision)
+    objective = Objective(
+        eye,
+        original.expand(runs, -1, -1, -1),
+        layer="layer4",
+        comparable_taps=SETTINGS.comparable_taps,
+        relative=SETTINGS.relative_loss,
+    )
+    return Inversion(objective, SETTINGS, seeds=range(runs), crop=CROP, compiled=compiled)
+
+
+def seconds(step: Callable[[], object], device: torch.device) -> float:
+    """Time one call."""
+    begin = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begin
+
+
+def in_turns(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    rounds: int,
+    device: torch.device,
+) -> tuple[float, float]:
+    """Time two ways in turns after one round to warm up; give the median of each."""
+    turns = [(seconds(first, device), seconds(second, device)) for _ in range(rounds + 1)][1:]
+    return statistics.median(one for one, _ in turns), statistics.median(two for _, two in turns)
+
+
+def picture(device: torch.device) -> Tensor:
+    """Draw a smooth picture, (1, 3, 224, 224) in [0, 1]."""
+    coarse = torch.rand((1, 3, 14, 14), generator=torch.Generator().manual_seed(1))
+    smooth = torch.nn.functional.interpolate(coarse, size=CROP, mode="bicubic")
+    return smooth.clamp(0, 1).to(device)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Tell whether the device computes in bf16 and does not emulate it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def compare_curves(
+    study: StudyStep, ours: Inversion, steps: int
+) -> tuple[list[float], list[float]]:
+    """Follow our optimisation and compute its loss the study's way at every tenth step."""
+    found, expected = [], []
+    for step in range(steps):
+        if step % CHECK_EVERY == 0:
+            prior = ours._runs[0].prior  # the benchmark looks inside on purpose
+            expected.append(study.loss_of(prior))
+            found.append(float(ours.update()[0]))
+        else:
+            ours.update()
+    return found, expected
+
+
+def measure(
+    backbone: Backbone, device: torch.device, *, rounds: int, steps: int
+) -> list[list[str]]:
+    """Measure all ways against the study's, in turns, and the loss curve."""
+    original = picture(device)
+    study, ours = StudyStep(backbone, original), our_steps(backbone, original)
+    rows = []
+    plain, mine = in_turns(study, ours.update, rounds, device)
+    rows.append(row("fp32", plain, mine, TARGETS["fp32"]))
+    if has_bf16(device):
+        half = our_steps(backbone, original, precision="bf16")
+        rows.append(row("bf16", *in_turns(study, half.update, rounds, device), TARGETS["bf16"]))
+    else:
+        rows.append(["bf16", "", "", "not measured: no bf16 arithmetic here", str(TARGETS["bf16"])])
+    rows.append(compiled_row(backbone, original, study, rounds))
+    many = our_steps(backbone, original, runs=BATCH)
+    one, together = in_turns(ours.update, many.update, max(rounds // 3, 2), device)
+    rows.append(row(f"fp32, {BATCH} runs a batch, a run", one, together / BATCH, None))
+    found, expected = compare_curves(study, our_steps(backbone, original), steps)
+    worst = max(abs(a - b) / b for a, b in zip(found, expected, strict=True))
+    rows.append([f"loss over {steps} steps, same weights", "", "", f"{worst:.1e} off", "0.01"])
+    return rows
+
+
+def compiled_row(backbone: Backbone, original: Tensor, study: StudyStep, rounds: int) -> list[str]:
+    """Measure `torch.compile`, where there is a compiler."""
+    compiled = our_steps(backbone, original, compiled=True)
+    try:
+        with compiler_advice():
+            first = seconds(compiled.update, original.device)
+    except CompilerError as error:
+        return ["fp32, torch.compile", "", "", str(error), ""]
+    times = in_turns(study, compiled.update, rounds, original.device)
+    return row(f"fp32, torch.compile ({first:.0f} s once)", *times, None)
+
+
+def row(name: str, plain: float, ours: float, target: float | None) -> list[str]:
+    """Make a line of the table."""
+    wanted = "" if target is None else f"{target:.1f}"
+    return [name, f"{plain:.3f}", f"{ours:.3f}", f"{plain / ours:.2f}", wanted]
+
+
+def report(rows: Sequence[Sequence[str]], device: torch.device) -> None:
+    """Write a table and one JSON line."""
+    columns = ("way", "s a step before", "s a step, ours", "ratio", "target")
+    Console().table(columns, rows, title=f"A step of a reconstruction on {device}")
+    summary = {"benchmark": "dip_step", "threads": torch.get_num_threads(), "rows": rows}
+    summary["cpu"] = torch.backends.cpu.get_cpu_capability()
+    sys.stdout.write(json.dumps(summary) + "\n")
+
+
+def main() -> None:
+    """Read the arguments and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="random_r50")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--steps", type=int, default=100, help="of the loss curve")
+    parser.add_argument("--quick", action="store_true", help="few rounds, to see that it runs")
+    given = parser.parse_args()
+    device = torch.device(given.device)
+    backbone = create_model(given.model).to(device)
+    rounds, steps = (2, 11) if given.quick else (given.rounds, given.steps)
+    report(measure(backbone, device, rounds=rounds, steps=steps), device)
+
+
+if __name__ == "__main__":
+    main()
