@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from medssl_eval.few_shot import few_shot
+from medssl_eval.finetune import finetune
 from medssl_eval.knn import knn
 from medssl_eval.linear import linear
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from medssl_eval.features import FeatureSet as FeatureSet
     from medssl_eval.features import Means as Means
     from medssl_eval.protocols import FewShotSettings as FewShotSettings
+    from medssl_eval.protocols import FinetuneSettings as FinetuneSettings
     from medssl_eval.protocols import KnnSettings as KnnSettings
     from medssl_eval.protocols import LinearSettings as LinearSettings
     from medssl_eval.protocols import preset as preset
@@ -33,6 +35,7 @@ _HOMES = {
     "EvalError": "errors",
     "FeatureSet": "features",
     "FewShotSettings": "protocols",
+    "FinetuneSettings": "protocols",
     "KnnSettings": "protocols",
     "LinearSettings": "protocols",
     "Means": "features",
@@ -46,10 +49,12 @@ __all__ = [
     "EvalError",
     "FeatureSet",
     "FewShotSettings",
+    "FinetuneSettings",
     "KnnSettings",
     "LinearSettings",
     "Means",
     "few_shot",
+    "finetune",
     "knn",
     "linear",
     "plan_episodes",

@@ -10,6 +10,7 @@ from medssl_eval.commands.compare import compare
 from medssl_eval.commands.demo import demo
 from medssl_eval.commands.extract import extract
 from medssl_eval.commands.few_shot import few_shot
+from medssl_eval.commands.finetune import finetune
 from medssl_eval.commands.knn import knn
 from medssl_eval.commands.linear import linear
 from medssl_eval.commands.protocol import protocol_app
@@ -40,6 +41,12 @@ app.command(
         "medssl-eval linear -m moco-v2 -d chexpert --labels u-ones-lsr --select auroc",
     ),
 )(linear)
+app.command(
+    epilog=examples(
+        "medssl-eval finetune -m moco-v2 -d chexpert --precision bf16",
+        "medssl-eval finetune -m random_r18 -d medmnist:pneumoniamnist.npz --side 64 --steps 600",
+    ),
+)(finetune)
 app.command(epilog=examples("medssl-eval knn -m random_r18 -d folder:scans --neighbours 5"))(knn)
 app.command(
     epilog=examples(

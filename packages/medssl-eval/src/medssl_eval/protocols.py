@@ -318,8 +318,18 @@ class FinetuneSettings(Preset):
         published="decisions",
         entries=("I-5",),
     )
-    fraction: typing.Annotated[float, Field(gt=0, le=1)] = setting(
-        "Share of the training images that is used.", corrected=1.0
+    select: str = setting(
+        "Validation metric that decides when training is best; study: what the study reports for "
+        "the data set, else accuracy.",
+        corrected="study",
+    )
+    ordered: bool | Literal["card"] = setting(
+        "Whether classes are grades, so that their quadratic kappa is measured.", corrected="card"
+    )
+    fractions: tuple[typing.Annotated[float, Field(gt=0, le=1)], ...] = setting(
+        "Shares of the training and validation patients that are used, each a run of its own; "
+        "smaller shares are part of larger ones.",
+        corrected=(1.0,),
     )
     side: typing.Annotated[int, Field(ge=16, le=2048)] | None = setting(
         "Side of the images that the network sees, everything scaled in proportion; None is the "

@@ -1,0 +1,87 @@
+"""A training run on disk: all that is needed to go on after a crash, in one file.
+
+Tensors and a JSON document in safetensors' format, which holds data only; written beside its place
+and renamed, so that the last whole checkpoint is always there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medssl_eval.errors import CheckpointFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+__all__ = ["read_checkpoint", "write_checkpoint"]
+
+FORMAT = "medssl-training-1"
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Replace a checkpoint; a crash at any moment leaves the old one or the new one.
+
+    Args:
+        path: The file; its folder is created.
+        tensors: Copied to the CPU where they are elsewhere.
+        state: What JSON can hold; NaN is refused.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written.
+    """
+    from safetensors.torch import save  # noqa: PLC0415 # imports torch
+
+    document = json.dumps(dict(state), allow_nan=False)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = save(plain, metadata={"format": FORMAT, "state": document})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(draft).replace(path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Read a checkpoint; drafts that a killed process left beside it are removed.
+
+    Args:
+        path: The file; it need not exist.
+
+    Returns:
+        Tensors and state; None where there is no checkpoint.
+
+    Raises:
+        CheckpointFileError: The file is not one of `write_checkpoint`.
+    """
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 # imports torch
+
+    for draft in path.parent.glob(f".{path.name}.*"):
+        draft.unlink(missing_ok=True)
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            if about.get("format") != FORMAT:
+                message = f"{path} is no checkpoint of a training run; move it away"
+                raise CheckpointFileError(message)
+            # Copies: the file may be replaced while the run goes on.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(about["state"])
+    except (SafetensorError, ValueError, KeyError) as error:
+        if isinstance(error, CheckpointFileError):
+            raise
+        message = f"{path} is damaged ({error}); remove it to start the run anew"
+        raise CheckpointFileError(message) from error

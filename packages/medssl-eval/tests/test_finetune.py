@@ -1,0 +1,203 @@
+"""Fine-tuning end to end: killed for real, used by others, both protocols, bad input refused."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from medssl_data import load_dataset
+from medssl_eval.cli import app
+from medssl_eval.errors import DivergedError, InfeasibleError
+from medssl_eval.finetune import Keep, finetune
+from medssl_eval.predictions import predictions_folder, read_predictions
+from medssl_eval.protocols import FinetuneSettings, preset
+from medssl_models import create_model, read_records
+from medssl_models.console import run as run_app
+from medssl_models.testing import tiny_backbone
+from medssl_models.verification import verify
+from safetensors.torch import load_file
+
+QUICK = {"steps": 12, "batch_size": 8, "validate_every": 4}
+
+
+CHILD = "import runpy, sys; runpy.run_path(sys.argv[1])['train'](*sys.argv[2:])"
+
+
+def train(folder, pictures):
+    """Fine-tune with a checkpoint after every second step; runs in a process of its own too."""
+    chosen = FinetuneSettings(steps=40, batch_size=8, validate_every=8, patience=9)
+    data = load_dataset(f"folder:{pictures}", split="patient")
+    return finetune(tiny_backbone(width=8), data, settings=chosen, keep=Keep(Path(folder), every=2))
+
+
+def split(scans, **options):
+    return load_dataset(f"folder:{scans}", split="patient", **options)
+
+
+def settings(protocol="corrected", **changes):
+    return preset(FinetuneSettings, protocol, **(QUICK | changes))
+
+
+def weights(folder):
+    (path,) = folder.glob("*/training.safetensors")
+    return load_file(path)
+
+
+def test_a_killed_process_goes_on_to_the_same_weights(scans, tmp_path):
+    """The real thing: SIGKILL in the middle, then the same command again."""
+    whole = train(tmp_path / "whole", scans)
+    words = [sys.executable, "-c", CHILD, __file__, str(tmp_path / "cut"), str(scans)]
+    kept = 0
+    for _ in range(2):
+        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            found = list((tmp_path / "cut").glob("*/training.safetensors"))
+            if found and found[0].stat().st_mtime_ns != kept:
+                kept = found[0].stat().st_mtime_ns
+                process.kill()
+            time.sleep(0.005)
+        process.wait()
+        assert process.returncode == -9
+    again = train(tmp_path / "cut", scans)
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert [record.value for record in whole] == [record.value for record in again]
+    assert whole[0].details["curve"] == again[0].details["curve"]
+
+
+def test_the_model_is_one_of_the_library(scans, tmp_path):
+    data = split(scans)
+    before = tiny_backbone(width=8)
+    records = finetune(before, data, settings=settings(side=48), keep=Keep(tmp_path / "runs"))
+    folder = Path(records[0].details["model"])
+    assert verify(folder).passed
+    after = create_model(str(folder))
+    assert after.card.seed is None
+    assert not after.card.control
+    assert (after.preprocessing.crop, after.preprocessing.resize) == (48, 54)
+    assert data.name in after.card.pretraining
+    kept = weights(tmp_path / "runs")
+    for name, tensor in after.trunk.state_dict().items():
+        assert torch.equal(tensor, kept[f"model.backbone.trunk.{name}"]), name
+    assert not torch.equal(next(after.parameters()), next(before.parameters()))
+    again = finetune(after, data, settings=settings(), keep=Keep(tmp_path / "more"))
+    assert again[0].provenance.weights == after.fingerprint
+
+
+def test_curves_are_a_table_and_a_picture(scans, tmp_path):
+    finetune(tiny_backbone(), split(scans), settings=settings(), keep=Keep(tmp_path))
+    (path,) = tmp_path.glob("*/curves.csv")
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [row["step"] for row in rows] == ["4", "8", "10", "12"]
+    assert [bool(row["validation_loss"]) for row in rows] == [True, True, False, True]
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_records_hold_what_the_predictions_say(scans, tmp_path, capsys, tiny_models):
+    words = ["finetune", "-m", "random_r18", "-d", f"folder:{scans}", "--split", "patient"]
+    words += ["--steps", "6", "--batch-size", "8", "--validate-every", "3", "--json"]
+    assert run_app(app, words) == 0
+    document = json.loads(capsys.readouterr().out)
+    results = Path("results.jsonl")
+    records = {record.metric: record for record in read_records(results)}
+    assert len(document["records"]) == len(records) >= 6
+    found = read_predictions(records["accuracy"], results)
+    right = found.probabilities.argmax(axis=1) == found.labels
+    assert records["accuracy"].value == pytest.approx(100 * right.mean())
+    assert predictions_folder(results).is_dir()
+    assert run_app(app, words) == 0
+    assert "done before" in capsys.readouterr().err
+    assert len(read_records(results)) == len(records)
+
+
+def test_the_protocols_part_where_they_should(scans, tmp_path):
+    data = split(scans)
+    found = {}
+    for protocol in ("published", "corrected"):
+        chosen = settings(protocol, steps=8, side=32)
+        records = finetune(tiny_backbone(), data, settings=chosen, keep=Keep(tmp_path))
+        found[protocol] = {record.metric: record for record in records}
+    published = found["published"]
+    assert published["auroc"].value == pytest.approx(published["balanced_accuracy"].value / 100)
+    assert published["auroc"].details["tested_step"] == 8
+    corrected = found["corrected"]["auroc"].details
+    assert corrected["tested_step"] == corrected["best_step"]
+
+
+def test_soft_targets_train_and_the_study_truncates_them(scans):
+    data = split(scans)
+    soft = np.where(data.labels == 1, 0.7, 0.0)
+    from dataclasses import replace
+
+    manifest = replace(data.manifest, targets=tuple(soft.tolist()))
+    data = type(data)(manifest, data.card, data.cache)
+    records = finetune(tiny_backbone(), data, settings=settings())
+    assert records[0].details["curve"]
+    with pytest.raises(InfeasibleError, match="only class"):
+        finetune(tiny_backbone(), data, settings=settings(targets="truncated"))
+
+
+def test_without_early_stopping_validation_images_train_too(scans, tmp_path):
+    chosen = settings(early_stopping=False)
+    records = finetune(tiny_backbone(), split(scans), settings=chosen, keep=Keep(tmp_path))
+    assert records[0].details["steps"] == 12
+    assert records[0].details["validation_curve"] == []
+
+
+def test_the_search_takes_the_best_and_passes_over_what_diverges(scans, tmp_path):
+    chosen = settings(search=True, steps=4, validate_every=2)
+    records = finetune(tiny_backbone(), split(scans), settings=chosen, keep=Keep(tmp_path))
+    assert any("search chose" in note for note in records[0].notes)
+    assert records[0].details["learning_rate"] in {0.1, 1e-4}
+    assert len(list(tmp_path.glob("*/training.safetensors"))) == 6
+    assert len(list(tmp_path.glob("*/model"))) == 1
+
+
+def test_a_rate_that_diverges_leaves_no_model(scans, tmp_path):
+    with pytest.raises(DivergedError, match="--learning-rate"):
+        finetune(
+            tiny_backbone(),
+            split(scans),
+            settings=settings(learning_rate=1e30),
+            keep=Keep(tmp_path / "runs"),
+        )
+    left = {path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    assert left <= {".lock"}
+
+
+def test_fractions_are_runs_of_their_own(scans):
+    records = finetune(tiny_backbone(), split(scans), settings=settings(fractions=(0.5, 1.0)))
+    sizes = {record.settings["fraction"]: record.details["train"] for record in records}
+    assert sizes[0.5] < sizes[1.0]
+
+
+@pytest.mark.parametrize("broken", ["train", "val", "test"])
+def test_unreadable_images_stop_it_or_are_passed_over(scans, broken):
+    from medssl_eval.features import Means
+    from medssl_models import ExtractionSettings
+
+    data = split(scans)
+    row = data.splits.index(broken)
+    (data.manifest.root / data.manifest.paths[row]).write_bytes(b"no picture")
+    with pytest.raises(Exception, match=data.ids[row].rpartition("/")[2]) as caught:
+        finetune(tiny_backbone(), data, settings=settings())
+    assert caught.value.exit_code == 3
+    means = Means(extraction=ExtractionSettings(skip_unreadable=True))
+    records = finetune(tiny_backbone(), data, settings=settings(), means=means)
+    assert records[0].details["unreadable"] == (broken == "test")
+
+
+def test_the_command_says_what_is_wrong(scans, capsys, tiny_models):
+    base = ["finetune", "-m", "random_r18", "-d", f"folder:{scans}"]
+    assert run_app(app, [*base, "--split", "none"]) == 3
+    assert "no training images" in capsys.readouterr().err
+    assert run_app(app, [*base, "--learning-rate", "-1"]) == 2
+    assert "learning_rate is -1.0" in capsys.readouterr().err
+    assert run_app(app, [*base, "--select", "acuracy"]) == 2
+    assert "accuracy" in capsys.readouterr().err
