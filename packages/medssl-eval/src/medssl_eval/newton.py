@@ -170,9 +170,9 @@ def evaluate(problem: Problem, theta: Floats, c: float) -> Point:
 
 def _bend(probabilities: Floats, change: Floats) -> Floats:
     """Change of the residuals that a change of the logits brings, shape (n, K)."""
-    weighted = probabilities * change
+    weighted: Floats = probabilities * change
     if probabilities.shape[1] == 1:
-        return weighted * (1 - probabilities)
+        return np.asarray(weighted * (1 - probabilities), np.float64)
     return weighted - probabilities * weighted.sum(axis=1, keepdims=True)
 
 
@@ -231,7 +231,7 @@ class Preconditioner:
     def solve(self, residual: Floats) -> Floats:
         """Apply the inverse to each column, shape (D + 1, K)."""
         if not self._inverses:
-            return self._diagonal * residual
+            return residual if self._diagonal is None else self._diagonal * residual
         columns = residual.shape[1]
         inverses = self._inverses if len(self._inverses) == columns else self._inverses * columns
         solved = [inverse @ residual[:, k] for k, inverse in enumerate(inverses)]
@@ -245,7 +245,7 @@ class Preconditioner:
 def _price(problem: Problem) -> float:
     """What a renewal costs, in conjugate-gradient steps (measured on 1 core: 30 to 100)."""
     size = problem.design.columns
-    return (size + size**2 / problem.design.rows) / 20
+    return float((size + size**2 / problem.design.rows) / 20)
 
 
 def _inverse(design: Design, weights: Floats, c: float) -> Floats:

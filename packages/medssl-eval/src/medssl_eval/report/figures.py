@@ -272,7 +272,7 @@ def _svg(figure: Figure, alt: str) -> str:
     from matplotlib import rc_context  # noqa: PLC0415 # slow to import
 
     buffer = io.StringIO()
-    with rc_context(STYLE):
+    with rc_context(STYLE):  # type: ignore[arg-type] # names of settings, as plain text
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
