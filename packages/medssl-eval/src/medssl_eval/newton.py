@@ -173,7 +173,7 @@ def _bend(probabilities: Floats, change: Floats) -> Floats:
     weighted: Floats = probabilities * change
     if probabilities.shape[1] == 1:
         return np.asarray(weighted * (1 - probabilities), np.float64)
-    return weighted - probabilities * weighted.sum(axis=1, keepdims=True)
+    return np.asarray(weighted - probabilities * weighted.sum(axis=1, keepdims=True), np.float64)
 
 
 def _curvature(problem: Problem, point: Point, direction: Floats, c: float) -> Floats:
