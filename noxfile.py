@@ -119,6 +119,19 @@ def minimums(session: nox.Session, package: str) -> None:
     pytest(session, f"packages/{package}/tests")
 
 
+# What each framework's test needs beside ours; none of it can share an environment for long.
+FRAMEWORKS = {"simclr": ["tensorflow>=2.15"], "byol": ["jax", "dm-haiku", "dill"]}
+
+
+@nox.session(requires=["build"])
+@nox.parametrize("framework", [nox.param(name, id=name) for name in FRAMEWORKS])
+def oracle(session: nox.Session, framework: str) -> None:
+    """Hold converters against the source framework: nox -s 'oracle(byol)'."""
+    install(session, ["medssl-models"], "test")
+    session.install(*FRAMEWORKS[framework])
+    pytest(session, f"packages/medssl-models/tests/test_oracle_{framework}.py")
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format."""
