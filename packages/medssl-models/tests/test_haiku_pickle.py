@@ -77,9 +77,12 @@ def test_arrays_of_protocol_4_are_views_of_the_file():
     assert not array.flags.writeable
 
 
-def test_jax_arrays_and_named_tuples_of_jaxline():
+@pytest.mark.parametrize(
+    "wrapper", [b"jax._src.array\n_reconstruct_array", b"dill._dill\n_create_array"]
+)
+def test_wrapped_arrays_and_named_tuples_of_jaxline(wrapper):
     state = (1, (2,), np.dtype("<f4"), False, np.array([1, 2], "<f4").tobytes())
-    data = b"\x80\x04" + b"c" + b"jax._src.array\n_reconstruct_array\n"
+    data = b"\x80\x04" + b"c" + wrapper + b"\n"
     data += b"(cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01bt"
     data += pickle_bytes(state, protocol=4)[2:-1] + b"}t" + b"R."
     tree = data[2:-1]

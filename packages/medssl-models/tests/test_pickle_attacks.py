@@ -97,6 +97,9 @@ ATTACKS = {
     ),
     "calls a module": pickle_bytes(Call("dill._dill _import_module", ("_codecs",)))[:-1] + b")R.",
     "dill._create_function": b"cdill._dill\n_create_function\n)R.",
+    "_create_array of another function": pickle_bytes(
+        Call("dill._dill _create_array", (Call("_codecs encode", ("a", "latin1")), ("x",), ()))
+    ),
     "dill._create_code": b"cdill._dill\n_create_code\n)R.",
     "dill._eval_repr": b"cdill._dill\n_eval_repr\n(Vx\ntR.",
     "dill._load_type of a function": pickle_bytes(Call("dill._dill _load_type", ("FunctionType",))),

@@ -266,14 +266,15 @@ def _from_buffer(arguments: tuple[object, ...]) -> Draft:
     return Draft(_array_from_state, _stored(shape, dtype, order, data), filled=True)
 
 
-def _jax_array(arguments: tuple[object, ...]) -> Draft:
+def _wrapped_array(arguments: tuple[object, ...]) -> Draft:
+    """An array as JAX and dill write it: how NumPy rebuilds it, its arguments and its state."""
     match arguments:
         case (Standin() as function, tuple() as inner, tuple() as state, *_):
             draft = function.call(inner) if function.call is _reconstruct else None
             if isinstance(draft, Draft):
                 draft.build(state)
                 return draft
-    message = "a JAX array in an unknown form"
+    message = "an array of JAX or dill in an unknown form"
     raise _refuse(message)
 
 
@@ -402,7 +403,9 @@ _FUNCTIONS: dict[Callable[[tuple[object, ...]], object], tuple[str, ...]] = {
         "haiku._src.data_structures.FlatMapping",
         "haiku._src.data_structures.frozendict",
     ),
-    _jax_array: (
+    _wrapped_array: (
+        # Some versions of dill take every array for one of a subclass.
+        "dill._dill._create_array",
         "jax._src.array._reconstruct_array",
         "jax._src.device_array.reconstruct_device_array",
         "jax.interpreters.xla.reconstruct_device_array",
