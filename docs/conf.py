@@ -4,13 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.metadata import entry_points, version
+from importlib import metadata
 from pathlib import Path
 
 project = "medssl"
 author = "The medssl authors"
 copyright = author
-release = version("medssl-models")
+release = version = metadata.version("medssl-models")
 
 extensions = [
     "myst_parser",
@@ -36,7 +36,7 @@ def write_command_pages() -> None:
     """Write one page per command line, made by Typer from the code."""
     folder = Path(__file__).parent / "reference" / "commands"
     folder.mkdir(exist_ok=True)
-    for entry in entry_points(group="console_scripts"):
+    for entry in metadata.entry_points(group="console_scripts"):
         if entry.name.startswith("medssl-"):
             module = entry.value.partition(":")[0]
             page = str(folder / f"{entry.name}.md")

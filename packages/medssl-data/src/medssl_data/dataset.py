@@ -98,7 +98,7 @@ class ImageDataset:
 
     @property
     def stamps(self) -> tuple[str, ...]:
-        """`size:mtime_ns` of each row's file, (N,)."""
+        """Size and mtime_ns of each row's file, (N,)."""
         return self.manifest.stamps
 
     @cached_property

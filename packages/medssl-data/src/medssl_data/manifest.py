@@ -175,7 +175,7 @@ class Manifest:
 
     @cached_property
     def stamps(self) -> tuple[str, ...]:
-        """`size:mtime_ns` of each row's file, (N,): a changed stamp means a changed file."""
+        """Size and mtime_ns of each row's file, (N,): a changed stamp means a changed file."""
         if self.drawer is not None:
             return ("drawn",) * len(self)
         return tuple(f"{size}:{changed}" for size, changed in self._stats())
