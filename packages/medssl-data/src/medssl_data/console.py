@@ -34,18 +34,26 @@ DatasetsOption = Annotated[
     typer.Option(
         "--dataset",
         "-d",
-        help="A card's name, folder:DIR, table:FILE.csv, medmnist:FILE.npz, phantom:NAME. Repeats.",
+        metavar="NAME",
+        help="A card's name, folder:DIR, table:FILE.csv, medmnist:FILE.npz or phantom:NAME; "
+        "repeatable.",
     ),
 ]
-RootOption = Annotated[Path, typer.Option("--root", help="Folder that holds the data sets.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything that is drawn.", min=0)]
+RootOption = Annotated[
+    Path, typer.Option("--root", metavar="DIR", help="The folder that holds the data sets.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 ProtocolOption = Annotated[
     Literal["published", "corrected"],
-    typer.Option("--protocol", help="The 2022 study as it was, or without its defects."),
+    typer.Option("--protocol", help="The 2022 study's way, or without its defects."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Exactly one JSON document on stdout.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no notes on stderr.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Redo what is already there.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Write one JSON document instead of a table.")
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no notes; warnings remain.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Do again what is done already.")]
 
 _INTERRUPTED = 130
 
