@@ -185,7 +185,7 @@ reconstruct(tiny_backbone(width=4), [picture], settings=settings, out=Path(sys.a
 
 def test_kill_9_of_a_real_process(image, tmp_path):
     image.save(tmp_path / "scan.png")
-    steps = 60
+    steps = 100
 
     def start(out):
         words = [sys.executable, "-c", KILLED, "scan.png", out, str(steps)]
