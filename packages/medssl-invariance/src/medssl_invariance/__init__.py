@@ -1,0 +1,74 @@
+"""What a pretrained backbone ignores: how stable its features are under transforms and views.
+
+Public names are resolved on first use, so that importing the package does not import torch.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medssl_invariance.errors import InvarianceError as InvarianceError
+    from medssl_invariance.families import Family as Family
+    from medssl_invariance.families import find_families as find_families
+    from medssl_invariance.protocols import SyntheticSettings as SyntheticSettings
+    from medssl_invariance.protocols import ViewsSettings as ViewsSettings
+    from medssl_invariance.protocols import differences as differences
+    from medssl_invariance.protocols import preset as preset
+    from medssl_invariance.runs import Means as Means
+    from medssl_invariance.similarity import bootstrap_mean as bootstrap_mean
+    from medssl_invariance.similarity import compare as compare
+    from medssl_invariance.synthetic import synthetic as synthetic
+    from medssl_invariance.views import views as views
+    from medssl_invariance.whitening import Whitening as Whitening
+    from medssl_invariance.whitening import fit_whitening as fit_whitening
+
+__version__ = version("medssl-invariance")
+
+_HOMES = {
+    "Family": "families",
+    "InvarianceError": "errors",
+    "Means": "runs",
+    "SyntheticSettings": "protocols",
+    "ViewsSettings": "protocols",
+    "Whitening": "whitening",
+    "bootstrap_mean": "similarity",
+    "compare": "similarity",
+    "differences": "protocols",
+    "find_families": "families",
+    "fit_whitening": "whitening",
+    "preset": "protocols",
+    "synthetic": "synthetic",
+    "views": "views",
+}
+
+__all__ = [
+    "Family",
+    "InvarianceError",
+    "Means",
+    "SyntheticSettings",
+    "ViewsSettings",
+    "Whitening",
+    "bootstrap_mean",
+    "compare",
+    "differences",
+    "find_families",
+    "fit_whitening",
+    "preset",
+    "synthetic",
+    "views",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that owns a public name, on first use (PEP 562)."""
+    if name not in _HOMES:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

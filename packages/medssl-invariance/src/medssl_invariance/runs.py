@@ -1,0 +1,197 @@
+"""What an experiment may use, what is known already, and every model over every data set.
+
+Names and sizes are checked before the first image is opened; records are written as soon as they
+are there, so that an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, ExtractionSettings, FeatureStore, Provenance, Record
+    from medssl_models.console import Progress
+
+    from medssl_invariance.protocols import Comparison
+
+__all__ = [
+    "Means",
+    "Measure",
+    "control_of",
+    "known_records",
+    "marks",
+    "open_datasets",
+    "provenance_of",
+    "run_all",
+    "with_controls",
+]
+
+Measure = Callable[["Backbone", "ImageDataset", "Means"], "Iterable[Record]"]
+"""`measure(backbone, data, means)`: the records of one pair; those that are known as they are."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Means:
+    """What an experiment may use, and what is known already.
+
+    Attributes:
+        extraction: Device, precision, batch size and so on; None takes the defaults.
+        store: Where clean features are kept; None computes them anew.
+        unfinished: Folder that keeps what a cut-off run has measured; None keeps nothing. Where
+            the extraction is forced, what lies there is measured anew.
+        save_seconds: How often it is kept at least.
+        progress: Shows how far it is.
+        known: Records by key; an experiment that has its records here is not run again.
+    """
+
+    extraction: ExtractionSettings | None = None
+    store: FeatureStore | None = None
+    unfinished: Path | None = None
+    save_seconds: float = 20.0
+    progress: Progress | None = None
+    known: Mapping[str, Record] = field(default_factory=dict)
+
+
+def run_all(
+    models: Sequence[str],
+    datasets: Sequence[ImageDataset],
+    measure: Measure,
+    *,
+    means: Means,
+    networks: Literal["published", "corrected"],
+    results: Path | None,
+) -> list[Record]:
+    """Measure every model on every data set.
+
+    Args:
+        models: Names, in the order in which they are run.
+        datasets: Data sets, opened.
+        measure: Gives the records of one pair.
+        means: What it may use, and what is known.
+        networks: `published` pads strided layers as the study's networks did.
+        results: Where new records are appended; None keeps none.
+
+    Raises:
+        medssl_models.UnknownModelError: A name that no model bears, before anything is computed.
+        medssl_models.MissingWeightsError: Weights that must be brought, likewise.
+    """
+    from medssl_models import append_records, create_model  # noqa: PLC0415 # imports torch
+
+    _check_models(models)
+    records: list[Record] = []
+    for name in models:
+        backbone = create_model(name, protocol=networks)
+        for data in datasets:
+            for record in measure(backbone, data, means):
+                if results is not None and record.key not in means.known:
+                    append_records(results, [record])
+                records.append(record)
+    return records
+
+
+def _check_models(names: Sequence[str]) -> None:
+    from medssl_models import model_card  # noqa: PLC0415 # only where models are run
+    from medssl_models.catalog import split_padding  # noqa: PLC0415 # as above
+    from medssl_models.library import converted_folder, find_weights  # noqa: PLC0415 # as above
+
+    for name in names:
+        base, _ = split_padding(name)
+        card = None if converted_folder(base) else model_card(base)
+        if card is not None and card.seed is None:
+            find_weights(card)
+
+
+def with_controls(names: Sequence[str]) -> list[str]:
+    """Add, for each model, the untrained control of its architecture where there is one.
+
+    A network that was never trained ignores much of what a picture shows; what a trained one
+    ignores means nothing without that number beside it.
+    """
+    controls = [control for name in names if (control := control_of(name))]
+    return list(dict.fromkeys([*names, *controls]))
+
+
+def control_of(name: str) -> str | None:
+    """Name the untrained control with a model's architecture; None where there is none."""
+    from medssl_models import list_models, model_card  # noqa: PLC0415 # reads all cards
+    from medssl_models.catalog import split_padding  # noqa: PLC0415 # as above
+    from medssl_models.library import converted_folder  # noqa: PLC0415 # as above
+    from medssl_models.model_folder import read_origin  # noqa: PLC0415 # as above
+
+    base, _ = split_padding(name)
+    folder = converted_folder(base)
+    architecture = (read_origin(folder).card if folder else model_card(base)).architecture
+    cards = (card for card in list_models() if card.control)
+    return next((card.name for card in cards if card.architecture == architecture), None)
+
+
+def open_datasets(
+    names: Sequence[str], *, root: Path, labels: Literal["study", "corrected"]
+) -> list[ImageDataset]:
+    """Open data sets by name, in the order of their files; no image is decoded."""
+    from medssl_data import load_dataset  # noqa: PLC0415 # only where data is read
+
+    protocol: Literal["published", "corrected"] = "published" if labels == "study" else "corrected"
+    return [load_dataset(name, root=root, protocol=protocol) for name in names]
+
+
+def known_records(path: Path, warn: Say) -> Mapping[str, Record]:
+    """Read a results file by key, the newest of equal records; a missing file has none.
+
+    Args:
+        path: A file of `append_records`.
+        warn: Takes a note for each line that is no record.
+    """
+    from medssl_models import read_records  # noqa: PLC0415 # imports torch
+
+    if not path.exists():
+        return {}
+    file = read_records(path)
+    for note in file.notes:
+        warn(note)
+    return {record.key: record for record in file.records}
+
+
+def provenance_of(
+    backbone: Backbone,
+    data: ImageDataset,
+    settings: Comparison,
+    *,
+    preprocessing: str,
+    means: Means,
+) -> Provenance:
+    """Describe where numbers will come from, before the first image is opened."""
+    from medssl_models import ExtractionSettings as Extraction  # noqa: PLC0415 # imports torch
+    from medssl_models import Provenance as Origin  # noqa: PLC0415 # as above
+    from medssl_models.records import package_versions  # noqa: PLC0415 # as above
+
+    extraction = means.extraction or Extraction()
+    return Origin(
+        model=backbone.name,
+        weights=backbone.fingerprint,
+        preprocessing=preprocessing,
+        layer=extraction.layer,
+        padding=backbone.card.padding,
+        dataset=data.name,
+        images=data.fingerprint,
+        manifest=data.manifest.fingerprint,
+        label_policy=data.manifest.label_policy,
+        split="all",
+        protocol=settings.protocol,
+        seed=settings.seed,
+        device=extraction.device,
+        precision=extraction.precision,
+        versions=package_versions("scikit-learn"),
+    )
+
+
+def marks(backbone: Backbone, data: ImageDataset, *more: str) -> tuple[str, ...]:
+    """Give the notes of a record: that the model is a control, what the data set says, and more."""
+    control = (f"control: {backbone.name} is untrained",) if backbone.card.control else ()
+    return (*control, *data.notes, *more)

@@ -1,0 +1,165 @@
+"""The study's grids to the last member, the honest ones, and PIL against tensors."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from medssl_invariance.errors import GridError, UnknownFamilyError
+from medssl_invariance.families import FAMILIES, MEDICAL, STUDY, find_families, find_family
+from medssl_invariance.transforms import Scene
+from PIL import Image
+from torchvision.transforms.v2 import functional as tv
+
+
+def study(name, k=None):
+    return find_family(name).members("study", k)
+
+
+def test_sizes_of_the_study():
+    sizes = {name: len(study(name)) for name in STUDY}
+    switches = dict.fromkeys(("h_flip", "v_flip", "invert", "equalize", "grayscale"), 2)
+    assert sizes == dict.fromkeys(STUDY, 256) | switches | {"posterize": 7}
+
+
+def test_grids_of_the_study():
+    assert [m.at for m in study("rotation", 4)] == [0, 90, 180, 270]
+    assert [m.identity for m in study("rotation", 4)] == [True, False, False, False]
+    offsets = study("translation", 16)
+    assert [(m.values["x"], m.values["y"]) for m in offsets[:5]] == [
+        (-16, -16), (-16, -8), (-16, 0), (-16, 8), (-8, -16),
+    ]  # fmt: skip
+    assert {m.values["shear_x"] for m in (*offsets, *study("scale"))} == {1.0}
+    assert (study("scale")[0].at, study("scale")[-1].at) == (0.25, 2.0)
+    shears = study("shear")
+    assert [place for place, m in enumerate(shears) if m.identity] == [8 * 16 + 8]
+    box = study("resized_crop")[1].values
+    assert box == pytest.approx({"top": 0, "left": 0, "height": 192, "width": 149.3333})
+    assert [int(m.at) for m in study("deform")[:9]] == [10, 15, 21, 27, 32, 38, 44, 50, 10]
+    assert (study("brightness")[0].at, study("brightness")[-1].at) == (0.25, 5.0)
+    assert not any(m.identity for m in study("hue", 20))
+    assert sum(m.identity for m in study("hue", 5)) == 1
+    assert study("blur")[0].at == pytest.approx(1e-5)
+    assert study("sharpness")[0].identity
+    assert [m.at for m in study("posterize")] == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("name", "k", "failure"),
+    [
+        ("translation", 20, "list index out of range.*16 members"),
+        ("translation", 9, "not in list.*square of an even number"),
+        ("resized_crop", 20, "list index out of range.*16 members"),
+        ("h_flip", 3, "list index out of range.*2 members"),
+        ("posterize", 8, "list index out of range.*7 members"),
+        ("deform", 257, "list index out of range.*256 members"),
+    ],
+)
+def test_the_study_fails_where_it_failed(name, k, failure):
+    with pytest.raises(GridError, match=failure):
+        study(name, k)
+    with pytest.raises(IndexError):
+        study(name, k)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_honest_members_leave_the_identity_out(family):
+    members = family.members("honest")
+    assert len(members) == family.honest.size
+    assert not any(member.identity for member in members)
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand((2, 3, 64, 64), generator=generator)
+    for place, member in enumerate(members):
+        scene = Scene(64, 64 / 224, rows=(4, 9), member=place)
+        changed = family.honest.apply(pictures, member.values, scene)
+        assert changed.shape[:2] == (2, 3)
+        assert 0 <= float(changed.min()) <= float(changed.max()) <= 1 + 1e-6
+        again = family.honest.apply(pictures, member.values, scene)
+        assert torch.equal(changed, again)
+        if changed.shape == pictures.shape:
+            assert not torch.equal(changed, pictures)
+
+
+@pytest.mark.parametrize(
+    ("name", "k"),
+    [("scale", 3), ("translation", 12), ("resized_crop", 6), ("posterize", 8), ("h_flip", 2),
+     ("motion_blur", 6), ("jpeg", 200)],
+)  # fmt: skip
+def test_honest_grids_say_which_k_they_take(name, k):
+    with pytest.raises(GridError, match=f"{name} with k={k}"):
+        find_family(name).members("honest", k)
+
+
+def test_unknown_families_are_answered_with_the_list():
+    with pytest.raises(UnknownFamilyError, match=r"did you mean rotation.*h_flip.*cutout"):
+        find_family("rotatoin")
+    with pytest.raises(UnknownFamilyError, match="gamma was not part of the study"):
+        find_family("gamma").members("study")
+    assert [one.name for one in find_families(["medical", "gamma", "h_flip"])] == [
+        *MEDICAL, "h_flip",
+    ]  # fmt: skip
+
+
+def photograph(height=90, width=120):
+    """A smooth, coloured picture with a few edges."""
+    y, x = np.mgrid[:height, :width] / 20
+    pixels = np.stack([np.sin(x) + y / 4, np.cos(y + x), np.sin(x * y / 6)], axis=-1)
+    pixels = np.uint8(255 * (pixels - pixels.min()) / np.ptp(pixels))
+    pixels[20:50, 30:40] = (250, 240, 10)
+    return Image.fromarray(pixels)
+
+
+# Mean absolute difference between PIL and tensors, in grey levels of 255, over all members. The
+# larger ones: nearest-neighbour resampling takes the other pixel at a tie (rotation and its kin),
+# PIL turns hues through an 8-bit colour circle, and rounds the smoothed picture to 8 bits before
+# sharpening multiplies what was lost.
+TOLERANCE = {
+    "rotation": 2.5, "translation": 2.5, "scale": 2.5, "shear": 2.5, "resized_crop": 0.5,
+    "deform": 0.51, "brightness": 0.51, "contrast": 0.8, "saturation": 0.8, "hue": 3.0,
+    "blur": 0.51, "sharpness": 3.0, "grayscale": 0.6,
+    "h_flip": 0, "v_flip": 0, "invert": 0, "equalize": 0, "posterize": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STUDY)
+def test_tensors_do_what_pil_does(name):
+    family, picture = find_family(name), photograph()
+    tensor = tv.pil_to_tensor(picture)[None].float() / 255
+    k = {"posterize": 7}.get(name, len(study(name)) if len(study(name)) == 2 else 16)
+    for place, member in enumerate(family.members("study", k)):
+        scene = Scene(64, smooth=False, member=place)
+        by_pil = family.study.apply(picture, member.values, scene)
+        by_tensor = family.study.apply(tensor, member.values, scene)[0].mul(255)
+        difference = (tv.pil_to_tensor(by_pil).float() - by_tensor).abs().mean()
+        assert float(difference) <= TOLERANCE[name] + 1e-3, member
+
+
+def test_nothing_is_uncovered_within_the_frame():
+    """A white frame stays white in the middle under every geometric transform."""
+    from medssl_invariance.batches import frame_side
+
+    for name in ("rotation", "translation", "scale", "shear", "deform"):
+        grid = find_family(name).honest
+        side = frame_side(64, grid.frame)
+        white = torch.ones((1, 3, side, side))
+        for place, member in enumerate(grid.make(grid.size)):
+            scene = Scene(64, 64 / 224, member=place)
+            middle = tv.center_crop(grid.apply(white, member.values, scene), [64, 64])
+            assert float(middle.min()) > 1 - 1e-5, (name, member)
+
+
+def test_grey_pictures_stay_grey_under_noise():
+    grey = torch.full((1, 3, 32, 32), 0.5)
+    for name in ("gaussian_noise", "poisson_noise"):
+        noisy = find_family(name).honest.apply(grey, {"sigma": 0.1, "photons": 50}, Scene(32))
+        assert torch.equal(noisy[:, 0], noisy[:, 1])
+        assert float(noisy.std()) > 0.03
+
+
+def test_lengths_scale_with_the_network():
+    member = find_family("translation").members("honest", 8)[0]
+    assert math.hypot(member.values["x"], member.values["y"]) == pytest.approx(16)
+    picture = torch.zeros((1, 3, 56, 56))
+    picture[..., 28, 28] = 1
+    moved = find_family("translation").honest.apply(picture, member.values, Scene(56, 56 / 224))
+    assert moved[0, 0].argmax().item() == 28 * 56 + 28 + 4
