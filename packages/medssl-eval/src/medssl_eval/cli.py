@@ -14,6 +14,7 @@ from medssl_eval.commands.finetune import finetune
 from medssl_eval.commands.knn import knn
 from medssl_eval.commands.linear import linear
 from medssl_eval.commands.protocol import protocol_app
+from medssl_eval.commands.rank import rank
 from medssl_eval.commands.report import report
 
 __all__ = ["app", "main"]
@@ -47,7 +48,12 @@ app.command(
         "medssl-eval finetune -m random_r18 -d medmnist:pneumoniamnist.npz --side 64 --steps 600",
     ),
 )(finetune)
-app.command(epilog=examples("medssl-eval knn -m random_r18 -d folder:scans --neighbours 5"))(knn)
+app.command(
+    epilog=examples(
+        "medssl-eval knn -m random_r18 -d folder:scans --neighbours 5",
+        "medssl-eval knn -m moco-v2 -d shenzhencxr --split patient",
+    ),
+)(knn)
 app.command(
     epilog=examples(
         "medssl-eval compare moco-v2 supervised_r50 -d shenzhencxr --metric auroc",
@@ -55,6 +61,12 @@ app.command(
         "medssl-eval compare --published",
     ),
 )(compare)
+app.command(
+    epilog=examples(
+        "medssl-eval rank scans --budget 10m",
+        "medssl-eval rank pneumoniamnist.npz -m moco-v2 -m random_r50 --budget none",
+    ),
+)(rank)
 app.add_typer(protocol_app, name="protocol")
 app.command(
     epilog=examples(
