@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -53,16 +52,26 @@ def write_sources(folder: Path) -> dict[str, Path]:
     return {"moco-v2": moco, "simclr-v1": simclr, "byol": byol}
 
 
+def peak_memory() -> int:
+    """Largest memory of this process so far, in bytes, on Linux.
+
+    `getrusage` is of no use here: a child process inherits the peak of the one that started it.
+    """
+    status = Path("/proc/self/status").read_text("utf-8")
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
 def convert_here(name: str, source: Path, out: Path) -> None:
     """Convert in this process and say how long it took and how much memory it needed."""
     from medssl_models.conversion import convert
 
     build_trunk("resnet18")  # what is imported once does not count
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = peak_memory()
     begin = time.perf_counter()
     convert(source, model_card(name), out)
     seconds = time.perf_counter() - begin
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_memory()
     sys.stdout.write(json.dumps({"seconds": seconds, "peak": peak, "before": before}))
 
 
