@@ -26,7 +26,7 @@ from medssl_models import create_model
 from medssl_models.console import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from medssl_dip.objective import PrecisionName
     from medssl_models import Backbone
@@ -148,26 +148,24 @@ def compare_curves(
 
 def measure(
     backbone: Backbone, device: torch.device, *, rounds: int, steps: int
-) -> list[list[str]]:
+) -> Iterator[list[str]]:
     """Measure all ways against the study's, in turns, and the loss curve."""
     original = picture(device)
     study, ours = StudyStep(backbone, original), our_steps(backbone, original)
-    rows = []
     plain, mine = in_turns(study, ours.update, rounds, device)
-    rows.append(row("fp32", plain, mine, TARGETS["fp32"]))
+    yield row("fp32", plain, mine, TARGETS["fp32"])
     if has_bf16(device):
         half = our_steps(backbone, original, precision="bf16")
-        rows.append(row("bf16", *in_turns(study, half.update, rounds, device), TARGETS["bf16"]))
+        yield row("bf16", *in_turns(study, half.update, rounds, device), TARGETS["bf16"])
     else:
-        rows.append(["bf16", "", "", "not measured: no bf16 arithmetic here", str(TARGETS["bf16"])])
-    rows.append(compiled_row(backbone, original, study, rounds))
+        yield ["bf16", "", "", "not measured: no bf16 arithmetic here", str(TARGETS["bf16"])]
+    yield compiled_row(backbone, original, study, rounds)
     many = our_steps(backbone, original, runs=BATCH)
     one, together = in_turns(ours.update, many.update, max(rounds // 3, 2), device)
-    rows.append(row(f"fp32, {BATCH} runs a batch, a run", one, together / BATCH, None))
+    yield row(f"fp32, {BATCH} runs a batch, a run", one, together / BATCH, None)
     found, expected = compare_curves(study, our_steps(backbone, original), steps)
     worst = max(abs(a - b) / b for a, b in zip(found, expected, strict=True))
-    rows.append([f"loss over {steps} steps, same weights", "", "", f"{worst:.1e} off", "0.01"])
-    return rows
+    yield [f"loss over {steps} steps, same weights", "", "", f"{worst:.1e} off", "0.01"]
 
 
 def compiled_row(backbone: Backbone, original: Tensor, study: StudyStep, rounds: int) -> list[str]:
@@ -209,7 +207,11 @@ def main() -> None:
     device = torch.device(given.device)
     backbone = create_model(given.model).to(device)
     rounds, steps = (2, 11) if given.quick else (given.rounds, given.steps)
-    report(measure(backbone, device, rounds=rounds, steps=steps), device)
+    rows = []
+    for one in measure(backbone, device, rounds=rounds, steps=steps):
+        sys.stderr.write("  ".join(one) + "\n")  # a run that is cut off has told what it knew
+        rows.append(one)
+    report(rows, device)
 
 
 if __name__ == "__main__":
