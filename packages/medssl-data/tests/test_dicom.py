@@ -39,3 +39,55 @@ def test_reports_and_several_frames_are_refused_with_advice() -> None:
         read_image(bundled("rtplan.dcm"))
     with pytest.raises(UnreadableImageError, match="export the frame"):
         read_image(bundled("rtdose.dcm"))
+
+
+def written(path: Path, values: np.ndarray, **tags: object) -> Path:
+    """A 12-bit radiograph with slope 2 and intercept -100."""
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
+    dataset.SOPClassUID = SecondaryCaptureImageStorage
+    dataset.Rows, dataset.Columns = values.shape
+    dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.RescaleSlope, dataset.RescaleIntercept = 2, -100
+    for name, value in ({"PhotometricInterpretation": "MONOCHROME2"} | tags).items():
+        setattr(dataset, name, value)
+    dataset.PixelData = values.astype("<u2").tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+STORED = np.arange(0, 4096, 64).reshape(8, 8)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_window_after_modality_and_inversion_last(tmp_path: Path, photometric: str) -> None:
+    path = written(
+        tmp_path / "a.dcm", STORED, PhotometricInterpretation=photometric,
+        WindowCenter=3000, WindowWidth=4000,
+    )  # fmt: skip
+    # PS3.3 C.11.2.1.2: linear between centre - 0.5 -+ (width - 1) / 2.
+    values = STORED * 2.0 - 100
+    shown = np.clip((values - 2999.5) / 3999 + 0.5, 0, 1)
+    shown = 1 - shown if photometric == "MONOCHROME1" else shown
+    picture = read_image(path)
+    np.testing.assert_array_equal(picture.pixels, np.rint(shown * 255))
+    assert ("inverted" in picture.rule) == (photometric == "MONOCHROME1")
+
+
+def test_without_a_window_the_range_is_shown(tmp_path: Path) -> None:
+    picture = read_image(written(tmp_path / "a.dcm", STORED))
+    np.testing.assert_array_equal(picture.pixels, np.rint(STORED / STORED.max() * 255))
+    assert "range -100..7964" in picture.rule
+
+
+def test_a_window_without_width_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.dcm", STORED, WindowCenter=3000, WindowWidth=0)
+    with pytest.raises(UnreadableImageError, match="width 0 is too small"):
+        read_image(path)

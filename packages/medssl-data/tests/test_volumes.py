@@ -1,0 +1,83 @@
+"""Slices of volumes: position, window and orientation, written and read back with SimpleITK."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from medssl_data.errors import UnreadableImageError
+from medssl_data.images import read_image
+from medssl_data.reading import Reading
+from medssl_data.volumes import slice_index, to_bytes
+
+WINDOW = (-1000.0, 250.0)
+HOUNSFIELD = np.linspace(-1200, 400, 5 * 4 * 3).reshape(5, 4, 3).astype(np.int16)
+"""Indexed z, y, x."""
+
+
+def grey(values: np.ndarray) -> np.ndarray:
+    """Clip, scale to 0..255 and truncate, as the protocol says."""
+    return ((np.clip(values.astype(float), -1000, 250) + 1000) / 1250 * 255).astype(np.uint8)
+
+
+def saved(path: Path, direction: tuple[float, ...] | None = None) -> Path:
+    toolkit = pytest.importorskip("SimpleITK")
+    volume = toolkit.GetImageFromArray(HOUNSFIELD)
+    if direction is not None:
+        volume.SetDirection(direction)
+    toolkit.WriteImage(volume, str(path))
+    return path
+
+
+def test_the_window_of_the_study() -> None:
+    values = np.array([[-2000.0, -1000.0, -500.0, 0.0, 250.0, 900.0]])
+    assert to_bytes(values, WINDOW).tolist() == [[0, 0, 102, 204, 255, 255]]
+
+
+@pytest.mark.parametrize("suffix", ["mha", "nrrd", "nii.gz"])
+def test_the_mid_slice_as_displayed_and_as_published(tmp_path: Path, suffix: str) -> None:
+    path = saved(tmp_path / f"a.{suffix}")
+    shown = read_image(path, reading=Reading(window=WINDOW))
+    np.testing.assert_array_equal(shown.pixels, grey(HOUNSFIELD[2]))
+    turned = read_image(path, reading=Reading(window=WINDOW, transposed=True))
+    np.testing.assert_array_equal(turned.pixels, grey(HOUNSFIELD[2]).T)
+    assert "slice z=2, window -1000..250" in turned.rule
+
+
+@pytest.mark.parametrize(("position", "index"), [(0, 0), (4, 4), (0.0, 0), (0.99, 4), (1.0, 4)])
+def test_positions_are_indices_or_fractions(tmp_path: Path, position, index: int) -> None:
+    path = saved(tmp_path / "a.mha")
+    picture = read_image(path, reading=Reading(window=WINDOW, position=position))
+    np.testing.assert_array_equal(picture.pixels, grey(HOUNSFIELD[index]))
+
+
+def test_other_axes_show_the_head_above(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.mha")
+    sagittal = read_image(path, reading=Reading(window=WINDOW, axis=0, position=1))
+    np.testing.assert_array_equal(sagittal.pixels, grey(HOUNSFIELD[::-1, :, 1]))
+    coronal = read_image(path, reading=Reading(window=WINDOW, axis=1, position=3))
+    np.testing.assert_array_equal(coronal.pixels, grey(HOUNSFIELD[::-1, 3]))
+
+
+def test_a_volume_that_lies_the_other_way_is_turned(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.mha", (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
+    picture = read_image(path, reading=Reading(window=WINDOW))
+    np.testing.assert_array_equal(picture.pixels, grey(HOUNSFIELD[2, ::-1, ::-1]))
+
+
+def test_slices_that_are_not_there(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.mha")
+    with pytest.raises(UnreadableImageError, match="has 5 slices and none at 7"):
+        read_image(path, reading=Reading(position=7))
+    with pytest.raises(UnreadableImageError, match="has no slices"):
+        slice_index(path, 0, 0.5)
+
+
+def test_a_volume_without_slices_and_a_cut_off_one_are_named(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.mha")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"DimSize = 3 4 5", b"DimSize = 3 4 0"))
+    with pytest.raises(UnreadableImageError, match=r"a\.mha"):
+        read_image(path)
+    path.write_bytes(content[:-40])
+    with pytest.raises(UnreadableImageError, match=r"a\.mha"):
+        read_image(path, reading=Reading(position=4))
