@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from medssl_eval.cli import app
 from medssl_models import read_records
@@ -176,18 +177,21 @@ def test_an_unreadable_image_is_named_and_can_be_skipped(capsys, scans, tmp_path
 
 
 @pytest.mark.usefixtures("tiny_models")
-def test_knn_counts_every_image_once(capsys, scans, tmp_path):
+def test_knn_asks_every_image_once_or_the_test_part(capsys, scans, parted, tmp_path):
     code, out, err = call(
         capsys, "knn", "-m", "random_r18", "-d", f"folder:{scans}", "-k", 3, "--folds", 4
     )
     assert code == 0, err
-    assert "k = 3" in out
-    (record,) = read_records(tmp_path / "results.jsonl")
-    answers, folds = record.details["answers"], record.details["folds"]
-    assert len(answers) == len(folds) == record.n == 44
-    right = sum(a == label for a, label in zip(answers, [0] * 24 + [1] * 20, strict=True))
-    assert record.value == pytest.approx(100 * right / 44)
-    assert record.ci_low < record.value < record.ci_high
+    assert "k = 3, folds" in out
+    records = read_records(tmp_path / "results.jsonl").records
+    assert len(records) == 6
+    assert {record.n for record in records} == {44}
+    assert np.bincount(records[0].details["folds"]).tolist() == [11] * 4
+    words = ("-m", "random_r18", "-d", f"table:{parted}", "--split", "official")
+    code, out, err = call(capsys, "knn", *words, "--weighting", "equal", "--json")
+    assert code == 0, err
+    record = json.loads(out)["records"][0]
+    assert (record["n"], record["details"]["reference_images"]) == (12, 32)
 
 
 @pytest.mark.usefixtures("tiny_models")

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from medssl_data import load_dataset
+from medssl_eval import KnnSettings, knn
 from medssl_eval.errors import InfeasibleError
-from medssl_eval.knn import _wilson_interval, assign_folds, vote
+from medssl_eval.features import Means
+from medssl_eval.knn import Neighbours, assign_folds, foldable, vote
+from medssl_eval.partition import partition
+from medssl_eval.predictions import read_predictions
+from sklearn.neighbors import KNeighborsClassifier
 
 
 def plainly(reference, labels, questions, neighbours, classes):
@@ -74,9 +80,87 @@ def test_one_class_and_small_classes_are_refused():
         assign_folds(np.array([0] * 9 + [1] * 9), 3, groups=[*"abcdefghi", *"z" * 9])
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (7, 10), (10, 10), (300, 624)])
-def test_the_interval_is_wilsons(successes, trials):
-    from scipy.stats import binomtest
+@pytest.mark.parametrize("neighbours", [1, 7, 20])
+def test_weighted_votes_are_those_of_scikit_learn(neighbours):
+    rng = np.random.default_rng(1)
+    reference = rng.normal(size=(60, 8)).astype(np.float32)
+    questions, labels = rng.normal(size=(25, 8)).astype(np.float32), rng.integers(0, 3, 60)
+    oracle = KNeighborsClassifier(
+        neighbours, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07)
+    ).fit(reference, labels)
+    shares = vote(reference, labels, questions, neighbours=neighbours, classes=3, temperature=0.07)
+    np.testing.assert_allclose(shares, oracle.predict_proba(questions), rtol=1e-4, atol=1e-9)
+    once = Neighbours(reference, labels, questions, most=20, classes=3)
+    np.testing.assert_array_equal(once.shares(neighbours, temperature=0.07), shares)
 
-    expected = binomtest(successes, trials).proportion_ci(method="wilson")
-    assert _wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high))
+
+def test_a_feature_of_zeros_gets_votes_and_no_nan():
+    shares = vote(
+        np.eye(3, dtype=np.float32), np.array([0, 0, 1]), np.zeros((1, 3), np.float32),
+        neighbours=3, classes=2, temperature=0.07,
+    )  # fmt: skip
+    np.testing.assert_allclose(shares, [[2 / 3, 1 / 3]])
+
+
+@pytest.fixture
+def phantom():
+    return load_dataset("phantom:chest-xray,count=90,size=80", split="patient")
+
+
+@pytest.mark.parametrize("evaluation", ["folds", "test_part"])
+def test_records_hold_every_metric_and_the_chosen_number(tiny_model, phantom, tmp_path, evaluation):
+    settings = KnnSettings(evaluation=evaluation, folds=3)
+    means = Means(predictions=tmp_path / "results.predictions")
+    records = knn(tiny_model("random_r18"), phantom, settings=settings, means=means)
+    assert {record.metric for record in records} == {
+        "accuracy", "balanced_accuracy", "auroc", "auprc", "brier", "calibration_error",
+    }  # fmt: skip
+    accuracy = records[0]
+    predictions = read_predictions(accuracy, tmp_path / "results.jsonl")
+    asked = np.arange(90) if evaluation == "folds" else partition(phantom).test
+    assert predictions.ids == tuple(phantom.ids[row] for row in asked)
+    right = predictions.probabilities.argmax(axis=1) == phantom.labels[asked]
+    assert accuracy.value == pytest.approx(100 * right.mean())
+    assert accuracy.ci_low < accuracy.value < accuracy.ci_high
+    assert len(accuracy.details["neighbours"]) == (3 if evaluation == "folds" else 1)
+    known = {record.key: record for record in records}
+    again = knn(tiny_model("random_r18"), phantom, settings=settings, means=Means(known=known))
+    assert again == records
+
+
+def test_the_number_is_chosen_on_validation_images_only(phantom, monkeypatch):
+    """Features that are the class for k = 1 on validation, but noise for every test image."""
+    import importlib
+
+    module = importlib.import_module("medssl_eval.knn")
+    seen = []
+
+    def record(name, labels, probabilities):
+        seen.append(len(labels))
+        return float(np.mean(np.argmax(probabilities, axis=1) == labels))
+
+    monkeypatch.setattr(module, "validation_score", record)
+    from medssl_eval.features import FeatureSet
+
+    rng = np.random.default_rng(0)
+    features = FeatureSet(
+        features=rng.normal(size=(90, 6)).astype(np.float32),
+        rows=np.arange(90),
+        labels=phantom.labels,
+        groups=phantom.groups,
+        splits=phantom.splits,
+        unreadable=(),
+        computed=0,
+        provenance=None,
+    )
+    module._ask_test_part(phantom, features, KnnSettings(evaluation="test_part"))
+    assert set(seen) == {len(partition(phantom).validation)}
+    seen.clear()
+    fold_of = np.array(module._ask_folds(phantom, features, KnnSettings())[2]["folds"])
+    assert set(seen) == set(np.bincount(fold_of).tolist())
+
+
+def test_two_folds_need_a_number(phantom):
+    with pytest.raises(InfeasibleError, match=r"2 folds leave none.*--neighbours"):
+        foldable(phantom, KnnSettings(folds=2))
+    foldable(phantom, KnnSettings(folds=2, neighbours=5))

@@ -51,7 +51,7 @@ app.command(
 app.command(
     epilog=examples(
         "medssl-eval knn -m random_r18 -d folder:scans --neighbours 5",
-        "medssl-eval knn -m moco-v2 -d shenzhencxr",
+        "medssl-eval knn -m moco-v2 -d shenzhencxr --split patient",
     ),
 )(knn)
 app.command(

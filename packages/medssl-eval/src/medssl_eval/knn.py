@@ -1,18 +1,21 @@
 """k-nearest-neighbour evaluation: the classes of the most similar images vote.
 
-Cosine similarity on frozen features, cross-validated in folds that keep the classes' shares and
-hold all images of a patient together.
+Cosine similarity on frozen features. Every image is asked once in cross-validation, in folds that
+keep the classes' shares and hold all images of a patient together; or the test part is asked.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medssl_eval.errors import InfeasibleError
 from medssl_eval.features import Means, collect, marks, patients_of, prepare, provenance_of
+from medssl_eval.metrics import metric, validation_score
+from medssl_eval.outcome import Outcome, known_records, metric_names, primary_metric
+from medssl_eval.partition import partition
+from medssl_eval.predictions import Predictions
 from medssl_eval.protocols import KnnSettings
 
 if TYPE_CHECKING:
@@ -24,7 +27,14 @@ if TYPE_CHECKING:
 
     from medssl_eval.features import FeatureSet
 
-__all__ = ["assign_folds", "foldable", "knn", "vote"]
+    Floats = NDArray[np.float64]
+    Features = NDArray[np.float32]
+    Integers = NDArray[np.int64]
+
+__all__ = ["CANDIDATES", "Neighbours", "assign_folds", "foldable", "knn", "vote"]
+
+CANDIDATES = (1, 2, 5, 10, 20, 50, 100, 200)
+"""Numbers of neighbours to choose from."""
 
 
 def knn(
@@ -34,7 +44,7 @@ def knn(
     settings: KnnSettings | None = None,
     means: Means | None = None,
 ) -> list[Record]:
-    """Measure how well the nearest images predict the class, in cross-validation.
+    """Measure how well the nearest images predict the class.
 
     Args:
         backbone: The network; features are the same as in the other experiments.
@@ -43,53 +53,80 @@ def knn(
         means: Extraction, store and what is known already.
 
     Returns:
-        One record: accuracy in percent over all images, each of which is a question once, with the
-        Wilson interval of a share of images. `details` holds each image's row, answer and fold.
+        One record for each metric, with its interval. `details` holds the number of neighbours (of
+        each fold, in cross-validation) and where the predictions lie.
 
     Raises:
-        InfeasibleError: A class has fewer images or patients than folds; said before extraction.
+        InfeasibleError: A class has fewer images or patients than folds, or a part is missing;
+            said before extraction.
         FeatureError: A feature is not finite.
     """
-    from medssl_models.records import record_key  # noqa: PLC0415 # imports torch
-
     settings, means = settings or KnnSettings(), means or Means()
     foldable(data, settings)
     preprocessing = prepare(backbone, settings)
     provenance = provenance_of(
-        backbone, data, settings, preprocessing=preprocessing, extraction=means.extraction
+        backbone,
+        data,
+        settings,
+        preprocessing=preprocessing,
+        extraction=means.extraction,
+        split="all" if settings.evaluation == "folds" else data.manifest.split_policy,
     )
-    known = means.known.get(record_key("knn", "accuracy", _identity(settings), provenance))
+    names = _names(data, settings)
+    known = known_records(means.known, "knn", names, _identity(data, settings), provenance)
     if known is not None:
-        return [known]
+        return known
     features = collect(
         backbone, data, preprocessing=preprocessing, provenance=provenance, means=means
     )
-    groups = patients_of(features.groups, separate=settings.patients == "separate")
-    fold_of = assign_folds(
-        features.labels, settings.folds, seed=settings.seed, groups=groups, names=data.classes
-    )
-    answers = _answers(features, fold_of, neighbours=settings.neighbours, classes=len(data.classes))
-    return [_record(backbone, data, features, settings, answers=answers, fold_of=fold_of)]
+    evaluate = _ask_folds if settings.evaluation == "folds" else _ask_test_part
+    asked, probabilities, details = evaluate(data, features, settings)
+    skipped = len(features.unreadable)
+    return Outcome(
+        experiment="knn",
+        predictions=_predictions(data, features, asked, probabilities),
+        settings=_identity(data, settings),
+        provenance=features.provenance,
+        details=details
+        | {
+            "unreadable": skipped,
+            "control": backbone.card.control,
+            "synthetic": data.manifest.synthetic,
+        },
+        notes=marks(backbone, data, skipped=skipped),
+    ).records(names, folder=means.predictions)
 
 
 def foldable(data: ImageDataset, settings: KnnSettings) -> None:
-    """Say before any image is opened whether the folds can be dealt.
+    """Say before any image is opened whether the folds can be dealt, or the parts can serve.
 
     Raises:
-        InfeasibleError: One class only, or a class with fewer images or patients than folds.
+        InfeasibleError: One class only, a class with fewer images or patients than folds, or a part
+            that is missing or lacks a class.
+        UnknownNameError: No metric has the name that neighbours are to be chosen by.
     """
+    _selection(data, settings)
+    if settings.evaluation == "test_part":
+        partition(data, separate=settings.patients == "separate", seed=settings.seed)
+        return
+    if settings.folds < 3 and settings.neighbours == "validated":
+        message = (
+            f"{settings.folds} folds leave none to choose the number of neighbours on; use "
+            "--folds 3 or more, or say how many with --neighbours"
+        )
+        raise InfeasibleError(message)
     groups = patients_of(data.groups, separate=settings.patients == "separate")
     _check_folds(data.labels, settings.folds, groups=groups, names=data.classes)
 
 
 def assign_folds(
-    labels: NDArray[np.int64],
+    labels: Integers,
     folds: int,
     *,
     seed: int = 0,
     groups: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
-) -> NDArray[np.int64]:
+) -> Integers:
     """Deal rows into folds, stratified by class.
 
     Args:
@@ -120,37 +157,65 @@ def assign_folds(
     return fold_of
 
 
-def vote(
-    reference: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    questions: NDArray[np.float32],
-    *,
-    neighbours: int,
-    classes: int,
-) -> NDArray[np.float64]:
-    """Let the nearest reference images vote on each question.
+class Neighbours:
+    """The nearest reference images of some questions, found once for all numbers of voters.
 
     Args:
         reference: (N, D) float32.
         labels: (N,) int64 in 0..classes-1.
         questions: (M, D) float32.
-        neighbours: Voters of a question; all of them where the reference holds fewer.
+        most: The largest number of voters that will be asked for.
         classes: Number of classes C.
-
-    Returns:
-        (M, C) float64, shares of the votes; a row sums to 1.
     """
-    from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 # slow to import
 
-    count = min(neighbours, len(reference))
-    search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute")
-    nearest = search.fit(reference).kneighbors(questions, return_distance=False)
-    one_hot = np.eye(classes)[labels]
-    return np.asarray(one_hot[nearest].mean(axis=1), dtype=np.float64)
+    def __init__(
+        self, reference: Features, labels: Integers, questions: Features, *, most: int, classes: int
+    ) -> None:
+        from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 # slow to import
+
+        count = min(most, len(reference))
+        search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute")
+        distances, nearest = search.fit(reference).kneighbors(questions)
+        self._cosines = 1.0 - np.asarray(distances, np.float64)
+        self._labels = labels[nearest]
+        self._classes = classes
+
+    def shares(self, neighbours: int, *, temperature: float | None = None) -> Floats:
+        """Shares of the votes, (M, C) float64; a row sums to 1.
+
+        Args:
+            neighbours: Voters of a question; all of them where the reference holds fewer.
+            temperature: A vote weighs exp(cosine / temperature); None weighs all the same.
+
+        References:
+            Wu et al., Unsupervised feature learning via non-parametric instance discrimination,
+            2018, section 3.4 (the weights and the temperature 0.07).
+        """
+        cosines, labels = self._cosines[:, :neighbours], self._labels[:, :neighbours]
+        weights = np.ones_like(cosines)
+        if temperature is not None:
+            weights = np.exp((cosines - cosines[:, :1]) / temperature)
+        votes = [(weights * (labels == label)).sum(axis=1) for label in range(self._classes)]
+        table = np.stack(votes, axis=1)
+        return np.asarray(table / table.sum(axis=1, keepdims=True), np.float64)
+
+
+def vote(
+    reference: Features,
+    labels: Integers,
+    questions: Features,
+    *,
+    neighbours: int,
+    classes: int,
+    temperature: float | None = None,
+) -> Floats:
+    """Let the nearest reference images vote on each question; see `Neighbours`."""
+    found = Neighbours(reference, labels, questions, most=neighbours, classes=classes)
+    return found.shares(neighbours, temperature=temperature)
 
 
 def _check_folds(
-    labels: NDArray[np.int64],
+    labels: Integers,
     folds: int,
     *,
     groups: Sequence[str] | None,
@@ -172,82 +237,115 @@ def _check_folds(
             raise InfeasibleError(message)
 
 
-def _answers(
-    features: FeatureSet, fold_of: NDArray[np.int64], *, neighbours: int, classes: int
-) -> NDArray[np.int64]:
-    """Predict each image from the images of the other folds; a tied vote takes the first class."""
-    answers = np.empty(len(features.labels), dtype=np.int64)
-    for fold in np.unique(fold_of):
-        asked = fold_of == fold
-        shares = vote(
+def _ask_folds(
+    data: ImageDataset, features: FeatureSet, settings: KnnSettings
+) -> tuple[Integers, Floats, dict[str, object]]:
+    """Predict each image from the images of the other folds.
+
+    Where the number of neighbours is to be chosen, the fold after it serves for that alone.
+    """
+    groups = patients_of(features.groups, separate=settings.patients == "separate")
+    fold_of = assign_folds(
+        features.labels, settings.folds, seed=settings.seed, groups=groups, names=data.classes
+    )
+    classes = len(data.classes)
+    probabilities = np.zeros((len(fold_of), classes))
+    chosen = []
+    for fold in range(settings.folds):
+        asked, held = fold_of == fold, fold_of == (fold + 1) % settings.folds
+        count = _count(data, features, settings, reference=~asked & ~held, held=held)
+        probabilities[asked] = vote(
             features.features[~asked],
             features.labels[~asked],
             features.features[asked],
-            neighbours=neighbours,
+            neighbours=count,
             classes=classes,
+            temperature=_temperature(settings),
         )
-        answers[asked] = shares.argmax(axis=1)
-    return answers
+        chosen.append(count)
+    details: dict[str, object] = {"neighbours": chosen, "folds": fold_of.tolist()}
+    return np.arange(len(fold_of)), probabilities, details
 
 
-def _record(
-    backbone: Backbone,
+def _ask_test_part(
+    data: ImageDataset, features: FeatureSet, settings: KnnSettings
+) -> tuple[Integers, Floats, dict[str, object]]:
+    """Predict the test images from training and validation images."""
+    parts = partition(
+        data,
+        separate=settings.patients == "separate",
+        seed=settings.seed,
+        readable=features.rows,
+    ).among(features.rows)
+    count = _count(data, features, settings, reference=parts.train, held=parts.validation)
+    known = np.concatenate([parts.train, parts.validation])
+    probabilities = vote(
+        features.features[known],
+        features.labels[known],
+        features.features[parts.test],
+        neighbours=count,
+        classes=len(data.classes),
+        temperature=_temperature(settings),
+    )
+    return parts.test, probabilities, {"neighbours": [count], "reference_images": len(known)}
+
+
+def _count(
     data: ImageDataset,
     features: FeatureSet,
     settings: KnnSettings,
     *,
-    answers: NDArray[np.int64],
-    fold_of: NDArray[np.int64],
-) -> Record:
-    from medssl_models import Record as Result  # noqa: PLC0415 # imports torch
+    reference: NDArray[np.generic],
+    held: NDArray[np.generic],
+) -> int:
+    """How many vote: as the settings say, or the best on the images held back; ties take more."""
+    if settings.neighbours != "validated":
+        return settings.neighbours
+    labels = features.labels[held]
+    found = Neighbours(
+        features.features[reference],
+        features.labels[reference],
+        features.features[held],
+        most=CANDIDATES[-1],
+        classes=len(data.classes),
+    )
+    most = len(features.labels[reference])
+    counts = [count for count in CANDIDATES if count <= most]
+    select, temperature = _selection(data, settings), _temperature(settings)
+    scores = {
+        count: validation_score(select, labels, found.shares(count, temperature=temperature))
+        for count in counts
+    }
+    return max(counts, key=lambda count: (scores[count], count))
 
-    right = answers == features.labels
-    low, high = _wilson_interval(int(right.sum()), len(right))
-    skipped = len(features.unreadable)
-    return Result(
-        experiment="knn",
-        metric="accuracy",
-        unit="%",
-        value=100.0 * float(right.mean()),
-        ci_low=100.0 * low,
-        ci_high=100.0 * high,
-        n=len(right),
-        settings=_identity(settings),
-        details={
-            "rows": features.rows.tolist(),
-            "answers": answers.tolist(),
-            "folds": fold_of.tolist(),
-            "chance": 100.0 * float(np.bincount(features.labels).max()) / len(right),
-            "images": len(right),
-            "unreadable": skipped,
-            "control": backbone.card.control,
-            "synthetic": data.manifest.synthetic,
-        },
-        notes=marks(backbone, data, skipped=skipped),
-        provenance=features.provenance,
+
+def _predictions(
+    data: ImageDataset, features: FeatureSet, asked: Integers, probabilities: Floats
+) -> Predictions:
+    """What was said about the images at these positions; classes without any image are left out."""
+    present = np.unique(features.labels)
+    return Predictions(
+        ids=tuple(data.ids[row] for row in features.rows[asked]),
+        groups=tuple(features.groups[row] for row in asked),
+        classes=tuple(data.classes[label] for label in present),
+        labels=np.searchsorted(present, features.labels[asked]),
+        probabilities=probabilities[:, present],
     )
 
 
-def _identity(settings: KnnSettings) -> dict[str, object]:
-    return settings.model_dump(exclude={"protocol", "seed"})
+def _temperature(settings: KnnSettings) -> float | None:
+    return settings.temperature if settings.weighting == "similarity" else None
 
 
-def _wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Give the 95 % Wilson score interval of a share.
+def _selection(data: ImageDataset, settings: KnnSettings) -> str:
+    return primary_metric(data) if settings.select == "study" else metric(settings.select).name
 
-    Args:
-        successes: 0..trials.
-        trials: At least 1.
 
-    Returns:
-        Low and high, in 0..1.
+def _names(data: ImageDataset, settings: KnnSettings) -> tuple[str, ...]:
+    graded = data.card is not None and data.card.ordered
+    return metric_names(ordered=graded if settings.ordered == "card" else settings.ordered)
 
-    References:
-        Wilson, Probable inference, the law of succession, and statistical inference, 1927.
-    """
-    z = 1.959963984540054
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    return (centre - spread) / scale, (centre + spread) / scale
+
+def _identity(data: ImageDataset, settings: KnnSettings) -> dict[str, object]:
+    fields = settings.model_dump(exclude={"protocol", "seed", "ordered"})
+    return fields | {"select": _selection(data, settings)}

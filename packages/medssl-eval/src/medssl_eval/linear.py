@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_eval.errors import InfeasibleError
 from medssl_eval.features import Means, collect, marks, prepare, provenance_of
 from medssl_eval.logistic import (
     choose_strength,
@@ -20,7 +19,7 @@ from medssl_eval.logistic import (
     solve,
     solve_path,
 )
-from medssl_eval.metrics import metric
+from medssl_eval.metrics import metric, validation_score
 from medssl_eval.outcome import Outcome, known_records, metric_names, primary_metric
 from medssl_eval.partition import partition, truncate_targets
 from medssl_eval.predictions import Predictions
@@ -222,7 +221,9 @@ def fit_linear(
         candidates = [c * factor for c in strengths]
         path = solve_path(scaling(training[0]), training[1], strengths=candidates)
         held, truth = scaling(validation[0]).astype(np.float64), _hard(validation[1])
-        scores = [_score(select, truth, solution.probabilities(held)) for solution in path]
+        scores = [
+            validation_score(select, truth, solution.probabilities(held)) for solution in path
+        ]
     chosen = choose_strength(strengths, scores) if scores else 0
     both, targets = _joined(training, validation)
     scaling = Scaling.of(both, standardise=settings.standardise)
@@ -250,7 +251,7 @@ def _cut_off(
     found = fit_published(
         (scaling(training[0]), _hard(training[1])),
         (scaling(validation[0]), held),
-        score=lambda _, probabilities: _score(select, held, probabilities),
+        score=lambda _, probabilities: validation_score(select, held, probabilities),
         strengths=strengths,
         softmax=settings.binary_form == "softmax",
         warm_refit=settings.refit == "from_last_strength",
@@ -273,19 +274,6 @@ def _joined(training: Part, validation: Part) -> Part:
 
 def _hard(targets: NDArray[np.generic]) -> Labels:
     return np.asarray(targets if targets.ndim == 1 else targets.argmax(axis=1), np.int64)
-
-
-def _score(select: str, labels: Labels, probabilities: Floats) -> float:
-    """A validation score, higher is better."""
-    chosen = metric(select)
-    measured = chosen(labels, probabilities)
-    if measured.value is None:
-        message = (
-            f"the validation part has {select} for no C: {measured.reason}; choose C by another "
-            "metric (--select) or take a larger validation part"
-        )
-        raise InfeasibleError(message)
-    return measured.value if chosen.higher_is_better else -measured.value
 
 
 def _measures(solutions: Sequence[LogisticSolution]) -> dict[str, object]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_eval.errors import FeatureError, LabelError, UnknownNameError
+from medssl_eval.errors import FeatureError, InfeasibleError, LabelError, UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +31,7 @@ __all__ = [
     "evaluate_metrics",
     "list_metrics",
     "metric",
+    "validation_score",
 ]
 
 CALIBRATION_BINS = 15
@@ -332,3 +333,25 @@ def evaluate_metrics(
     """Several metrics of the same predictions; arguments and errors as in `Metric`."""
     chosen = list_metrics() if names is None else names
     return {name: metric(name)(labels, probabilities) for name in chosen}
+
+
+def validation_score(name: str, labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """A metric as something to choose by: higher is better.
+
+    Arguments:
+        name: The metric.
+        labels: As in `Metric`.
+        probabilities: As in `Metric`.
+
+    Raises:
+        InfeasibleError: The metric has no value on this validation part.
+    """
+    chosen = metric(name)
+    measured = chosen(labels, probabilities)
+    if measured.value is None:
+        message = (
+            f"the validation part has no {name} to choose by: {measured.reason}; choose by another "
+            "metric (--select) or take a larger validation part"
+        )
+        raise InfeasibleError(message)
+    return measured.value if chosen.higher_is_better else -measured.value

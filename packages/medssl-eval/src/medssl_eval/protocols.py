@@ -246,9 +246,33 @@ class KnnSettings(Preset):
     """k-NN: the classes of the nearest images vote; not part of the study."""
 
     protocol: ProtocolName = _PROTOCOL
-    neighbours: PositiveInt = setting("Neighbours that vote.", corrected=20)
+    evaluation: Literal["folds", "test_part"] = setting(
+        "folds: each image is asked once, in cross-validation. test_part: the test images are "
+        "asked, training and validation images answer.",
+        corrected="folds",
+    )
     folds: typing.Annotated[int, Field(ge=2)] = setting(
         "Folds of the stratified cross-validation.", corrected=5
+    )
+    neighbours: PositiveInt | Literal["validated"] = setting(
+        "Neighbours that vote; validated: of 1, 2, 5, 10, 20, 50, 100 and 200 the best on the "
+        "validation part, in cross-validation on the next fold.",
+        corrected="validated",
+    )
+    weighting: Literal["similarity", "equal"] = setting(
+        "similarity: a vote weighs exp(cosine / temperature). equal: all votes weigh the same.",
+        corrected="similarity",
+    )
+    temperature: PositiveFloat = setting(
+        "The smaller, the more the nearest decide.", corrected=0.07
+    )
+    select: str = setting(
+        "Validation metric that chooses the number of neighbours; study: what the study reports "
+        "for the data set, else accuracy.",
+        corrected="study",
+    )
+    ordered: bool | Literal["card"] = setting(
+        "Whether classes are grades, so that their quadratic kappa is measured.", corrected="card"
     )
     seed: Seed = _SEED
     geometry: Geometry = setting(

@@ -125,11 +125,17 @@ def setting_label(record: Record) -> str:
     if record.experiment == "few-shot":
         return f"{settings['ways']}-way {settings['shots']}-shot"
     if record.experiment == "knn":
-        return f"k = {settings['neighbours']}"
+        return _knn_label(record)
     fraction = settings.get("fraction")
     if isinstance(fraction, int | float):
         return f"{record.experiment}, {'all' if fraction == 1 else f'{100 * fraction:g} %'}"
     return record.experiment
+
+
+def _knn_label(record: Record) -> str:
+    chosen = record.settings.get("neighbours")
+    votes = "k by validation" if chosen == "validated" else f"k = {chosen}"
+    return votes if record.settings.get("evaluation") == "test_part" else f"{votes}, folds"
 
 
 def interval(record: Record) -> str:

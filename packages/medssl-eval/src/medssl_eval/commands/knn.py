@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from medssl_models.console import (
@@ -21,11 +21,22 @@ from medssl_models.console import (
     RootOption,
     SeedOption,
     WorkersOption,
+    choice,
 )
 
-from medssl_eval.commands.shared import DATA, RESULTS, SkipOption, gather_means, show
+from medssl_eval.commands.shared import (
+    DATA,
+    RESULTS,
+    OrderedOption,
+    SelectOption,
+    SkipOption,
+    gather_means,
+    show_metrics,
+)
 
 __all__ = ["knn"]
+
+_Weighting = Literal["similarity", "equal"]
 
 
 def knn(
@@ -33,12 +44,32 @@ def knn(
     dataset: DatasetsOption,
     root: RootOption = DATA,
     protocol: ProtocolOption = "corrected",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="RULE",
+            help="Ask the test part of a split instead of cross-validation: official, patient, "
+            "published, or a CSV file with columns id and split.",
+        ),
+    ] = None,
     neighbours: Annotated[
-        int, typer.Option("--neighbours", "-k", min=1, help="How many images vote.")
-    ] = 20,
+        int | None,
+        typer.Option(
+            "--neighbours", "-k", min=1, help="How many images vote; else chosen by validation."
+        ),
+    ] = None,
+    weighting: Annotated[
+        _Weighting,
+        typer.Option(
+            "--weighting", help="What a vote weighs by, similarity or not.", **choice(_Weighting)
+        ),
+    ] = "similarity",
     folds: Annotated[
         int, typer.Option("--folds", min=2, help="Folds of the cross-validation.")
     ] = 5,
+    select: SelectOption = "study",
+    ordered: OrderedOption = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
@@ -50,14 +81,24 @@ def knn(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Let the most similar images vote on the class, in cross-validation."""
+    """Let the most similar images vote on the class."""
     from medssl_eval.knn import foldable
     from medssl_eval.knn import knn as evaluate
     from medssl_eval.matrix import Matrix, open_datasets
     from medssl_eval.protocols import KnnSettings, preset
 
     console = Console(json=json, quiet=quiet)
-    settings = preset(KnnSettings, protocol, neighbours=neighbours, folds=folds, seed=seed)
+    settings = preset(
+        KnnSettings,
+        protocol,
+        evaluation="folds" if split is None else "test_part",
+        neighbours=neighbours,
+        weighting=weighting,
+        folds=folds,
+        select=select,
+        ordered=ordered or None,
+        seed=seed,
+    )
     means = gather_means(
         console,
         device=device,
@@ -69,7 +110,7 @@ def knn(
     )
     matrix = Matrix(
         models=model,
-        datasets=open_datasets(dataset, root=root, labels=settings.labels),
+        datasets=open_datasets(dataset, root=root, labels=settings.labels, split=split, seed=seed),
         results=results,
         networks="published" if settings.padding == "study" else "corrected",
         force=force,
@@ -81,4 +122,4 @@ def knn(
         check=partial(foldable, settings=settings),
         means=means,
     )
-    show(console, records, results)
+    show_metrics(console, records, results)
