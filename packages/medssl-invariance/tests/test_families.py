@@ -116,7 +116,7 @@ def photograph(height=90, width=120):
 TOLERANCE = {
     "rotation": 2.5, "translation": 2.5, "scale": 2.5, "shear": 2.5, "resized_crop": 0.5,
     "deform": 0.51, "brightness": 0.51, "contrast": 0.8, "saturation": 0.8, "hue": 3.0,
-    "blur": 0.51, "sharpness": 3.0, "grayscale": 0.6,
+    "blur": 0.51, "sharpness": 4.0, "grayscale": 0.6,
     "h_flip": 0, "v_flip": 0, "invert": 0, "equalize": 0, "posterize": 0,
 }  # fmt: skip
 

@@ -255,10 +255,12 @@ def _other(cells: Sequence[Cell], label: str, metric: str) -> float:
 
 
 def _draw_cells(axis: Axes, values: list[list[float]], metric: str) -> None:
+    from matplotlib import colormaps  # noqa: PLC0415 # slow to import
+
     flat = [value for line in values for value in line if not math.isnan(value)]
     top = 1.0 if "cosine" in metric else 100.0 if "retrieval" in metric else max(flat, default=1)
-    picture = axis.imshow(values, cmap="YlGnBu", vmin=0, vmax=top, aspect="auto")
-    picture.get_cmap().set_bad("#f3f4f6")
+    colours = colormaps["YlGnBu"].with_extremes(bad="#f3f4f6")
+    axis.imshow(values, cmap=colours, vmin=0, vmax=top, aspect="auto")
     digits = 2 if "cosine" in metric else 0 if "retrieval" in metric else 1
     for row, line in enumerate(values):
         for column, value in enumerate(line):

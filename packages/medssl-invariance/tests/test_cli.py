@@ -1,0 +1,158 @@
+"""Every command through the runner: tables, JSON, files, exit codes, what is skipped or refused."""
+
+import csv
+import json
+from pathlib import Path
+
+import medssl_models
+import pytest
+from medssl_invariance import runs
+from medssl_invariance.cli import app
+from medssl_invariance.published import published_similarity, released
+from medssl_models import read_records
+from medssl_models.console import run
+from PIL import Image
+
+SOURCE = ("-d", "phantom:chest-xray,count=24,size=80")
+
+
+def call(capsys, *words):
+    code = run(app, [str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(autouse=True)
+def tiny_models(monkeypatch, backbone):
+    monkeypatch.setattr(medssl_models, "create_model", lambda name, protocol="corrected": backbone)
+    monkeypatch.setattr(runs, "with_controls", list)
+
+
+def synthetic(capsys, *words):
+    return call(
+        capsys, "synthetic", "-m", "random_r18", *SOURCE, "-t", "blur", "--images", 6, *words
+    )
+
+
+def test_synthetic_gives_a_table_with_baselines_and_records(capsys, tmp_path):
+    code, out, err = synthetic(capsys)
+    assert code == 0, err
+    for word in ("blur", "(control)", "(phantom)", "random other", "6 x 8", "undefined"):
+        assert word in out
+    assert "N < D" in err
+    assert len(read_records(tmp_path / "results.jsonl")) == 5
+    assert synthetic(capsys)[0] == 0
+    assert len(read_records(tmp_path / "results.jsonl")) == 5
+    assert synthetic(capsys, "--force")[0] == 0
+    assert len(read_records(tmp_path / "results.jsonl")) == 10
+
+
+def test_json_is_one_document(capsys):
+    code, out, err = synthetic(capsys, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["records"][0]["metric"] == "whitened cosine"
+    assert document["published"] == []
+
+
+def test_an_unknown_family_is_answered_with_the_list(capsys):
+    code, out, err = call(capsys, "synthetic", "-m", "random_r18", *SOURCE, "-t", "blurr")
+    assert (code, out) == (2, "")
+    assert "did you mean blur" in err
+    assert "rotation, h_flip" in err
+
+
+def test_a_k_that_no_grid_takes_is_refused(capsys):
+    words = ("synthetic", "-m", "random_r18", *SOURCE, "-t", "translation", "--k", 20)
+    code, _, err = call(capsys, *words, "--protocol", "published")
+    assert code == 2
+    assert "list index out of range" in err
+    code, _, err = call(capsys, *words)
+    assert code == 2
+    assert "multiple of 8" in err
+
+
+def test_curve_writes_pictures_and_their_numbers(capsys, tmp_path):
+    code, out, err = call(
+        capsys, "curve", "-m", "random_r18", *SOURCE, "-t", "blur", "-t", "h_flip", "-t", "hue",
+        "--images", 6, "-o", "shown",
+    )  # fmt: skip
+    assert code == 0, err
+    for name in ("phantom-chest-xray-curves.png", "phantom-chest-xray-summary.png"):
+        assert name in out
+        with Image.open(tmp_path / "shown" / name) as picture:
+            assert min(picture.size) > 200
+    with (tmp_path / "shown" / "curves.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 5 * (8 + 1 + 8)
+    assert {line["transform"] for line in lines} == {"blur", "h_flip", "hue"}
+    assert float(lines[0]["ci_low"]) <= float(lines[0]["value"]) <= float(lines[0]["ci_high"])
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Ten patients with a left and a right picture, and one with a left one only."""
+    lines = ["path,label,group,view"]
+    for patient in range(11):
+        for view in ("left", "right") if patient < 10 else ("left",):
+            name = f"{patient}-{view}.png"
+            shade = 20 * patient + 10
+            picture = Image.new("RGB", (40, 40), (shade, 255 - shade, 90))
+            picture.paste((shade, shade, shade), (5, 5, 20 if view == "left" else 24, 30))
+            picture.save(tmp_path / name)
+            lines.append(f"{name},{'ill' if patient % 2 else 'well'},p{patient},{view}")
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    return ("-d", f"table:{tmp_path / 'pairs.csv'}")
+
+
+def test_views_compares_pairs_and_counts_who_has_no_partner(capsys, pairs):
+    code, out, err = call(capsys, "views", "-m", "random_r18", *pairs, "--json")
+    assert code == 0, err
+    records = {record["metric"]: record for record in json.loads(out)["records"]}
+    details = records["retrieval"]["details"]
+    assert details["views"] == ["left", "right"]
+    assert (details["pairs"], details["available_pairs"], details["without_partner"]) == (5, 10, 1)
+    assert details["median_rank"] < 4
+    cosine = records["whitened cosine"]
+    assert cosine["value"] > cosine["details"]["baselines"]["random other"]["value"]
+    assert any("10-left.png" in note for note in cosine["notes"])
+
+
+def test_views_refuses_lonely_views_where_told_to(capsys, pairs):
+    code, _, err = call(capsys, "views", "-m", "random_r18", *pairs, "--missing", "refuse")
+    assert code == 3
+    assert "10-left.png" in err
+
+
+def test_views_without_views_are_bad_input(capsys):
+    code, _, err = call(capsys, "views", "-m", "random_r18", *SOURCE)
+    assert code == 3
+    assert "view" in err
+
+
+def test_an_unwritable_home_still_measures(capsys, home):
+    home.parent.mkdir(exist_ok=True)
+    home.write_text("a file where the folder should be")
+    code, _, err = synthetic(capsys)
+    assert code == 0, err
+    assert "cannot be written" in err
+
+
+def test_published_numbers_carry_their_flags(backbone, data, capsys):
+    table = {(one.dataset, one.model, one.transform): one for one in released()}
+    assert len(table) == 109
+    assert sum(bool(one.flag) for one in table.values()) == 29
+    assert table["montgomerycxr", "simclr-v1", "h_flip"].value == 0.50285
+    assert synthetic(capsys)[0] == 0
+    record = read_records(Path("results.jsonl"))[0]
+    assert published_similarity(record) is None
+    real = record.model_copy(update={
+        "details": {**record.details, "synthetic": False},
+        "settings": {**record.settings, "transform": "rotation"},
+        "provenance": record.provenance.model_copy(
+            update={"dataset": "montgomerycxr", "model": "moco-v2"}
+        ),
+    })  # fmt: skip
+    found = published_similarity(real)
+    assert found is not None
+    assert found.value == 0.018896

@@ -1,0 +1,223 @@
+"""Runs from pictures to records: what they hold, what they refuse, and that they go on."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from medssl_invariance.errors import FeatureError, GridError, TooFewImagesError
+from medssl_invariance.families import find_families
+from medssl_invariance.protocols import SyntheticSettings, differences, preset
+from medssl_invariance.reference import plan_images
+from medssl_invariance.runs import Means
+from medssl_invariance.similarity import METRICS
+from medssl_invariance.synthetic import clean_preprocessing, synthetic
+from medssl_models import FeatureStore, create_model
+from medssl_models.testing import tiny_backbone
+from PIL import Image
+
+
+def run(backbone, data, *names, means=None, protocol="corrected", **changes):
+    settings = preset(SyntheticSettings, protocol, **{"images": 8, "bootstrap": 200, **changes})
+    return list(synthetic(backbone, data, find_families(names), settings=settings, means=means))
+
+
+def test_each_family_gives_five_records_with_baselines_and_a_curve(backbone, data):
+    records = run(backbone, data, "blur", "h_flip")
+    assert [record.metric for record in records] == [*METRICS, *METRICS]
+    first = records[0]
+    assert first.ci_low <= first.value <= first.ci_high
+    assert {"random other", "same class"} <= set(first.details["baselines"])
+    assert first.details["baselines"]["random other"]["value"] < first.value
+    assert len(first.details["curve"]) == first.details["members"] == 8
+    curve = [point["value"] for point in first.details["curve"]]
+    assert curve[0] > curve[-1]
+    assert first.value == pytest.approx(np.mean(curve))
+    assert first.details["whitening"]["images"] == 32
+    assert first.details["undefined"] == 0
+    assert any("control" in note for note in first.notes)
+    assert records[3].unit == "%"
+
+
+def test_the_published_mean_holds_the_identity(backbone, data):
+    (record, *_) = run(backbone, data, "h_flip", protocol="published")
+    assert record.details["identity_members"] == 1
+    without = record.details["without_identity"]
+    assert record.value == pytest.approx((1 + without) / 2, abs=1e-4)
+    (alone, *_) = run(backbone, data, "h_flip", protocol="published", identity_in_mean=False)
+    assert alone.value == pytest.approx(without, abs=1e-4)
+
+
+def test_the_list_of_images_is_the_studys():
+    settings = preset(SyntheticSettings, "published")
+    assert plan_images(400, settings).compared[:10].tolist() == [
+        172, 47, 117, 192, 323, 251, 195, 359, 9, 211,
+    ]  # fmt: skip
+    assert len(plan_images(400, settings).covariance) == 400
+    assert len(plan_images(2000, settings).covariance) == 1000
+    assert len(plan_images(25840, settings).covariance) == 2584
+
+
+def test_corrected_compares_each_image_once_and_apart_from_the_covariance():
+    plan = plan_images(60, preset(SyntheticSettings))
+    assert len(set(plan.compared.tolist())) == len(plan.compared) == 30
+    assert not set(plan.compared.tolist()) & set(plan.covariance.tolist())
+    assert set(plan.needed.tolist()) == set(range(60))
+
+
+def test_numbers_do_not_depend_on_what_is_kept(backbone, data, tmp_path):
+    means = Means(store=FeatureStore(tmp_path / "features"))
+    first = run(backbone, data, "gamma", means=means)
+    again = run(backbone, data, "gamma", means=means)
+    bare = run(backbone, data, "gamma")
+    assert [r.value for r in first] == [r.value for r in again]
+    assert [r.value for r in first] == pytest.approx([r.value for r in bare], abs=1e-6)
+    assert [r.key for r in first] == [r.key for r in bare]
+
+
+def test_known_records_are_not_measured_again(backbone, data):
+    first = run(backbone, data, "gamma")
+    known = {record.key: record for record in first}
+    assert run(backbone, data, "gamma", means=Means(known=known)) == first
+
+
+def test_the_clean_branch_is_cut_like_the_turned_one(backbone):
+    own = backbone.preprocessing
+    settings = SyntheticSettings()
+    assert clean_preprocessing(backbone, settings) == own
+    framed = clean_preprocessing(backbone, settings, frame=2**0.5)
+    assert (framed.resize, framed.crop) == (48, own.crop)
+    study = clean_preprocessing(backbone, preset(SyntheticSettings, "published"))
+    assert (study.resize, study.crop, study.interpolation) == (256, 224, "bilinear")
+
+
+def test_a_turn_of_nothing_is_the_clean_image(backbone, data):
+    """The transformed branch without a transform gives the clean branch's pixels."""
+    from medssl_invariance.batches import Block, resized_views
+    from medssl_invariance.grids import Member
+
+    grid = find_families(["rotation"])[0].honest
+    preprocessing = clean_preprocessing(backbone, SyntheticSettings(), frame=grid.frame)
+    block = Block(data, np.array([3, 5]))
+    (views,) = resized_views(
+        block, preprocessing, grid, [(0, Member(0, {"angle": 0.0}))], frame=grid.frame
+    )
+    for place, row in enumerate((3, 5)):
+        clean = preprocessing.pixels(data[row][0])
+        assert float((views[place] - clean).abs().max()) < 1e-5
+
+
+def test_grey_pictures_are_said_where_colour_is_turned(backbone, data):
+    record = run(backbone, data, "hue")[0]
+    assert record.value == pytest.approx(1, abs=1e-6)
+    assert any("all pictures are grey" in note for note in record.notes)
+
+
+class Constant:
+    """Twelve pictures that are all the same."""
+
+    def __init__(self, data):
+        self.manifest, self.name = data.manifest, "constant"
+        self.labels, self.groups, self.ids = data.labels, data.groups, data.ids
+        self.notes, self.fingerprint = (), "constant"
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, row):
+        return Image.new("RGB", (40, 40), (90, 90, 90)), 0
+
+
+def test_constant_features_are_refused(backbone, data):
+    with pytest.raises(FeatureError, match="are the same"):
+        run(backbone, Constant(data), "gamma")
+
+
+def test_too_few_images_and_impossible_k_are_refused_before_any_is_opened(backbone, data):
+    with pytest.raises(TooFewImagesError, match="there are 2"):
+        run(backbone, data.select([0, 1]), "gamma")
+    with pytest.raises(TooFewImagesError, match="there are 1"):
+        run(backbone, data.select([0]), "h_flip", protocol="published")
+    with pytest.raises(GridError):
+        run(backbone, data, "translation", protocol="published", members=20)
+
+
+def test_every_difference_of_the_protocols_has_its_reason():
+    found = {one.field: one.entries for one in differences(SyntheticSettings)}
+    assert found["identity_in_mean"] == ("I-26",)
+    assert {"covariance", "draw", "applied", "border", "ranges"} <= set(found)
+    numbers = {entry for entries in found.values() for entry in entries}
+    assert {f"I-{n}" for n in (25, 26, 27, 28, 29, 30, 31, 32, 33)} <= numbers
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from medssl_data import load_dataset
+from medssl_invariance.families import find_families
+from medssl_invariance.protocols import SyntheticSettings, preset
+from medssl_invariance.runs import Means
+from medssl_invariance.synthetic import synthetic
+from medssl_models import ExtractionSettings
+from medssl_models.testing import tiny_backbone
+data = load_dataset("phantom:chest-xray,count=40,size=80")
+settings = preset(SyntheticSettings, images=16, bootstrap=100, members=2000)
+means = Means(unfinished=Path("unfinished"), save_seconds=0,
+              extraction=ExtractionSettings(batch_size=4))
+first, *_ = synthetic(tiny_backbone(width=4), data, find_families(["rotation"]),
+                      settings=settings, means=means)
+print(first.model_dump_json(include={"value", "details"}))
+"""
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_numbers(tmp_path):
+    script = SCRIPT.replace("members=2000", "members=300")
+    command = [sys.executable, "-c", script]
+    whole = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert not list((tmp_path / "unfinished").glob("*.npz"))
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "unfinished").glob("*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    (kept,) = (tmp_path / "unfinished").glob("*.npz")
+    with np.load(kept) as file:
+        assert 0 < file["done"].sum() < file["done"].size
+    resumed = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert json.loads(resumed.stdout) == json.loads(whole.stdout)
+
+
+def test_a_broken_unfinished_file_is_measured_anew(backbone, data, tmp_path):
+    first = run(backbone, data, "gamma")
+    folder = tmp_path / "unfinished"
+    folder.mkdir()
+    (folder / f"{first[0].key}.npz").write_bytes(b"no archive")
+    again = run(backbone, data, "gamma", means=Means(unfinished=folder))
+    assert [r.value for r in again] == [r.value for r in first]
+
+
+def test_memory_does_not_grow_with_k(backbone, data):
+    """Each view is compared as it comes: a thousand members hold no thousand feature tables."""
+    import tracemalloc
+
+    def peak(k):
+        tracemalloc.start()
+        run(backbone, data, "rotation", members=k, images=2)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    small = peak(50)
+    assert peak(200) < small + 4e6
+
+
+def test_controls_are_real_models():
+    from medssl_invariance.runs import with_controls
+
+    assert with_controls(["supervised_r18", "random_r18"]) == ["supervised_r18", "random_r18"]
+    assert create_model(with_controls(["moco-v2"])[-1]).card.control
+    assert tiny_backbone().card.control
