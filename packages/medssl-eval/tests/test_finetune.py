@@ -101,7 +101,7 @@ def test_curves_are_a_table_and_a_picture(scans, tmp_path):
 
 def test_records_hold_what_the_predictions_say(scans, tmp_path, capsys, tiny_models):
     words = ["finetune", "-m", "random_r18", "-d", f"folder:{scans}", "--split", "patient"]
-    words += ["--steps", "6", "--batch-size", "8", "--validate-every", "3", "--json"]
+    words += ["--steps", "6", "--train-batch-size", "8", "--validate-every", "3", "--json"]
     assert run_app(app, words) == 0
     document = json.loads(capsys.readouterr().out)
     results = Path("results.jsonl")

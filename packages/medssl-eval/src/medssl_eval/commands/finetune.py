@@ -39,7 +39,9 @@ from medssl_eval.commands.shared import (
 
 __all__ = ["finetune"]
 
-BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images of a training step.")]
+BatchOption = Annotated[
+    int, typer.Option("--train-batch-size", min=1, help="Images of a training step.")
+]
 RateOption = Annotated[float, typer.Option("--learning-rate", "--lr", help="At the first step.")]
 SideOption = Annotated[
     int | None,
