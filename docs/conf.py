@@ -24,6 +24,8 @@ html_theme = "furo"
 html_title = f"medssl {release}"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
+# Attributes of several classes may bear one name, such as `size`; a link to either would do.
+suppress_warnings = ["ref.python"]
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": False}

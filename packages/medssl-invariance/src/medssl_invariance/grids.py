@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
+
 from medssl_invariance.errors import GridError
 
 __all__ = [
