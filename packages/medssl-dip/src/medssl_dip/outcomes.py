@@ -81,6 +81,7 @@ def _details(
         "steps": [result.steps for result in kept],
         "stopped": [result.stopped for result in kept],
         "picture": kept[0].identity.picture,
+        "reconstruction": str(kept[0].file),
         "control": control,
     }
 

@@ -375,7 +375,11 @@ class _Task:
             preprocessing=self.preprocessing,
             key=self._key(),
         )
-        return details | {"folder": str(folder), "model": str(folder / MODEL)}
+        return details | {
+            "folder": str(folder),
+            "model": str(folder / MODEL),
+            "curves": str(folder / CURVES),
+        }
 
     def _draw(self, course: Course, folder: Path, tested: int) -> None:
         from medssl_eval.learning_curves import draw_curves, write_curves  # noqa: PLC0415 # slow

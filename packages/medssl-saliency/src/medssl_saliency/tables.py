@@ -25,6 +25,7 @@ def map_records(mapped: Mapped) -> list[Record]:
     made = mapped.made
     details = {
         "file": mapped.path.name,
+        "overlay": str(overlay_path(mapped)),
         "seconds": round(made.seconds, 2),
         "norm": made.norm,
         "near_exact": made.error,

@@ -10,6 +10,7 @@ import json
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medssl_eval.cells import higher_is_better
@@ -19,7 +20,6 @@ from medssl_eval.tables import setting_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from medssl_models import Record
 
@@ -105,9 +105,9 @@ class Board:
     @property
     def title(self) -> str:
         """Experiment, setting, metric and protocol in one line."""
-        setting = "" if self.setting == self.experiment else self.setting
+        named = self.setting.startswith(self.experiment)
         protocol = "" if self.alone else self.protocol
-        parts = (self.experiment, setting, self.metric, protocol)
+        parts = ("" if named else self.experiment, self.setting, self.metric, protocol)
         return ", ".join(part for part in parts if part)
 
     @property
@@ -286,9 +286,11 @@ def _files(details: object, folder: Path) -> Iterable[Path]:
     """Find the pictures and curves that a record's details name, at any depth."""
     if isinstance(details, str):
         if details[-4:].lower() in {".png", ".csv"} and len(details) < 1024:
-            path = folder / details
-            if path.is_file():
-                yield path
+            # A command writes its files where it was run, which need not be beside its records.
+            for path in (folder / details, Path(details)):
+                if path.is_file():
+                    yield path
+                    return
     elif isinstance(details, dict):
         for value in details.values():
             if isinstance(value, str | dict | list):

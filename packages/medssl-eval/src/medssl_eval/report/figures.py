@@ -197,7 +197,8 @@ def learning_curve(entries: Sequence[Entry]) -> Drawing | None:
     if not curves:
         return None
     names = list(dict.fromkeys(name for columns in curves.values() for name in columns))
-    x_name, shown = names[0], [name for name in names[1:] if "lr" not in name][:4]
+    x_name = names[0]
+    shown = [name for name in names[1:] if name not in {"lr", "learning_rate"}][:4]
     figure = _figure(8.0, 2.9)
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
     for axis, name in zip(axes, shown, strict=True):
