@@ -42,8 +42,14 @@ def options(callback):
     for parameter in inspect.signature(callback, eval_str=True).parameters.values():
         for item in getattr(parameter.annotation, "__metadata__", ()):
             if isinstance(item, typer.models.OptionInfo):
-                flags = item.param_decls or (f"--{parameter.name.replace('_', '-')}",)
-                yield parameter.name, tuple(flags), item
+                first = item.default  # inside Annotated, Typer takes the first flag for a default
+                flags = [first] if isinstance(first, str) and first.startswith("-") else []
+                flags = [*flags, *(item.param_decls or ())]
+                yield (
+                    parameter.name,
+                    tuple(flags or [f"--{parameter.name.replace('_', '-')}"]),
+                    item,
+                )
 
 
 def run(module, *arguments):
