@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -275,11 +275,16 @@ def _context(record: Record) -> tuple[tuple[str, str], ...]:
         "seed": str(provenance.seed),
         "precision": provenance.precision,
         "device": provenance.device,
-        "versions": ", ".join(f"{name} {text}" for name, text in provenance.versions.items()),
+        "versions": _versions(tuple(provenance.versions.items())),
         "settings": ", ".join(f"{name} {value}" for name, value in record.settings.items()),
         "date": record.created[:10],
     }
     return tuple((name, sys.intern(text)) for name, text in shown.items() if text)
+
+
+@lru_cache(maxsize=64)  # a file of many records knows few environments
+def _versions(items: tuple[tuple[str, str], ...]) -> str:
+    return ", ".join(f"{name} {text}" for name, text in items)
 
 
 def _files(details: object, folder: Path) -> Iterable[Path]:
