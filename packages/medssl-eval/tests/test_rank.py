@@ -57,7 +57,7 @@ def contest(monkeypatch, skills, *, budget, seconds_an_image=0.01, images=1600, 
     """A contest whose models are right as often as their skill says, in known time."""
     clock = Clock()
     data = load_dataset(f"phantom:chest-xray,count={images},size=80")
-    monkeypatch.setattr("medssl_eval.matrix.check_models", lambda _: None)
+    monkeypatch.setattr("medssl_models.roster.check_models", lambda _: None)
     monkeypatch.setattr("medssl_models.model_card", lambda _: type("Card", (), {"control": False}))
     asked = []
 

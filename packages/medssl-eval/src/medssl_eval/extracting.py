@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from medssl_eval.features import prepare
-from medssl_eval.matrix import check_models
 from medssl_eval.protocols import KnnSettings, preset
 
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ def extract_all(
         UnknownModelError: A name that no model bears, before anything is computed.
     """
     from medssl_models import create_model, extract  # noqa: PLC0415 # imports torch
+    from medssl_models.roster import check_models  # noqa: PLC0415 # only where models are run
 
     check_models(models)
     settings = preset(KnnSettings, protocol)

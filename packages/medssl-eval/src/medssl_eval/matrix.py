@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Record
 
-__all__ = ["Matrix", "check_models", "known_records", "open_datasets"]
+__all__ = ["Matrix", "known_records", "open_datasets"]
 
 Check = Callable[["ImageDataset"], None]
 Evaluate = Callable[["Backbone", "ImageDataset", Means], "list[Record]"]
@@ -66,6 +66,7 @@ class Matrix:
             InfeasibleError: From `check`, likewise.
         """
         from medssl_models import append_records, create_model  # noqa: PLC0415 # imports torch
+        from medssl_models.roster import check_models  # noqa: PLC0415 # only where models are run
 
         check_models(self.models)
         for data in self.datasets:
@@ -86,25 +87,6 @@ class Matrix:
                     self.say(f"{name} on {data.name}: done before; --force does it again")
                 records += found
         return records
-
-
-def check_models(names: Sequence[str]) -> None:
-    """Say before anything is computed which models are not here.
-
-    Raises:
-        UnknownModelError: No card and no folder has this name.
-        MissingWeightsError: The weights must be brought; the message says from where.
-    """
-    from medssl_models import model_card  # noqa: PLC0415 # only where models are run
-    from medssl_models.catalog import split_padding  # noqa: PLC0415 # as above
-    from medssl_models.library import converted_folder, find_weights  # noqa: PLC0415 # as above
-
-    for name in names:
-        base, _ = split_padding(name)
-        if converted_folder(base) is None:
-            card = model_card(base)
-            if card.seed is None:
-                find_weights(card)
 
 
 def known_records(path: Path, warn: Say = lambda _: None) -> Mapping[str, Record]:

@@ -137,7 +137,7 @@ class Contest:
             UnknownModelError: A name that no model bears, before anything is computed.
             InfeasibleError: The images can carry no experiment, likewise.
         """
-        from medssl_eval.matrix import check_models  # noqa: PLC0415 # imports torch
+        from medssl_models.roster import check_models  # noqa: PLC0415 # only where models are run
 
         check_models(self.models)
         probes_for(self.data, seed=self.seed)

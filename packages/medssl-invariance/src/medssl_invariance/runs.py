@@ -82,8 +82,9 @@ def run_all(
         medssl_models.MissingWeightsError: Weights that must be brought, likewise.
     """
     from medssl_models import append_records, create_model  # noqa: PLC0415 # imports torch
+    from medssl_models.roster import check_models  # noqa: PLC0415 # only where models are run
 
-    _check_models(models)
+    check_models(models)
     records: list[Record] = []
     for name in models:
         backbone = create_model(name, protocol=networks)
@@ -93,18 +94,6 @@ def run_all(
                     append_records(results, [record])
                 records.append(record)
     return records
-
-
-def _check_models(names: Sequence[str]) -> None:
-    from medssl_models import model_card  # noqa: PLC0415 # only where models are run
-    from medssl_models.catalog import split_padding  # noqa: PLC0415 # as above
-    from medssl_models.library import converted_folder, find_weights  # noqa: PLC0415 # as above
-
-    for name in names:
-        base, _ = split_padding(name)
-        card = None if converted_folder(base) else model_card(base)
-        if card is not None and card.seed is None:
-            find_weights(card)
 
 
 def with_controls(names: Sequence[str]) -> list[str]:

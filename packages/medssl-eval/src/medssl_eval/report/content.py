@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TRANSFER", "Board", "Content", "Entry", "published_content", "read_content"]
 
-TRANSFER = ("few-shot", "linear", "finetune", "knn", "zero-shot")
+TRANSFER = ("few-shot", "linear", "finetune", "knn")
 """Experiments that say how well a backbone serves a task; the others say what it is like."""
 STUDY = "Anton et al. 2022"
 
