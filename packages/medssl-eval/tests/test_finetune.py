@@ -28,8 +28,12 @@ QUICK = {"steps": 12, "batch_size": 8, "validate_every": 4}
 CHILD = "import runpy, sys; runpy.run_path(sys.argv[1])['train'](*sys.argv[2:])"
 
 
-def train(folder, pictures):
-    """Fine-tune with a checkpoint after every second step; runs in a process of its own too."""
+def train(folder, pictures, threads):
+    """Fine-tune with a checkpoint after every second step; runs in a process of its own too.
+
+    Sums are the same to the last bit only where as many threads share them.
+    """
+    torch.set_num_threads(int(threads))
     chosen = FinetuneSettings(steps=40, batch_size=8, validate_every=8, patience=9)
     data = load_dataset(f"folder:{pictures}", split="patient")
     return finetune(tiny_backbone(width=8), data, settings=chosen, keep=Keep(Path(folder), every=2))
@@ -50,8 +54,9 @@ def weights(folder):
 
 def test_a_killed_process_goes_on_to_the_same_weights(scans, tmp_path):
     """The real thing: SIGKILL in the middle, then the same command again."""
-    whole = train(tmp_path / "whole", scans)
-    words = [sys.executable, "-c", CHILD, __file__, str(tmp_path / "cut"), str(scans)]
+    threads = torch.get_num_threads()
+    whole = train(tmp_path / "whole", scans, threads)
+    words = [sys.executable, "-c", CHILD, __file__, str(tmp_path / "cut"), str(scans), str(threads)]
     kept = 0
     for _ in range(2):
         process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
@@ -64,7 +69,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(scans, tmp_path):
             time.sleep(0.005)
         process.wait()
         assert process.returncode == -9
-    again = train(tmp_path / "cut", scans)
+    again = train(tmp_path / "cut", scans, threads)
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert [record.value for record in whole] == [record.value for record in again]
