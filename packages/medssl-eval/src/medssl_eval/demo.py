@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medssl_eval.few_shot import feasible, few_shot
-from medssl_eval.matrix import Matrix, open_datasets
 from medssl_eval.protocols import FewShotSettings, preset
+from medssl_eval.sweep import Sweep, open_datasets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,8 +70,8 @@ def run_demo(
     settings = preset(FewShotSettings, "corrected", shots=SHOTS, seed=seed)
     datasets = open_datasets([dataset or DATASET], root=Path("data"), labels=settings.labels)
     results = output / "results.jsonl"
-    matrix = Matrix(models=models, datasets=datasets, results=results, force=force, say=say)
-    records = matrix.run(
+    sweep = Sweep(models=models, datasets=datasets, results=results, force=force, say=say)
+    records = sweep.run(
         lambda backbone, data, given: few_shot(backbone, data, settings=settings, means=given),
         check=partial(feasible, settings=settings),
         means=means,

@@ -179,7 +179,7 @@ class Contest:
 
     def _round(self, data: ImageDataset, models: Sequence[str], results: Path) -> None:
         """Measure models on the same images, those that lead first, while there is time."""
-        from medssl_eval.matrix import known_records  # noqa: PLC0415 # imports torch
+        from medssl_eval.sweep import known_records  # noqa: PLC0415 # imports torch
 
         probes, reasons = probes_for(data, seed=self.seed)
         self._notes = list(reasons)

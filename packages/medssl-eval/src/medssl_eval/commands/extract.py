@@ -40,8 +40,8 @@ def extract(
 ) -> None:
     """Compute features and keep them; the experiments find them there."""
     from medssl_eval.extracting import extract_all
-    from medssl_eval.matrix import open_datasets
     from medssl_eval.protocols import KnnSettings, preset
+    from medssl_eval.sweep import open_datasets
 
     console = Console(json=json, quiet=quiet)
     means = gather_means(

@@ -60,8 +60,8 @@ def few_shot(
     """Classify by prototypes of a few images each, over many episodes."""
     from medssl_eval.few_shot import feasible
     from medssl_eval.few_shot import few_shot as evaluate
-    from medssl_eval.matrix import Matrix, open_datasets
     from medssl_eval.protocols import FewShotSettings, preset
+    from medssl_eval.sweep import Sweep, open_datasets
 
     console = Console(json=json, quiet=quiet)
     settings = preset(
@@ -82,7 +82,7 @@ def few_shot(
         skip_unreadable=skip_unreadable,
         force=force,
     )
-    matrix = Matrix(
+    sweep = Sweep(
         models=model,
         datasets=open_datasets(dataset, root=root, labels=settings.labels),
         results=results,
@@ -91,7 +91,7 @@ def few_shot(
         say=console.say,
         warn=console.warn,
     )
-    records = matrix.run(
+    records = sweep.run(
         lambda backbone, data, given: evaluate(backbone, data, settings=settings, means=given),
         check=partial(feasible, settings=settings),
         means=means,

@@ -103,8 +103,8 @@ def finetune(
     """Train the whole network on the training images, and test it; a run goes on where it was."""
     from medssl_eval.finetune import Keep, trainable
     from medssl_eval.finetune import finetune as evaluate
-    from medssl_eval.matrix import Matrix, open_datasets
     from medssl_eval.protocols import FinetuneSettings, preset
+    from medssl_eval.sweep import Sweep, open_datasets
 
     console = Console(json=json, quiet=quiet)
     settings = preset(
@@ -134,7 +134,7 @@ def finetune(
         force=force,
     )
     keep = Keep(output, every=checkpoint_every, say=console.say)
-    matrix = Matrix(
+    sweep = Sweep(
         models=model,
         datasets=open_datasets(
             dataset,
@@ -151,7 +151,7 @@ def finetune(
         say=console.say,
         warn=console.warn,
     )
-    records = matrix.run(
+    records = sweep.run(
         lambda backbone, data, given: evaluate(
             backbone, data, settings=settings, means=given, keep=keep
         ),

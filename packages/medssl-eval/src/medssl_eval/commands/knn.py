@@ -84,8 +84,8 @@ def knn(
     """Let the most similar images vote on the class."""
     from medssl_eval.knn import foldable
     from medssl_eval.knn import knn as evaluate
-    from medssl_eval.matrix import Matrix, open_datasets
     from medssl_eval.protocols import KnnSettings, preset
+    from medssl_eval.sweep import Sweep, open_datasets
 
     console = Console(json=json, quiet=quiet)
     settings = preset(
@@ -108,7 +108,7 @@ def knn(
         skip_unreadable=skip_unreadable,
         force=force,
     )
-    matrix = Matrix(
+    sweep = Sweep(
         models=model,
         datasets=open_datasets(dataset, root=root, labels=settings.labels, split=split, seed=seed),
         results=results,
@@ -117,7 +117,7 @@ def knn(
         say=console.say,
         warn=console.warn,
     )
-    records = matrix.run(
+    records = sweep.run(
         lambda backbone, data, given: evaluate(backbone, data, settings=settings, means=given),
         check=partial(foldable, settings=settings),
         means=means,

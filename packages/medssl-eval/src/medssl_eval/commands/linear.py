@@ -72,8 +72,8 @@ def linear(
     """Fit a linear classifier on the features of training images, and test it."""
     from medssl_eval.linear import linear as evaluate
     from medssl_eval.linear import separable
-    from medssl_eval.matrix import Matrix, open_datasets
     from medssl_eval.protocols import LinearSettings, preset
+    from medssl_eval.sweep import Sweep, open_datasets
 
     console = Console(json=json, quiet=quiet)
     settings = preset(
@@ -94,7 +94,7 @@ def linear(
         skip_unreadable=skip_unreadable,
         force=force,
     )
-    matrix = Matrix(
+    sweep = Sweep(
         models=model,
         datasets=open_datasets(
             dataset,
@@ -111,7 +111,7 @@ def linear(
         say=console.say,
         warn=console.warn,
     )
-    records = matrix.run(
+    records = sweep.run(
         lambda backbone, data, given: evaluate(backbone, data, settings=settings, means=given),
         check=partial(separable, settings=settings),
         means=means,

@@ -63,8 +63,8 @@ def rank(
     quiet: QuietOption = False,
 ) -> None:
     """Answer which backbone suits these images: all models here, ranked, with the reasons."""
-    from medssl_eval.matrix import open_datasets
     from medssl_eval.rank import Contest, available_models
+    from medssl_eval.sweep import open_datasets
     from medssl_eval.verdict import caveats_of, judge
 
     console = Console(json=json, quiet=quiet)

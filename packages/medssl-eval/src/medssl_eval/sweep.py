@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Record
 
-__all__ = ["Matrix", "known_records", "open_datasets"]
+__all__ = ["Sweep", "known_records", "open_datasets"]
 
 Check = Callable[["ImageDataset"], None]
 Evaluate = Callable[["Backbone", "ImageDataset", Means], "list[Record]"]
@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Matrix:
+class Sweep:
     """Models and data sets, and where the records go.
 
     Attributes:

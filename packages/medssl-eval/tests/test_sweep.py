@@ -1,0 +1,44 @@
+"""Which labels and splits an experiment is given: stand-ins in the real layouts."""
+
+import numpy as np
+import pytest
+from medssl_data.stand_ins import write_layout
+from medssl_eval.sweep import open_datasets
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("chexpert", "diabetic_retinopathy"):
+        write_layout(name, folder / name)
+    return folder
+
+
+def test_the_study_trained_on_other_labels_than_it_drew_episodes_from(root):
+    def opened(**options):
+        (data,) = open_datasets(["chexpert"], root=root, **options)
+        return data
+
+    assert opened(labels="study").manifest.label_policy.startswith("u-ones")
+    assert opened(labels="study").targets is None
+    training = opened(labels="study", trains=True)
+    soft = training.targets
+    assert np.isin(soft[(soft > 0) & (soft < 1)] > 0.5, True).all()
+    assert ((soft > 0.5) & (soft < 0.9)).any()
+    assert opened(labels="corrected", trains=True).targets is None
+    assert opened(labels="study", trains=True, policy="u-zeros").targets is None
+
+
+def test_a_chosen_split_is_passed_on(root):
+    (published,) = open_datasets(
+        ["diabetic_retinopathy"], root=root, labels="corrected", split="published"
+    )
+    assert published.manifest.split_policy == "published"
+    cuts = [
+        open_datasets(
+            ["diabetic_retinopathy"], root=root, labels="corrected", split="patient", seed=seed
+        )[0].splits
+        for seed in (0, 0, 1)
+    ]
+    assert cuts[0] == cuts[1] != cuts[2]
+    assert published.card.ordered
