@@ -11,6 +11,7 @@ from medssl_saliency.incremental import IncrementalNetwork
 from medssl_saliency.occlusion import build_engine, grid_positions, measure, reference_scores
 from medssl_saliency.recording import record
 from medssl_saliency.tape import Kind
+from medssl_saliency.winograd import Winograd, padded
 from torch import nn
 
 
@@ -133,6 +134,36 @@ def test_bf16_is_near(trunk, images):
         for precision in ("fp32", "bf16")
     )
     assert np.corrcoef(exact, near)[0, 1] > 0.97
+
+
+@pytest.mark.parametrize("size", [(4, 4), (7, 13), (1, 6)])
+def test_winograd_is_a_convolution(size):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn((5, 7, 3, 3), generator=generator)
+    x = torch.zeros(3, padded(size[0]), padded(size[1]), 7)
+    x[:, : size[0] + 2, : size[1] + 2] = torch.randn((3, size[0] + 2, size[1] + 2, 7))
+    found = Winograd(weight)(x)[:, : size[0], : size[1]].permute(0, 3, 1, 2)
+    expected = nn.functional.conv2d(x.double().permute(0, 3, 1, 2), weight.double())
+    torch.testing.assert_close(
+        found.double(), expected[..., : size[0], : size[1]], rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_wide_convolutions_go_by_differences(images, bias):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 96, 3, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(96, 100, 3, padding=1, bias=bias),
+        nn.Conv2d(100, 96, 3, padding=1, bias=bias),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    engine, note = compare(network.eval().requires_grad_(False), *images(45, 70), (9, 6), 6)
+    assert note == ""
+    assert len(engine.quick) == 2
 
 
 class Gated(nn.Module):

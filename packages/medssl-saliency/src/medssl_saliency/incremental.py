@@ -19,6 +19,7 @@ from medssl_saliency.geometry import Span
 from medssl_saliency.planning import plan
 from medssl_saliency.recording import record
 from medssl_saliency.tape import Kind
+from medssl_saliency.winograd import Winograd, is_worth_it, padded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +65,12 @@ class IncrementalNetwork:
         self.precision = precision
         self.last_reader = [max(readers, default=-1) for readers in self.tape.consumers()]
         self._bordered: dict[tuple[int, Span, Span, float], Tensor] = {}
+        self.sums: dict[int, Tensor] = {}
+        self.quick = {
+            index: Winograd(step.weight)
+            for index, step in enumerate(self.tape.steps)
+            if is_worth_it(step)
+        }
         with torch.inference_mode():
             self.maps = self._run_clean(image[None])
             self.total = self.maps[self.tape.steps[-1].inputs[0]].float().sum(dim=(2, 3))
@@ -86,7 +93,8 @@ class IncrementalNetwork:
             memory: Bytes that may be used, the clean feature maps included.
             side: Height and width of a tile in positions; None chooses.
         """
-        kept = sum(clean.numel() * clean.element_size() for clean in self.maps)
+        clean_maps = (*self.maps, *self.sums.values())
+        kept = sum(clean.numel() * clean.element_size() for clean in clean_maps)
         itemsize = self.precision.itemsize
         return plan(
             self.tape, positions, window, memory=memory - kept, itemsize=itemsize, side=side
@@ -127,9 +135,13 @@ class IncrementalNetwork:
     def _run_clean(self, image: Tensor) -> list[Tensor]:
         """Run all steps on `(1, 3, H, W)` and keep every result."""
         results = [_channels_last(image.to(self.precision))]
-        for step in self.tape.steps[1:]:
+        for index, step in enumerate(self.tape.steps[1:], start=1):
             inputs = [results[source] for source in step.inputs]
-            results.append(_apply(step, inputs))
+            if index in self.quick:
+                self.sums[index] = _slide(step, inputs[0], bordered=False)
+                results.append(self.sums[index].relu() if step.rectified else self.sums[index])
+            else:
+                results.append(_apply(step, inputs))
         return results
 
     def _compare(self, network: nn.Module, image: Tensor) -> None:
@@ -223,11 +235,32 @@ class _Update:
         step = self.steps[index]
         source = step.inputs[0]
         patch = self.patches[source]
+        if index in self.network.quick:
+            return self._by_difference(index, rows, columns)
         whole = patch.area == _cells(self.steps[source])
         if whole and rows.length * columns.length == _cells(step):
             return _apply(step, [patch.data])
         needed = step.rows.needed(rows), step.columns.needed(columns)
         return _apply(step, [self.gather(index, source, *needed)], bordered=True)
+
+    def _by_difference(self, index: int, rows: Span, columns: Span) -> Tensor:
+        """Convolve what has changed, and add it to the clean sums: a convolution is linear."""
+        step, source = self.steps[index], self.steps[index].inputs[0]
+        patch, clean = self.patches[source], self.network.maps[source]
+        top, left = rows.start - 1, columns.start - 1
+        high, wide = padded(rows.length), padded(columns.length)
+        changed = clean.new_zeros((self.number, high, wide, clean.shape[1]))
+        both = (
+            patch.rows.within(Span(top, rows.stop + 1)),
+            patch.columns.within(Span(left, columns.stop + 1)),
+        )
+        difference = _Patch(
+            changed.permute(0, 3, 1, 2), Span(top, top + high), Span(left, left + wide)
+        )
+        torch.sub(patch.cut(*both), _part(clean, *both), out=difference.cut(*both))
+        made = self.network.quick[index](changed)[:, : rows.length, : columns.length]
+        result = made.permute(0, 3, 1, 2).add_(_part(self.network.sums[index], rows, columns))
+        return result.relu_() if step.rectified else result
 
     def pointwise(self, index: int, rows: Span, columns: Span) -> Tensor:
         """Recompute a rectangle of a step that reads only the cell itself."""
