@@ -220,6 +220,26 @@ def test_one_thread_at_a_time_unless_the_source_allows_more(backbone):
     assert source.most > 1
 
 
+def test_a_source_may_keep_prepared_images_and_nothing_changes(backbone):
+    class Keeping(NoiseSource):
+        def derive(self, index, recipe, make):
+            if (index, recipe) not in kept:
+                kept[index, recipe] = make(self[index][0])
+            return kept[index, recipe]
+
+    kept = {}
+    plain = extract(backbone, NoiseSource(rows=5), settings=settings()).features
+    for size in (backbone.preprocessing.resize, 40):
+        own = backbone.preprocessing.replace(resize=size)
+        for _ in range(2):
+            table = extract(backbone, Keeping(rows=5), preprocessing=own, settings=settings())
+        expected = extract(backbone, NoiseSource(rows=5), preprocessing=own, settings=settings())
+        np.testing.assert_array_equal(table.features, expected.features)
+    assert len(kept) == 10
+    assert {image.size for image in kept.values()} == {(own.crop, own.crop)}
+    assert not np.array_equal(plain, table.features)
+
+
 def test_compute_threads_are_left_alone(backbone):
     before = torch.get_num_threads()
     extract(backbone, NoiseSource(rows=3), settings=settings(workers=2))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import re
 import tomllib
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from importlib import import_module, metadata, resources
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medssl_data import splits
+from medssl_data.cache import cache_from_environment
 from medssl_data.card import DatasetCard
 from medssl_data.dataset import ImageDataset
 from medssl_data.errors import (
@@ -24,7 +27,7 @@ from medssl_data.errors import (
 from medssl_data.plugin import Options, Plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from medssl_data.manifest import Manifest
 
@@ -82,6 +85,8 @@ def load_dataset(
 ) -> ImageDataset:
     """Open a data set; nothing is decoded yet.
 
+    The environment variable `MEDSSL_IMAGE_CACHE` gives it a `PictureCache`.
+
     Args:
         name: a card's name, `folder:DIR`, `table:FILE.csv`, `medmnist:FILE.npz` or `phantom:NAME`;
             the last two take settings, as in `phantom:chest-xray,difficulty=0.3,seed=1`.
@@ -100,7 +105,8 @@ def load_dataset(
     options = Options(protocol, labels, official=split == "official")
     manifest = load_manifest(name, root=root, options=options)
     card = None if _source(name) else dataset_card(name)
-    return ImageDataset(split_manifest(manifest, card, split, protocol=protocol, seed=seed), card)
+    manifest = split_manifest(manifest, card, split, protocol=protocol, seed=seed)
+    return ImageDataset(manifest, card, cache_from_environment())
 
 
 def load_manifest(
@@ -121,7 +127,9 @@ def load_manifest(
         if options.labels is not None:
             msg = f"{name} has no label policies; leave labels={options.labels!r} out"
             raise SettingError(msg)
-        return _marked(_READERS[source](name.partition(":")[2], options))
+        with _without_collection():
+            manifest = _READERS[source](name.partition(":")[2], options)
+        return _marked(manifest)
     plain, settings = _settings(name)
     plugin = _plugin(plain)
     target = settings.pop("target", options.target)
@@ -258,8 +266,21 @@ def _read(plugin: Plugin, directory: Path, options: Options) -> Manifest:
         listed = ", ".join(card.label_policies)
         msg = f"{card.name} has no label policy {policy!r}; choose {listed}"
         raise SettingError(msg)
-    manifest = plugin.read(directory, replace(options, labels=policy))
+    with _without_collection():
+        manifest = plugin.read(directory, replace(options, labels=policy))
     return _marked(manifest.noted(*card.notes), directory)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Pause the garbage collector: millions of texts and no circle would be searched in vain."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _marked(manifest: Manifest, directory: Path | None = None) -> Manifest:

@@ -5,27 +5,26 @@ Holds a manifest and decodes a picture when it is asked for; whoever consumes it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from medssl_data.errors import EmptySourceError
 from medssl_data.images import read_rgb
-from medssl_data.manifest import Manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     import numpy.typing as npt
     from PIL import Image
 
+    from medssl_data.cache import PictureCache
     from medssl_data.card import DatasetCard
+    from medssl_data.manifest import Manifest
 
 __all__ = ["ImageDataset"]
-
-Cache = Callable[[Path, str, Manifest], "Image.Image"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class ImageDataset:
     Args:
         manifest: which images.
         card: what is known about the data set, where there is a card.
-        cache: reads a picture from (path, item, manifest) in place of the decoder, such as a cache.
+        cache: keeps prepared pictures on disk; see `derive`.
 
     Raises:
         EmptySourceError: no labelled image is left.
@@ -50,7 +49,10 @@ class ImageDataset:
 
     manifest: Manifest
     card: DatasetCard | None = None
-    cache: Cache | None = None
+    cache: PictureCache | None = None
+
+    thread_safe: ClassVar[bool] = True
+    """Several threads may ask for pictures at a time: every call opens the file anew."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "manifest", self.manifest.filter(labelled=True))
@@ -82,9 +84,26 @@ class ImageDataset:
         path, item = manifest.paths[index], manifest.items[index]
         if manifest.drawer is not None:
             return manifest.drawer(item)
-        if self.cache is not None:
-            return self.cache(manifest.root / path, item, manifest)
         return read_rgb(manifest.root / path, item=item, reading=manifest.reading)[0]
+
+    def derive(
+        self, index: int, recipe: str, make: Callable[[Image.Image], Image.Image]
+    ) -> Image.Image:
+        """Give `make(image)`, from the cache where there is one and it was made before.
+
+        Pictures inside archives and drawn ones are not kept: they are read as fast as a cache is.
+
+        Args:
+            index: position in [-N, N).
+            recipe: names what `make` does, its settings included; another text is another picture.
+            make: prepares a picture, such as resizing and cropping; pure.
+        """
+        manifest = self.manifest
+        if self.cache is None or manifest.drawer is not None or manifest.items[index]:
+            return make(self.image(index))
+        whole = f"{manifest.reading.model_dump_json()} {recipe}"
+        path = manifest.root / manifest.paths[index]
+        return self.cache.picture(path, whole, lambda: make(self.image(index)))
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from medssl_data.errors import MissingExtraError, UnreadableImageError
+from medssl_data.parallel import quietly
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,10 +49,11 @@ def read_dicom(path: Path, reading: Reading) -> tuple[Image.Image, str]:
         msg = f"{path} is DICOM: {_NEEDS}"
         raise MissingExtraError(msg) from error
     try:
-        dataset = pydicom.dcmread(path)
-        _check(path, dataset, reading)
-        pixels = _decode(path, dataset)
-        return _as_picture(dataset, pixels, reading)
+        with quietly():
+            dataset = pydicom.dcmread(path)
+            _check(path, dataset, reading)
+            pixels = _decode(path, dataset)
+            return _as_picture(dataset, pixels, reading)
     except (InvalidDicomError, ValueError, AttributeError, EOFError, KeyError, TypeError) as error:
         if isinstance(error, UnreadableImageError):
             raise

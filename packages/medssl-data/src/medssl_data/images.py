@@ -7,7 +7,6 @@ volumes from the extras. Resizing and normalisation belong to the model, not her
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from medssl_data.errors import MissingFileError, UnreadableImageError
+from medssl_data.parallel import quietly
 from medssl_data.reading import Reading
 
 if TYPE_CHECKING:
@@ -176,15 +176,14 @@ def _is_volume(path: Path) -> bool:
 
 def _decode_pillow(path: Path, reading: Reading) -> tuple[Image.Image, str]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own limit speaks; EXIF faults harm no pixel
-            with Image.open(path, formats=_FORMATS) as image:
-                _check_size(path, image.size, reading)
-                note = _reduce(image, reading)
-                turn = _orientation(image)
-                image.load()
-                upright, turned = _upright(image, turn, reading)
-                plain, rule = _plain_mode(upright)
+        # Our own limit speaks, and faults of EXIF harm no pixel.
+        with quietly(), Image.open(path, formats=_FORMATS) as image:
+            _check_size(path, image.size, reading)
+            note = _reduce(image, reading)
+            turn = _orientation(image)
+            image.load()
+            upright, turned = _upright(image, turn, reading)
+            plain, rule = _plain_mode(upright)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:

@@ -1,16 +1,18 @@
-"""The same work on many pictures in threads: in order, bounded, with progress."""
+"""The same work on many pictures in threads: in order, bounded, with progress, and quietly."""
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Progress", "each", "watched"]
+__all__ = ["Progress", "each", "quietly", "watched"]
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Makes a display from a description and a number of steps; `Console.progress` is one."""
@@ -50,3 +52,33 @@ def each(
 
 def _ignore(n: int) -> None:
     del n
+
+
+_DECODERS = r"(PIL|pydicom)(\.|$)"
+_GATE = threading.Lock()
+_QUIET: list[warnings.catch_warnings[None]] = []
+"""What brings the filters of warnings back, once for each thread that decodes."""
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Silence the warnings of decoders while any thread is in such a block.
+
+    `warnings.catch_warnings` alone belongs to the whole process: of two threads that enter and
+    leave it in turns, the later one would bring back the filters of the first, and for good.
+    """
+    with _GATE:
+        if not _QUIET:
+            filters = warnings.catch_warnings()
+            filters.__enter__()
+            warnings.filterwarnings("ignore", module=_DECODERS)
+        else:
+            filters = _QUIET[0]
+        _QUIET.append(filters)
+    try:
+        yield
+    finally:
+        with _GATE:
+            filters = _QUIET.pop()
+            if not _QUIET:
+                filters.__exit__(None, None, None)

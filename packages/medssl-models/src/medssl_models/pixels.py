@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from medssl_models.preprocessing import Preprocessing
 
-__all__ = ["as_transform", "equalise", "normalise", "to_pixels"]
+__all__ = ["as_transform", "equalise", "fit", "normalise", "to_unit"]
 
 BINS = 256
 TOP = 255.0
@@ -25,8 +25,8 @@ TOP = 255.0
 OVERSHOOT = 0.05
 
 
-def to_pixels(preprocessing: Preprocessing, image: Image.Image) -> Tensor:
-    """Resize and crop an 8-bit image; `(3, crop, crop)` float32 in the declared range."""
+def fit(preprocessing: Preprocessing, image: Image.Image) -> Image.Image:
+    """Resize and crop an 8-bit image to mode RGB and crop x crop pixels."""
     if image.mode not in {"RGB", "L"}:
         message = (
             f"image: mode {image.mode!r} cannot be used without losing values; "
@@ -36,8 +36,13 @@ def to_pixels(preprocessing: Preprocessing, image: Image.Image) -> Tensor:
     resized = functional.resize(
         image.convert("RGB"), _size(preprocessing), InterpolationMode(preprocessing.interpolation)
     )
-    cropped = functional.center_crop(resized, [preprocessing.crop, preprocessing.crop])
-    return _stretch(_unit(functional.pil_to_tensor(cropped)), preprocessing.value_range)
+    cropped: Image.Image = functional.center_crop(resized, [preprocessing.crop, preprocessing.crop])
+    return cropped
+
+
+def to_unit(preprocessing: Preprocessing, fitted: Image.Image) -> Tensor:
+    """Scale what `fit` gave; `(3, crop, crop)` float32 in the declared range."""
+    return _stretch(_unit(functional.pil_to_tensor(fitted)), preprocessing.value_range)
 
 
 def normalise(preprocessing: Preprocessing, pixels: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ The records are plain data (no torch is imported to read a card); the arithmetic
 from __future__ import annotations
 
 import json
+from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -105,7 +107,29 @@ class Preprocessing(BaseModel):
         """
         from medssl_models import pixels  # noqa: PLC0415 - reading a card must not import torch
 
-        return pixels.to_pixels(self, image)
+        return pixels.to_unit(self, pixels.fit(self, image))
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """Resize and crop an image; what is the same for all models of one geometry.
+
+        Args:
+            image: An 8-bit image in mode RGB or L.
+
+        Returns:
+            An image in mode RGB of crop x crop pixels.
+
+        Raises:
+            InputRangeError: The image has another mode.
+        """
+        from medssl_models import pixels  # noqa: PLC0415 - see `pixels`
+
+        return pixels.fit(self, image)
+
+    def finish(self, fitted: Image.Image) -> Tensor:
+        """Turn what `fit` gave into a normalised `(3, crop, crop)` float32 tensor."""
+        from medssl_models import pixels  # noqa: PLC0415 - see `pixels`
+
+        return self.normalise(pixels.to_unit(self, fitted))
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Bring pixels to what the network was trained on.
@@ -151,6 +175,19 @@ class Preprocessing(BaseModel):
         return min((low - m) / s for m, s in pairs), max((high - m) / s for m, s in pairs)
 
     @property
+    def geometry(self) -> str:
+        """Canonical JSON of all that decides what `fit` gives."""
+        parts = self.model_dump(mode="json", include={"resize", "crop", "interpolation"})
+        parts["torchvision"] = _torchvision()
+        return json.dumps(parts, sort_keys=True, separators=(",", ":"))
+
+    @property
     def fingerprint(self) -> str:
         """Canonical JSON: equal exactly when the preprocessing is the same."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+@cache
+def _torchvision() -> str:
+    """Its version: it rounds the sides of a resized image."""
+    return version("torchvision")

@@ -44,9 +44,11 @@ UNREADABLE = (
 class ImageSource(Protocol):
     """A sequence of images with an identity.
 
-    Three more attributes are used where a source has them: `stamps`, one text a row that changes
+    More attributes are used where a source has them: `stamps`, one text a row that changes
     with the file (rows with another stamp are computed again); `names`, one text a row for
-    messages; `thread_safe = True`, which lets several threads call `source[i]` at a time.
+    messages; `thread_safe = True`, which lets several threads call `source[i]` at a time; and
+    `derive(i, recipe, make)`, which gives `make(image)` and may keep it: equal texts `recipe` mean
+    that `make` does the same.
 
     Example:
         >>> class Folder:
@@ -152,10 +154,13 @@ class Reader:
 
     def _read(self, row: int, gate: AbstractContextManager[object]) -> Tensor | str:
         """Give the network's input, or why the image cannot be read."""
+        derive = getattr(self.source, "derive", None)
         try:
             with gate:
-                item = self.source[row]
-            image = _image_of(item, row)
+                if derive is None:
+                    image = _image_of(self.source[row], row)
+                else:
+                    image = derive(row, self.preprocessing.geometry, self.preprocessing.fit)
             image.load()  # Pillow reads lazily: a damaged file shows here
         except Exception as error:
             if not _is_unreadable(error):
@@ -163,7 +168,7 @@ class Reader:
                 raise
             return self._refuse(row, error)
         try:
-            return self.preprocessing(image)
+            return self.preprocessing(image) if derive is None else self.preprocessing.finish(image)
         except ValueError as error:
             error.add_note(row_name(self.source, row))
             raise

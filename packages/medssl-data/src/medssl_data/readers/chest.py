@@ -141,14 +141,14 @@ def _forward(paths: list[str]) -> list[str]:
 
 
 def _patients(paths: Sequence[str], where: Callable[[int], str]) -> tuple[str, ...]:
-    groups = []
-    for index, path in enumerate(paths):
-        steps = path.rsplit("/", 3)
-        if len(steps) < 4 or not steps[1].startswith("patient"):
-            msg = f"{where(index)}: path {path!r} is no .../patientN/studyN/viewN_....jpg"
-            raise TableError(msg)
-        groups.append(steps[1])
-    return tuple(groups)
+    steps = [path.rsplit("/", 3) for path in paths]
+    groups = tuple([step[1] if len(step) == 4 else "" for step in steps])
+    strange = {group for group in set(groups) if not group.startswith("patient")}
+    if strange:
+        index = next(index for index, group in enumerate(groups) if group in strange)
+        msg = f"{where(index)}: path {paths[index]!r} is no .../patientN/studyN/viewN_....jpg"
+        raise TableError(msg)
+    return groups
 
 
 def read_tuberculosis(card: DatasetCard, root: Path, options: Options) -> Manifest:
