@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import zipfile
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import pytest
@@ -16,16 +17,21 @@ from medssl_models.bundles import export_bundle, import_bundle
 from medssl_models.catalog import model_card
 from medssl_models.cli import app
 from medssl_models.console import run
+from medssl_models.conversion import convert
 from medssl_models.downloads import DownloadSettings
 from medssl_models.errors import (
     CheckpointError,
     DownloadError,
+    LibraryError,
     LicenceError,
+    MissingWeightsError,
     OfflineError,
     SettingsError,
+    UnknownModelError,
 )
 from medssl_models.exporting import export_model
-from medssl_models.library import fetch_model, import_model, is_imported
+from medssl_models.library import fetch_model, import_model, is_imported, locate
+from medssl_models.roster import check_models
 from medssl_models.testing import shrunken, tiny_state, write_torch_checkpoint
 from medssl_models.testing_server import FaultyServer, serving
 from safetensors.torch import load_file
@@ -89,11 +95,32 @@ def test_a_model_is_fetched_once_and_its_hash_recorded(card, server, tmp_path):
 def test_what_is_no_checkpoint_is_deleted_and_said(card, server, tmp_path):
     server.content = b"not weights"
 
-    with pytest.raises(CheckpointError, match="not a known container") as caught:
+    with pytest.raises(DownloadError, match=r"deleted .*not a known container") as caught:
         fetch_model(card, library=tmp_path, settings=QUICK)
-    assert any("deleted" in note for note in caught.value.__notes__)
+    assert f"medssl-models import {card.name} FILE" in caught.value.__notes__[0]
+    assert len(server.asked) == 1
     assert not is_imported(card, library=tmp_path)
     assert entries(tmp_path / ".downloads") == []
+
+
+@pytest.mark.parametrize("wrong", ["no container", "another model"])
+def test_the_next_address_is_asked_after_a_wrong_file(card, file, tmp_path, wrong):
+    """No hash is known here; only the conversion can tell."""
+    other = tiny("supervised_r50")
+    write_torch_checkpoint(tmp_path / "other", other, tiny_state(other))
+    content = b"{}" * 99 if wrong == "no container" else (tmp_path / "other").read_bytes()
+    with serving(FaultyServer(content)) as mirror:
+        done = fetch_model(card, library=tmp_path / "home", mirror=mirror, settings=QUICK)
+    assert [one.url for one in done.files] == list(card.weights[0].urls)
+    assert done.files[0].sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_wrong_file_that_a_killed_process_left_is_fetched_anew(card, server, tmp_path):
+    place = tmp_path / ".downloads" / card.name
+    place.mkdir(parents=True)
+    (place / card.weights[0].filename).write_bytes(b"not weights")
+    assert fetch_model(card, library=tmp_path, settings=QUICK).conversion is not None
+    assert len(server.asked) == 1
 
 
 def test_a_cut_off_download_is_continued_and_never_half_a_model(card, server, tmp_path):
@@ -168,9 +195,9 @@ except ModelError as error:
 """
 
 
-def start_import(file, library, **options):
+def start_import(file, library):
     command = [sys.executable, "-c", IMPORT, str(file), str(library)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def test_two_processes_that_import_one_name_leave_one_whole_model(file, tmp_path):
@@ -184,14 +211,38 @@ def test_two_processes_that_import_one_name_leave_one_whole_model(file, tmp_path
     assert entries(tmp_path) == ["supervised_r18"]
 
 
-def test_a_file_system_that_takes_no_more_leaves_nothing(file, tmp_path):
-    def limit():  # the kernel refuses to write more than this into a file
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+@contextmanager
+def files_at_most(size):
+    """The kernel refuses to write more than this into a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    process = start_import(file, tmp_path, preexec_fn=limit)
-    assert process.wait() == 1, process.stderr.read()
-    process.stderr.close()
+
+def test_a_file_system_that_takes_no_more_leaves_nothing(file, tmp_path):
+    with files_at_most(4096), pytest.raises(LibraryError, match="cannot be written") as caught:
+        import_model(tiny(), file, library=tmp_path)
+    assert caught.value.exit_code == 1
     assert entries(tmp_path) == []
+    assert import_model(tiny(), file, library=tmp_path).used
+
+
+@pytest.mark.parametrize("use", [create_model, lambda name: check_models([name]), locate])
+def test_a_card_wins_over_a_folder_of_its_name(file, tmp_path, monkeypatch, use):
+    monkeypatch.setenv("MEDSSL_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    folder = convert(file, tiny(), tmp_path / "supervised_r18").folder
+    folder.rename("byol")
+    with pytest.raises(MissingWeightsError, match="import byol FILE"):
+        use("byol")
+    use("./byol")
+    use(str(tmp_path / "byol"))
+    (tmp_path / "byol").rename("mine")
+    with pytest.raises(UnknownModelError, match=r"named by its path: \./mine"):
+        use("mine")
 
 
 # ----------------------------------------------------------------------------------------- export

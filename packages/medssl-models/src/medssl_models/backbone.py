@@ -184,8 +184,9 @@ def create_model(
     """Create a backbone by name.
 
     Args:
-        name: A card's name or alias (`moco-v2`), `timm:NAME`, or the path of a converted folder.
-            `:torchvision` behind it chooses that padding instead of the model's own.
+        name: A card's name or alias (`moco-v2`), `timm:NAME`, or the path of a converted folder
+            (with a separator in it: `./NAME`). `:torchvision` behind it chooses that padding
+            instead of the model's own.
         trainable: Gradients and training mode on; otherwise both are off.
         protocol: `published` takes the padding that the 2022 study used where `name` chooses none.
         library: Folder of models instead of `home() / "models"`.

@@ -9,6 +9,7 @@ import tomllib
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from pydantic import ValidationError
@@ -56,7 +57,8 @@ def model_card(name: str) -> ModelCard:
     named = {known: card for card in list_models() for known in card.names}
     if name not in named:
         broken = "".join(f"; plug-in {p.name} is broken: {p.reason}" for p in broken_plugins())
-        message = f"model: {name!r} is unknown{did_you_mean(name, named)}{broken}"
+        folder = f"; a folder is named by its path: ./{name}" if Path(name).is_dir() else ""
+        message = f"model: {name!r} is unknown{did_you_mean(name, named)}{folder}{broken}"
         raise UnknownModelError(message)
     return named[name]
 

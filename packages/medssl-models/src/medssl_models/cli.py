@@ -44,7 +44,8 @@ FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="A weights file as it was downloaded.")
 ]
 PlaceArgument = Annotated[
-    str, typer.Argument(metavar="NAME|DIR", help="A card's name, or a converted folder.")
+    str,
+    typer.Argument(metavar="NAME|DIR", help="A card's name, or a converted folder: ./NAME."),
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="What is written.")]
 

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 from medssl_models.errors import DownloadError, OfflineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from medssl_models.card import WeightFile
@@ -54,11 +54,16 @@ class DownloadSettings:
 
 @dataclass(frozen=True)
 class Downloaded:
-    """A file that is whole: where it lies, its SHA-256, and the address that gave it."""
+    """A file that is whole: where it lies, its SHA-256, and the address that gave it.
+
+    It is not `new` where an earlier call had left it whole; then `url` is only where it would come
+    from.
+    """
 
     path: Path
     sha256: str
     url: str
+    new: bool = True
 
 
 class _Lost(Exception):  # noqa: N818 - a state of a connection, never seen by callers
@@ -85,6 +90,7 @@ def download(
     folder: Path,
     *,
     mirror: str | None = None,
+    refused: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     settings: DownloadSettings | None = None,
 ) -> Downloaded:
@@ -97,6 +103,7 @@ def download(
         file: Its addresses are tried in order.
         folder: Where to; made if needed.
         mirror: Address of a folder that holds files by their published names, tried first.
+        refused: Addresses that are not asked (again), and why not.
         progress: Shows how much has come, in MiB.
         settings: How patient to be.
 
@@ -110,9 +117,11 @@ def download(
     """
     urls = [f"{mirror.rstrip('/')}/{file.filename}", *file.urls] if mirror else list(file.urls)
     refuse_offline(urls[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    reasons = []
+    reasons = [f"{url}: {reason}" for url, reason in (refused or {}).items() if url in urls]
     for url in urls:
+        if refused and url in refused:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
         transfer = _Transfer(url, file, folder, settings or DownloadSettings())
         try:
             return transfer.run(progress)
@@ -153,13 +162,14 @@ class _Transfer:
         return self.part.stat().st_size if self.part.is_file() else 0
 
     def run(self, progress: Progress | None) -> Downloaded:
-        if not self.target.is_file():
+        new = not self.target.is_file()
+        if new:
             if not self.kept or self.kept != self._read_note().get("size"):
                 self._receive(progress)
             self._check()
             self.part.replace(self.target)
             self.note.unlink(missing_ok=True)
-        return Downloaded(self.target, _sha256(self.target), self.url)
+        return Downloaded(self.target, _sha256(self.target), self.url, new)
 
     def _receive(self, progress: Progress | None) -> None:
         """Ask again for the rest after each loss, as long as that brings something."""

@@ -29,14 +29,16 @@ from medssl_models.errors import (
 from medssl_models.model_folder import CONFIG, WEIGHTS, read_origin, read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import nn
 
-    from medssl_models.card import ModelCard
+    from medssl_models.card import ModelCard, WeightFile
     from medssl_models.console import Progress
     from medssl_models.conversion import Conversion
     from medssl_models.downloads import DownloadSettings
+
+    _Get = Callable[[WeightFile, Mapping[str, str]], Downloaded]
 
 __all__ = [
     "Fetched",
@@ -100,11 +102,20 @@ def is_imported(card: ModelCard, *, library: Path | None = None) -> bool:
 
 
 def converted_folder(name: str) -> Path | None:
-    """Give the folder that a name means, if it is the path of a converted model."""
+    """Give the folder that a name means, if it is the path of a converted model.
+
+    A path has a separator in it (`./NAME`, `exported/NAME`), so that no folder that happens to lie
+    in the working directory takes the place of a card.
+
+    Raises:
+        CheckpointError: The path is that of a folder, but of no converted model.
+    """
+    if name not in {".", ".."} and not {"/", os.sep}.intersection(name):
+        return None
     folder = Path(name).expanduser()
     if (folder / CONFIG).is_file():
         return folder
-    if os.sep in name and folder.is_dir():
+    if folder.is_dir():
         message = f"model: {name!r} is a folder without {CONFIG}; is it a converted model?"
         raise CheckpointError(message)
     return None
@@ -134,7 +145,7 @@ def locate(name: str, *, library: Path | None = None) -> tuple[ModelCard, Path |
     """Find what a name without padding means.
 
     Args:
-        name: A card's name or alias, `timm:NAME`, or the path of a converted folder.
+        name: A card's name or alias, `timm:NAME`, or the path of a converted folder (`./NAME`).
         library: Folder of models instead of `home() / "models"`.
 
     Returns:
@@ -204,8 +215,9 @@ def fetch_model(
 ) -> Fetched:
     """Download a model's files, convert them, and keep the result under the model's name.
 
-    An interrupted download goes on where it was; the files are deleted once they are converted.
-    Of two processes that fetch the same name one waits, and finds the model there.
+    An interrupted download goes on where it was; the files are deleted once they are converted. An
+    address whose file is not this model's checkpoint is given up for the next one, also where no
+    hash is known. Of two processes that fetch one name, one waits and finds the model there.
 
     Args:
         card: Of the model.
@@ -220,11 +232,8 @@ def fetch_model(
         SettingsError: The model needs no file.
         LicenceError: The licence must be accepted first.
         OfflineError: Downloads are forbidden.
-        DownloadError: No address gives the files.
-        CheckpointError: What came is not this model's checkpoint; it was deleted.
+        DownloadError: No address gives this model's checkpoint; the message has the reasons.
     """
-    from medssl_models.conversion import convert  # noqa: PLC0415 - imports torch
-
     folder = model_folder_of(card, library=library)
     _check_fetchable(card)
     if is_imported(card, library=library) and not force:
@@ -239,17 +248,43 @@ def fetch_model(
     with hold(place):
         if is_imported(card, library=library) and not force:  # another process was first
             return Fetched(find_weights(card, library=library))
-        files = _download_all(card, place, mirror, progress, settings)
-        source = place if len(files) > 1 else files[0].path
+        return _fetch_and_convert(
+            card,
+            folder,
+            place,
+            lambda file, refused: download(
+                file,
+                place,
+                mirror=mirror,
+                refused=refused,
+                progress=progress,
+                settings=settings,
+            ),
+            force=force,
+        )
+
+
+def _fetch_and_convert(
+    card: ModelCard, folder: Path, place: Path, get: _Get, *, force: bool
+) -> Fetched:
+    """Download and convert until an address has given the right files, or none is left."""
+    from medssl_models.conversion import convert  # noqa: PLC0415 - imports torch
+
+    refused: dict[str, str] = {}
+    while True:
+        files = _download_all(card, get, refused)
         try:
             with hold(folder):
-                done = convert(source, card, folder, force=force)
+                done = convert(
+                    place if len(files) > 1 else files[0].path, card, folder, force=force
+                )
         except CheckpointError as error:
+            reason = f"it gave a wrong file, which was deleted ({error})"
+            refused |= {file.url: reason for file in files if file.new}
             shutil.rmtree(place, ignore_errors=True)
-            error.add_note(f"downloaded from {', '.join(file.url for file in files)}, deleted")
-            raise
-        shutil.rmtree(place, ignore_errors=True)
-    return Fetched(folder, files, done)
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+            return Fetched(folder, files, done)
 
 
 def _check_fetchable(card: ModelCard) -> None:
@@ -258,20 +293,11 @@ def _check_fetchable(card: ModelCard) -> None:
         raise SettingsError(message)
 
 
-def _download_all(
-    card: ModelCard,
-    place: Path,
-    mirror: str | None,
-    progress: Progress | None,
-    settings: DownloadSettings | None,
-) -> tuple[Downloaded, ...]:
+def _download_all(card: ModelCard, get: _Get, refused: Mapping[str, str]) -> tuple[Downloaded, ...]:
     """Download a model's files; a failure says how to bring them by hand."""
     try:
         refuse_offline(f"cannot fetch {card.name}")
-        return tuple(
-            download(file, place, mirror=mirror, progress=progress, settings=settings)
-            for file in card.weights
-        )
+        return tuple(get(file, refused) for file in card.weights)
     except (OfflineError, DownloadError) as error:
         addresses = " or ".join(card.addresses())
         error.add_note(
