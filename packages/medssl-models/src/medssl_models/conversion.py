@@ -120,6 +120,7 @@ def assemble(
             state[name] = _counter(source, mapping.used.get(name))
             continue
         found = source[mapping.used[name]]
+        ours = isinstance(found, np.ndarray)
         if isinstance(found, np.ndarray):
             found = _from_numpy(found, blank.ndim, foreign=scheme != "torchvision")
         if found.shape != blank.shape:
@@ -127,7 +128,7 @@ def assemble(
         elif not found.is_floating_point():
             wrong.append(f"{name} is {found.dtype}, expected floating numbers")
         else:
-            state[name] = _own(found)
+            state[name] = _own(found, copy=not ours)
             wrong += verification.faults({name: state[name]})
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
@@ -136,13 +137,13 @@ def assemble(
     return state
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """A contiguous float32 copy: the source may be a mapped file, or share storage."""
-    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+def _own(tensor: Tensor, *, copy: bool) -> Tensor:
+    """A contiguous float32 tensor; a copy, as long as it may be a mapped file or share storage."""
+    return tensor.detach().to("cpu", torch.float32, copy=copy).contiguous()
 
 
 def _from_numpy(array: Array, ndim: int, *, foreign: bool) -> Tensor:
-    """A tensor from an array that may be a read-only, unaligned or strided view.
+    """A copy of an array that may be a read-only, unaligned or strided view.
 
     JAX and TensorFlow keep kernels as (height, width, in, out), matrices as (in, out), and
     Haiku keeps vectors with leading dimensions of one.
