@@ -132,6 +132,14 @@ def oracle(session: nox.Session, framework: str) -> None:
     pytest(session, f"packages/medssl-models/tests/test_oracle_{framework}.py")
 
 
+@nox.session(requires=["build"])
+def fuzz(session: nox.Session) -> None:
+    """Hold the readers of foreign files against 20,000 mutations of each kind (a few hours)."""
+    install(session, ["medssl-models"], "test")
+    session.env["HYPOTHESIS_PROFILE"] = "fuzz"
+    pytest(session, "packages/medssl-models/tests/test_reader_fuzzing.py")
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format."""
