@@ -163,3 +163,20 @@ def test_lengths_scale_with_the_network():
     picture[..., 28, 28] = 1
     moved = find_family("translation").honest.apply(picture, member.values, Scene(56, 56 / 224))
     assert moved[0, 0].argmax().item() == 28 * 56 + 28 + 4
+
+
+@pytest.mark.parametrize("name", ["rotation", "translation", "scale", "shear"])
+@pytest.mark.parametrize("grey", [True, False])
+def test_what_is_cut_from_a_turned_picture_is_its_centre(name, grey):
+    """Torchvision turns the whole picture: its centre is what is resampled here alone."""
+    from medssl_invariance.resampling import Pictures
+
+    grid = find_family(name).honest
+    batch = torch.rand((2, 3, 90, 96), generator=torch.Generator().manual_seed(0))
+    if grey:
+        batch = batch[:, :1].expand(-1, 3, -1, -1)
+    pictures, scene = Pictures.of(batch, grey=grey), Scene(64, 64 / 224)
+    for member in grid.make(8):
+        whole = tv.center_crop(grid.apply(batch, member.values, scene), [64, 64])
+        cut = pictures.cut(grid.warp(member.values, scene), 64)
+        torch.testing.assert_close(cut, whole, rtol=0, atol=2e-4)

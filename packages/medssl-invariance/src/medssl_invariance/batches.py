@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from medssl_invariance.resampling import Pictures
 from medssl_invariance.transforms import REFERENCE_SIDE, Scene
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from medssl_models import ImageSource, Preprocessing
     from numpy.typing import NDArray
@@ -185,19 +186,30 @@ def resized_views(
     Yields:
         For each member `(B, 3, crop, crop)` float32 in the preprocessing's range, not normalised.
     """
-    from torchvision.transforms.v2 import functional as tv  # noqa: PLC0415 # slow to import
-
     crop = preprocessing.crop
     larger = preprocessing.replace(crop=frame_side(crop, frame))
     low, high = preprocessing.value_range
     unit = torch.stack([larger.pixels(picture) for picture in block.pictures()])
     unit.sub_(low).div_(high - low)
     rows = tuple(int(row) for row in block.rows)
+    transform = _transform(unit, grid, grey=bool(block.grey.all()))
     for place, member in members:
         scene = Scene(crop, crop / REFERENCE_SIDE, rows=rows, seed=seed, member=place)
         with torch.inference_mode():
-            turned = tv.center_crop(grid.apply(unit, member.values, scene), [crop, crop])
-        yield turned * (high - low) + low
+            changed = transform(member, scene)
+        yield changed if (low, high) == (0.0, 1.0) else changed * (high - low) + low
+
+
+def _transform(unit: Tensor, grid: Grid, *, grey: bool) -> Callable[[Member, Scene], Tensor]:
+    """Prepare a batch in [0, 1] for a family: from a member to the centres that it leaves."""
+    from torchvision.transforms.v2 import functional as tv  # noqa: PLC0415 # slow to import
+
+    if grid.warp is None:
+        return lambda member, scene: tv.center_crop(
+            grid.apply(unit, member.values, scene), [scene.side, scene.side]
+        )
+    warp, pictures = grid.warp, Pictures.of(unit, grey=grey)
+    return lambda member, scene: pictures.cut(warp(member.values, scene), scene.side)
 
 
 def frame_side(crop: int, frame: float) -> int:

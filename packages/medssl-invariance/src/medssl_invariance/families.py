@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from medssl_invariance import grids, transforms
+from medssl_invariance import grids, resampling, transforms
 from medssl_invariance.errors import GridError, UnknownFamilyError
 
 if TYPE_CHECKING:
     from medssl_invariance.grids import Maker, Member
+    from medssl_invariance.resampling import Warp
 
 __all__ = ["FAMILIES", "MEDICAL", "STUDY", "Family", "Grid", "find_families", "find_family"]
 
@@ -35,12 +36,14 @@ class Grid:
         size: k where nobody asks for another.
         frame: How many times larger than the network's input the picture must be so that the
             transform uncovers nothing.
+        warp: The same transform as a map of places, where it is one: batches are resampled by it.
     """
 
     apply: Apply
     make: Maker
     size: int
     frame: float = 1.0
+    warp: Warp | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,13 @@ _IN_STUDY = (
     Family(
         "rotation",
         "angle, degrees",
-        honest=Grid(transforms.rotate, grids.honest_turns, 23, frame=math.sqrt(2)),
+        honest=Grid(
+            transforms.rotate,
+            grids.honest_turns,
+            23,
+            frame=math.sqrt(2),
+            warp=resampling.rotation_source,
+        ),
         study=Grid(transforms.rotate, grids.study_turns, 256),
     ),
     _switch("h_flip", transforms.h_flip),
@@ -177,13 +186,25 @@ _IN_STUDY = (
     Family(
         "translation",
         "distance, pixels of 224",
-        honest=Grid(transforms.affine, grids.compass(16), 24, frame=256 / 224),
+        honest=Grid(
+            transforms.affine,
+            grids.compass(16),
+            24,
+            frame=256 / 224,
+            warp=resampling.affine_source,
+        ),
         study=Grid(transforms.affine, grids.study_translations, 256),
     ),
     Family(
         "scale",
         "scale",
-        honest=Grid(transforms.affine, grids.two_sided("scale", 1.25, ratio=True), 8, frame=1.25),
+        honest=Grid(
+            transforms.affine,
+            grids.two_sided("scale", 1.25, ratio=True),
+            8,
+            frame=1.25,
+            warp=resampling.affine_source,
+        ),
         study=Grid(transforms.affine, grids.study_scales, 256),
         log=True,
     ),
@@ -195,6 +216,7 @@ _IN_STUDY = (
             grids.two_sided("shear_x", 20),
             8,
             frame=1 + math.tan(math.radians(20)),
+            warp=resampling.affine_source,
         ),
         study=Grid(transforms.affine, grids.study_shears, 256),
     ),

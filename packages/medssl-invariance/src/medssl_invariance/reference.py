@@ -246,18 +246,32 @@ class Reference:
         Returns:
             `(5, N)`; retrievals are 0 to 1.
         """
-        clean = self.clean.at(own)
-        whitened, originals = self.whitening.deviations(features), self.whitening.deviations(clean)
+        # Many views share one clean image: it is whitened once.
+        rows, shared = np.unique(own, return_inverse=True)
+        singles = self.clean.at(rows)
+        clean, originals = singles[shared], self.whitening.deviations(singles)[shared]
+        whitened = self.whitening.deviations(features)
         places = np.searchsorted(self.gallery_rows, targets)
         return np.stack(
             [
                 cosine(originals, whitened),
                 cosine(clean, features),
-                self.whitening.distances(clean, features),
+                self._distances(clean, features, whitened - originals),
                 self.whitened.found(whitened, places),
                 self.raw.found(features, places),
             ]
         )
+
+    def _distances(
+        self,
+        clean: NDArray[np.float32],
+        features: NDArray[np.float32],
+        whitened: NDArray[np.floating],
+    ) -> NDArray[np.float64]:
+        """Give Mahalanobis distances from what is whitened already, where they come from it."""
+        if self.whitening.precision is not None:
+            return self.whitening.distances(clean, features)
+        return np.asarray(np.linalg.norm(whitened, axis=1), dtype=np.float64)
 
 
 def _gallery_rows(compared: Rows, available: Rows, size: int) -> Rows:

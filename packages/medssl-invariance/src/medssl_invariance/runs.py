@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Means",
     "Measure",
-    "control_of",
     "known_records",
     "marks",
     "open_datasets",
@@ -102,22 +101,10 @@ def with_controls(names: Sequence[str]) -> list[str]:
     A network that was never trained ignores much of what a picture shows; what a trained one
     ignores means nothing without that number beside it.
     """
+    from medssl_models.roster import control_of  # noqa: PLC0415 # reads all cards
+
     controls = [control for name in names if (control := control_of(name))]
     return list(dict.fromkeys([*names, *controls]))
-
-
-def control_of(name: str) -> str | None:
-    """Name the untrained control with a model's architecture; None where there is none."""
-    from medssl_models import list_models, model_card  # noqa: PLC0415 # reads all cards
-    from medssl_models.catalog import split_padding  # noqa: PLC0415 # as above
-    from medssl_models.library import converted_folder  # noqa: PLC0415 # as above
-    from medssl_models.model_folder import read_origin  # noqa: PLC0415 # as above
-
-    base, _ = split_padding(name)
-    folder = converted_folder(base)
-    architecture = (read_origin(folder).card if folder else model_card(base)).architecture
-    cards = (card for card in list_models() if card.control)
-    return next((card.name for card in cards if card.architecture == architecture), None)
 
 
 def open_datasets(
