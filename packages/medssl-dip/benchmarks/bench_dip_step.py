@@ -1,8 +1,11 @@
 """One step of a reconstruction: the study's way against ours, in turns in one process.
 
 The study's way is the hourglass layer by layer and the whole backbone with gradients of its own
-weights, NCHW, fp32. Both get the same picture, seed and learning rate. Run it as
-`python bench_dip_step.py [--quick] [--device cuda] [--model NAME]`.
+weights, NCHW, fp32. Both get the same picture, seed and learning rate. Times are medians over a few
+of the 3,001 steps of a run, at the study's size (prior 256, picture 224); the loss is followed over
+100 steps of a smaller picture (`--curve-size`). bf16 is measured where the device computes in it.
+`--compile` adds torch.compile, whose first step takes a minute or two. Run it as
+`python bench_dip_step.py [--quick] [--compile] [--device cuda] [--model NAME]`.
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ class StudyStep:
     def __init__(self, backbone: Backbone, original: Tensor) -> None:
         self.network = copy.deepcopy(backbone).requires_grad_(requires_grad=True)
         self.network.checks_input = False
-        prior = Hourglass(SETTINGS.generator, seed=0, size=SETTINGS.generator.size_for(CROP))
+        self.crop = original.shape[-1]
+        size = SETTINGS.generator.size_for(self.crop)
+        prior = Hourglass(SETTINGS.generator, seed=0, size=size)
         self.generator = PlainHourglass(SETTINGS.generator)
         self.input = load_from(self.generator, prior).contiguous().to(original.device)
         self.generator.to(original.device)
@@ -68,7 +73,7 @@ class StudyStep:
         return self._loss().item()
 
     def _loss(self) -> Tensor:
-        drawn = self.generator(self.input)[:, :, :CROP, :CROP]
+        drawn = self.generator(self.input)[:, :, : self.crop, : self.crop]
         return torch.nn.functional.mse_loss(self._features(drawn), self.target)
 
     def _features(self, x: Tensor) -> Tensor:
@@ -84,7 +89,8 @@ def our_steps(
     compiled: bool = False,
 ) -> Inversion:
     """Prepare our way."""
-    preprocessing = preprocessing_of(backbone, SETTINGS)
+    crop = original.shape[-1]
+    preprocessing = preprocessing_of(backbone, SETTINGS.replace(size=crop))
     eye = FrozenEye(backbone, preprocessing, device=original.device, precision=precision)
     objective = Objective(
         eye,
@@ -93,7 +99,7 @@ def our_steps(
         comparable_taps=SETTINGS.comparable_taps,
         relative=SETTINGS.relative_loss,
     )
-    return Inversion(objective, SETTINGS, seeds=range(runs), crop=CROP, compiled=compiled)
+    return Inversion(objective, SETTINGS, seeds=range(runs), crop=crop, compiled=compiled)
 
 
 def seconds(step: Callable[[], object], device: torch.device) -> float:
@@ -116,10 +122,10 @@ def in_turns(
     return statistics.median(one for one, _ in turns), statistics.median(two for _, two in turns)
 
 
-def picture(device: torch.device) -> Tensor:
-    """Draw a smooth picture, (1, 3, 224, 224) in [0, 1]."""
+def picture(device: torch.device, side: int = CROP) -> Tensor:
+    """Draw a smooth picture, (1, 3, side, side) in [0, 1]."""
     coarse = torch.rand((1, 3, 14, 14), generator=torch.Generator().manual_seed(1))
-    smooth = torch.nn.functional.interpolate(coarse, size=CROP, mode="bicubic")
+    smooth = torch.nn.functional.interpolate(coarse, size=side, mode="bicubic")
     return smooth.clamp(0, 1).to(device)
 
 
@@ -146,10 +152,10 @@ def compare_curves(
     return found, expected
 
 
-def measure(
-    backbone: Backbone, device: torch.device, *, rounds: int, steps: int
+def step_rows(
+    backbone: Backbone, device: torch.device, *, rounds: int, compiled: bool
 ) -> Iterator[list[str]]:
-    """Measure all ways against the study's, in turns, and the loss curve."""
+    """Measure all ways of a step against the study's, in turns."""
     original = picture(device)
     study, ours = StudyStep(backbone, original), our_steps(backbone, original)
     plain, mine = in_turns(study, ours.update, rounds, device)
@@ -159,13 +165,20 @@ def measure(
         yield row("bf16", *in_turns(study, half.update, rounds, device), TARGETS["bf16"])
     else:
         yield ["bf16", "", "", "not measured: no bf16 arithmetic here", str(TARGETS["bf16"])]
-    yield compiled_row(backbone, original, study, rounds)
     many = our_steps(backbone, original, runs=BATCH)
-    one, together = in_turns(ours.update, many.update, max(rounds // 3, 2), device)
-    yield row(f"fp32, {BATCH} runs a batch, a run", one, together / BATCH, None)
-    found, expected = compare_curves(study, our_steps(backbone, original), steps)
+    one, together = in_turns(ours.update, many.update, max(rounds // 2, 1), device)
+    yield row(f"fp32, {BATCH} runs a batch against one, a run", one, together / BATCH, None)
+    if compiled:
+        yield compiled_row(backbone, original, study, rounds)
+
+
+def curve_row(backbone: Backbone, device: torch.device, *, steps: int, side: int) -> list[str]:
+    """Follow the loss over a whole course, at the same weights both ways."""
+    original = picture(device, side)
+    study, ours = StudyStep(backbone, original), our_steps(backbone, original)
+    found, expected = compare_curves(study, ours, steps)
     worst = max(abs(a - b) / b for a, b in zip(found, expected, strict=True))
-    yield [f"loss over {steps} steps, same weights", "", "", f"{worst:.1e} off", "0.01"]
+    return [f"loss over {steps} steps, {side} px", "", "", f"{worst:.1e} off", "0.01"]
 
 
 def compiled_row(backbone: Backbone, original: Tensor, study: StudyStep, rounds: int) -> list[str]:
@@ -200,17 +213,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="random_r50")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=int, default=6, help="timed steps of each way")
     parser.add_argument("--steps", type=int, default=100, help="of the loss curve")
+    parser.add_argument("--curve-size", type=int, default=96, help="side of its picture")
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
     parser.add_argument("--quick", action="store_true", help="few rounds, to see that it runs")
     given = parser.parse_args()
     device = torch.device(given.device)
     backbone = create_model(given.model).to(device)
     rounds, steps = (2, 11) if given.quick else (given.rounds, given.steps)
     rows = []
-    for one in measure(backbone, device, rounds=rounds, steps=steps):
+    for one in step_rows(backbone, device, rounds=rounds, compiled=given.compile):
         sys.stderr.write("  ".join(one) + "\n")  # a run that is cut off has told what it knew
         rows.append(one)
+    rows.append(curve_row(backbone, device, steps=steps, side=given.curve_size))
     report(rows, device)
 
 
