@@ -13,6 +13,7 @@ from medssl_eval.commands.few_shot import few_shot
 from medssl_eval.commands.finetune import finetune
 from medssl_eval.commands.knn import knn
 from medssl_eval.commands.linear import linear
+from medssl_eval.commands.matrix import matrix
 from medssl_eval.commands.protocol import protocol_app
 from medssl_eval.commands.rank import rank
 from medssl_eval.commands.report import report
@@ -67,6 +68,12 @@ app.command(
         "medssl-eval rank pneumoniamnist.npz -m moco-v2 -m random_r50 --budget none",
     ),
 )(rank)
+app.command(
+    epilog=examples(
+        "medssl-eval matrix plan.toml --dry-run",
+        "medssl-eval matrix plan.toml --engine ray --address auto",
+    ),
+)(matrix)
 app.add_typer(protocol_app, name="protocol")
 app.command(
     epilog=examples(

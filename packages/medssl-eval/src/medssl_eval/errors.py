@@ -12,9 +12,11 @@ __all__ = [
     "InfeasibleError",
     "LabelError",
     "MissingExtraError",
+    "PlanError",
     "PredictionsError",
     "ResultsError",
     "SettingsError",
+    "UnfinishedError",
     "UnknownNameError",
 ]
 
@@ -81,3 +83,13 @@ class MissingExtraError(EvalError, ImportError):
     """An optional package that has to be installed first."""
 
     exit_code = 4
+
+
+class PlanError(EvalError, ValueError):
+    """A plan that cannot be read or carried out; the message names the file and the key."""
+
+    exit_code = 3
+
+
+class UnfinishedError(EvalError):
+    """Some cells of a matrix failed; the message names them. The others are kept."""

@@ -30,14 +30,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from medssl_data import ImageDataset
-    from medssl_models import Backbone, Record
+    from medssl_models import Backbone, Preprocessing, Record
     from numpy.typing import NDArray
     from torch import Tensor
 
     from medssl_eval.episodes import EpisodePlan
     from medssl_eval.features import FeatureSet
 
-__all__ = ["Summary", "count_correct", "feasible", "few_shot", "summarise"]
+__all__ = [
+    "Summary",
+    "count_correct",
+    "feasible",
+    "few_shot",
+    "few_shot_preprocessing",
+    "summarise",
+]
 
 # Both ways compute the same. Multiplications through the Gram matrix are cheap (one big product),
 # gathered rows cost memory traffic: one gathered number is worth about 40 multiplications (600
@@ -94,7 +101,7 @@ def few_shot(
 
     settings, means = settings or FewShotSettings(), means or Means()
     feasible(data, settings)
-    preprocessing = prepare(backbone, settings, geometry=_study_geometry(data))
+    preprocessing = few_shot_preprocessing(backbone, data, settings)
     provenance = provenance_of(
         backbone, data, settings, preprocessing=preprocessing, extraction=means.extraction
     )
@@ -111,6 +118,13 @@ def few_shot(
         known[shots] if shots in known else _record(backbone, data, features, settings, shots)
         for shots in settings.shots
     ]
+
+
+def few_shot_preprocessing(
+    backbone: Backbone, data: ImageDataset, settings: FewShotSettings
+) -> Preprocessing:
+    """Decide how an image reaches the network; the study's geometry depended on the data set."""
+    return prepare(backbone, settings, geometry=_study_geometry(data))
 
 
 def feasible(data: ImageDataset, settings: FewShotSettings) -> None:

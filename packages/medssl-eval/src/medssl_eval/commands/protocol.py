@@ -13,7 +13,13 @@ protocol_app = typer.Typer(
     no_args_is_help=True, help="The settings of an experiment: the study's, and the corrected ones."
 )
 
-ExperimentArgument = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Such as few-shot.")]
+ExperimentArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="Such as few-shot; a wrong name lists all that are installed.",
+    ),
+]
 
 
 @protocol_app.command("show", epilog=examples("medssl-eval protocol show few-shot"))
@@ -23,7 +29,7 @@ def protocol_show(
     json: JsonOption = False,
 ) -> None:
     """Show the settings of an experiment, and what each decides."""
-    from medssl_eval.protocols import describe
+    from medssl_eval.experiments import describe
 
     console = Console(json=json)
     fields = describe(experiment, protocol)
@@ -40,7 +46,7 @@ def protocol_show(
 @protocol_app.command("diff", epilog=examples("medssl-eval protocol diff few-shot"))
 def protocol_diff(experiment: ExperimentArgument, json: JsonOption = False) -> None:
     """Show where the study's way and the corrected one differ, and why."""
-    from medssl_eval.protocols import differences
+    from medssl_eval.experiments import differences
 
     console = Console(json=json)
     found = differences(experiment)

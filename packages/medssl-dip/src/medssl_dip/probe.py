@@ -1,0 +1,96 @@
+"""Reconstructions as an experiment that others can plan: an entry point of `medssl.probes`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medssl_models.probes import ProbePlugin
+from pydantic import Field, ValidationError
+
+from medssl_dip.choices import PresetName  # noqa: TC001 # pydantic reads it
+from medssl_dip.errors import SettingsError
+from medssl_dip.protocols import DEFECTS, ReconstructionSettings, settings_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, Record
+    from medssl_models.probes import ProtocolName, Work
+
+__all__ = ["PROBE", "PicturesSettings"]
+
+
+class PicturesSettings(ReconstructionSettings):
+    """Reconstructions of some pictures of a data set.
+
+    Args:
+        pictures: Ids of images, or the file names that they end in; none takes the first image.
+        scale: `quick` makes the prior, the picture and the run small enough for a CPU.
+        lpips: Also measure the perceptual distance, by every trunk that is here.
+        seed: Of the first restart; the others count upwards.
+    """
+
+    pictures: tuple[str, ...] = ()
+    scale: PresetName = "full"
+    lpips: bool = True
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def of_a_run(self) -> ReconstructionSettings:
+        """What concerns a single reconstruction."""
+        names = set(ReconstructionSettings.model_fields)
+        return ReconstructionSettings.model_validate({n: getattr(self, n) for n in names})
+
+
+OWN = frozenset(PicturesSettings.model_fields) - frozenset(ReconstructionSettings.model_fields)
+
+
+def _preset(protocol: ProtocolName, changes: Mapping[str, object]) -> PicturesSettings:
+    scale: Any = changes.get("scale", "full")
+    try:
+        base = settings_for(protocol, scale, **{n: v for n, v in changes.items() if n not in OWN})
+        own = {name: value for name, value in changes.items() if name in OWN}
+        return PicturesSettings.model_validate(dict(base) | own)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        message = f"{name} is {first['input']!r}: {first['msg'].lower()}"
+        raise SettingsError(message) from error
+
+
+def _run(
+    backbone: Backbone, data: ImageDataset, settings: PicturesSettings, work: Work
+) -> list[Record]:
+    """Reconstruct, and measure; the runs are kept beside the results."""
+    from medssl_dip.outcomes import records_of  # noqa: PLC0415 # imports torch
+    from medssl_dip.perceptual import load_perceptual, nets_here  # noqa: PLC0415 # as above
+    from medssl_dip.pictures import from_dataset  # noqa: PLC0415 # as above
+    from medssl_dip.reconstruction import Work as Effort  # noqa: PLC0415 # as above
+    from medssl_dip.reconstruction import reconstruct  # noqa: PLC0415 # as above
+
+    nets = load_perceptual(nets_here()) if settings.lpips else {}
+    effort = Effort(
+        device=work.extraction.device,
+        precision=work.extraction.precision,
+        force=work.extraction.force,
+        perceptual={str(net): metric for net, metric in nets.items()},
+    )
+    found = reconstruct(
+        backbone,
+        from_dataset(data, settings.pictures, reading=settings.reading),
+        settings=settings.of_a_run,
+        out=work.results.parent / "reconstructions",
+        seed=settings.seed,
+        work=effort,
+    )
+    return records_of(backbone, found, settings.of_a_run)
+
+
+def _passes(_: ImageDataset, settings: PicturesSettings) -> int:
+    """Each step runs forwards and backwards; the prior itself comes on top."""
+    return 3 * settings.steps * settings.restarts * max(len(settings.pictures), 1)
+
+
+PROBE = ProbePlugin(_preset, _run, passes=_passes, reasons=DEFECTS)

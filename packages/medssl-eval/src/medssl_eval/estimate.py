@@ -1,0 +1,121 @@
+"""How long cells will take: told from cells that were done before, else from timing the network.
+
+What neither can tell stays unknown; a total says how many cells it leaves out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, ExtractionSettings, Record
+
+    from medssl_eval.matrix import Matrix, PlannedCell
+
+__all__ = ["Estimate", "estimate_cells", "total_seconds"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a cell will take in one process.
+
+    Attributes:
+        features: Seconds to extract features that are not there; 0 where another cell does it.
+        experiment: Seconds of the experiment itself; None where nothing is known about it.
+        basis: What it rests on: `done before`, `such cells before` or `timed network`.
+    """
+
+    features: float
+    experiment: float | None
+    basis: str
+
+
+def estimate_cells(matrix: Matrix, cells: Sequence[PlannedCell]) -> list[Estimate]:
+    """Estimate each cell that is to be done; the others take nothing.
+
+    The network is timed once for each architecture, on noise, with the threads of a cell.
+
+    Args:
+        matrix: Knows what cells took before.
+        cells: Of `matrix.cells()`.
+    """
+    history = _history(matrix.finished.records.values())
+    clock = _Clock(matrix)
+    begun: set[str] = set()
+    return [_of(cell, history, clock, begun) for cell in cells]
+
+
+def total_seconds(estimates: Iterable[Estimate], places: int) -> float:
+    """Sum what is known, spread over so many processes."""
+    return sum(e.features + (e.experiment or 0.0) for e in estimates) / places
+
+
+def _of(
+    planned: PlannedCell,
+    history: Mapping[tuple[str, str], list[float]],
+    clock: _Clock,
+    begun: set[str],
+) -> Estimate:
+    from medssl_eval.experiments import find_experiment  # noqa: PLC0415 # only where asked
+
+    if planned.state != "to do":
+        return Estimate(0.0, 0.0, planned.state)
+    cell, features = planned.cell, 0.0
+    if planned.features and not planned.cached and planned.features not in begun:
+        begun.add(planned.features)
+        features = planned.images * clock.seconds(planned)
+    for name in (cell.model, ""):
+        rates = history.get((cell.probe, name))
+        if rates:
+            return Estimate(features, planned.images * sum(rates) / len(rates), "such cells before")
+    passes = find_experiment(cell.probe).passes
+    if passes is None:
+        return Estimate(features, None, "timed network" if features else "")
+    _, data = clock.open(planned)
+    return Estimate(features, passes(data, cell.settings) * clock.seconds(planned), "timed network")
+
+
+def _history(lines: Iterable[Record]) -> dict[tuple[str, str], list[float]]:
+    """Seconds an image by experiment and model, and by experiment alone."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for line in lines:
+        images = line.details.get("images")
+        if not isinstance(images, int) or images < 1:
+            continue
+        for name in (line.provenance.model, ""):
+            probe = str(line.settings.get("probe"))
+            found.setdefault((probe, name), []).append(line.value / images)
+    return found
+
+
+class _Clock:
+    """Times each architecture once."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        self.matrix = matrix
+        self.known: dict[tuple[object, ...], float] = {}
+
+    def open(self, planned: PlannedCell) -> tuple[Backbone, ImageDataset]:
+        """Give a cell's model and data set."""
+        from medssl_eval.jobs import open_cell  # noqa: PLC0415 # imports torch
+
+        return open_cell(planned.cell, self.matrix.plan.root)
+
+    def seconds(self, planned: PlannedCell) -> float:
+        """Seconds of one image through the network."""
+        from medssl_models.runtime import threads  # noqa: PLC0415 # imports torch
+
+        from medssl_eval.cost import measure_cost  # noqa: PLC0415 # as above
+
+        backbone, _ = self.open(planned)
+        card, crop = backbone.card, backbone.preprocessing.crop
+        key = (card.architecture, card.width, crop)
+        if key not in self.known:
+            extraction: ExtractionSettings = self.matrix.surroundings.extraction
+            with threads(self.matrix.plan.engine.cpus):
+                self.known[key] = measure_cost(backbone, extraction).milliseconds / 1000
+        return self.known[key]

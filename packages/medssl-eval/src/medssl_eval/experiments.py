@@ -1,0 +1,234 @@
+"""All experiments that are installed, by name: ours and those of other packages.
+
+Each is an entry point of the group `medssl.probes`, ours too. One that cannot be loaded says so
+when it is asked for, and harms no other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from medssl_models.probes import GROUP, ProbePlugin
+
+from medssl_eval.errors import UnknownNameError
+from medssl_eval.protocols import (
+    Difference,
+    FewShotSettings,
+    FinetuneSettings,
+    KnnSettings,
+    LinearSettings,
+    preset,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, Preprocessing, Record
+    from medssl_models.probes import ProtocolName, Work
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+    from medssl_eval.features import Means
+    from medssl_eval.protocols import Preset
+
+__all__ = [
+    "FEW_SHOT",
+    "FINETUNE",
+    "KNN",
+    "LINEAR",
+    "describe",
+    "differences",
+    "experiment_names",
+    "find_experiment",
+]
+
+OWN = ("few-shot", "linear", "knn", "finetune")
+CANDIDATES = 6  # runs of a search over learning rates and decays
+
+
+def experiment_names() -> list[str]:
+    """Name all experiments, ours first; nothing is imported."""
+    names = {entry.name for entry in entry_points(group=GROUP)}
+    return [*(name for name in OWN if name in names), *sorted(names.difference(OWN))]
+
+
+def find_experiment(name: str) -> ProbePlugin:
+    """Find an experiment by name.
+
+    Raises:
+        UnknownNameError: No installed package brings it, several do, or it cannot be loaded.
+    """
+    entries = list(entry_points(group=GROUP, name=name))
+    if not entries:
+        names = experiment_names()
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        message = (
+            f"unknown experiment {name!r}: {hint}choose from {', '.join(names)}; saliency-stats, "
+            "reconstruction, invariance and views come with the packages of those names"
+        )
+        raise UnknownNameError(message)
+    if len({entry.value for entry in entries}) > 1:
+        message = f"experiment {name!r} is brought by {', '.join(e.value for e in entries)}"
+        raise UnknownNameError(message)
+    try:
+        found = entries[0].load()
+    except Exception as error:  # another package's code may raise anything
+        message = f"experiment {name!r} is broken: {type(error).__name__}: {error}"
+        raise UnknownNameError(message) from error
+    if not isinstance(found, ProbePlugin):
+        message = f"experiment {name!r} is broken: {entries[0].value} is no ProbePlugin"
+        raise UnknownNameError(message)
+    return found
+
+
+def differences(name: str) -> list[Difference]:
+    """List what the two presets of an experiment set differently, and why.
+
+    Raises:
+        UnknownNameError: As in `find_experiment`.
+    """
+    plugin = find_experiment(name)
+    published, corrected = (plugin.preset(protocol, {}) for protocol in ("published", "corrected"))
+    found = []
+    for field, info in type(corrected).model_fields.items():
+        values = _plain(published, field), _plain(corrected, field)
+        if field != "protocol" and values[0] != values[1]:
+            why = plugin.reasons.get(field) or info.description or ""
+            found.append(Difference(field, *values, _entries(info, why), why))
+    return found
+
+
+def describe(name: str, protocol: ProtocolName) -> list[tuple[str, object, str]]:
+    """List each field of a preset: name, value, what it decides.
+
+    Raises:
+        UnknownNameError: As in `find_experiment`.
+    """
+    plugin = find_experiment(name)
+    settings = plugin.preset(protocol, {})
+    return [
+        (field, _plain(settings, field), info.description or plugin.reasons.get(field, ""))
+        for field, info in type(settings).model_fields.items()
+    ]
+
+
+def _plain(settings: BaseModel, field: str) -> object:
+    return settings.model_dump(include={field})[field]
+
+
+def _entries(info: FieldInfo, why: str) -> tuple[str, ...]:
+    """Numbers of the study's quirks: declared with the field, or named in the reason."""
+    extra = info.json_schema_extra
+    declared: Any = extra.get("entries", ()) if isinstance(extra, dict) else ()
+    return tuple(declared) or tuple(re.findall(r"\bI-\d+\b", why))
+
+
+# ------------------------------------------------------------------------------------------ ours
+
+
+def _preset_of(settings: type[Preset]) -> Callable[[ProtocolName, Mapping[str, object]], Preset]:
+    return lambda protocol, changes: preset(settings, protocol, **changes)
+
+
+def _means(work: Work) -> Means:
+    from medssl_eval.features import Means  # noqa: PLC0415 # only where experiments are run
+    from medssl_eval.predictions import predictions_folder  # noqa: PLC0415 # as above
+
+    folder = predictions_folder(work.results)
+    return Means(work.extraction, work.store, None, work.known, folder)
+
+
+def _prepare(backbone: Backbone, _: ImageDataset, settings: Any) -> Preprocessing:  # noqa: ANN401 # linear's or k-NN's
+    from medssl_eval.features import prepare  # noqa: PLC0415 # only where experiments are run
+
+    return prepare(backbone, settings)
+
+
+def _prepare_few_shot(
+    backbone: Backbone, data: ImageDataset, settings: FewShotSettings
+) -> Preprocessing:
+    from medssl_eval.few_shot import few_shot_preprocessing  # noqa: PLC0415 # as above
+
+    return few_shot_preprocessing(backbone, data, settings)
+
+
+def _check_few_shot(data: ImageDataset, settings: FewShotSettings) -> None:
+    from medssl_eval.few_shot import feasible  # noqa: PLC0415 # as above
+
+    feasible(data, settings)
+
+
+def _check_linear(data: ImageDataset, settings: LinearSettings) -> None:
+    from medssl_eval.linear import separable  # noqa: PLC0415 # as above
+
+    separable(data, settings)
+
+
+def _check_knn(data: ImageDataset, settings: KnnSettings) -> None:
+    from medssl_eval.knn import foldable  # noqa: PLC0415 # as above
+
+    foldable(data, settings)
+
+
+def _check_finetune(data: ImageDataset, settings: FinetuneSettings) -> None:
+    from medssl_eval.finetune import trainable  # noqa: PLC0415 # as above
+
+    trainable(data, settings)
+
+
+def _run_few_shot(
+    backbone: Backbone, data: ImageDataset, settings: FewShotSettings, work: Work
+) -> list[Record]:
+    from medssl_eval.few_shot import few_shot  # noqa: PLC0415 # as above
+
+    return few_shot(backbone, data, settings=settings, means=_means(work))
+
+
+def _run_linear(
+    backbone: Backbone, data: ImageDataset, settings: LinearSettings, work: Work
+) -> list[Record]:
+    from medssl_eval.linear import linear  # noqa: PLC0415 # as above
+
+    return linear(backbone, data, settings=settings, means=_means(work))
+
+
+def _run_knn(
+    backbone: Backbone, data: ImageDataset, settings: KnnSettings, work: Work
+) -> list[Record]:
+    from medssl_eval.knn import knn  # noqa: PLC0415 # as above
+
+    return knn(backbone, data, settings=settings, means=_means(work))
+
+
+def _run_finetune(
+    backbone: Backbone, data: ImageDataset, settings: FinetuneSettings, work: Work
+) -> list[Record]:
+    from medssl_eval.finetune import Keep, finetune  # noqa: PLC0415 # as above
+
+    keep = Keep(work.results.parent / "finetuned")
+    return finetune(backbone, data, settings=settings, means=_means(work), keep=keep)
+
+
+def _training_passes(_: ImageDataset, settings: FinetuneSettings) -> int:
+    runs = len(settings.fractions) * (CANDIDATES if settings.search else 1)
+    return 3 * runs * settings.steps * settings.batch_size
+
+
+FEW_SHOT = ProbePlugin(
+    _preset_of(FewShotSettings), _run_few_shot, _check_few_shot, _prepare_few_shot
+)
+LINEAR = ProbePlugin(_preset_of(LinearSettings), _run_linear, _check_linear, _prepare, trains=True)
+KNN = ProbePlugin(_preset_of(KnnSettings), _run_knn, _check_knn, _prepare)
+FINETUNE = ProbePlugin(
+    _preset_of(FinetuneSettings),
+    _run_finetune,
+    _check_finetune,
+    passes=_training_passes,
+    trains=True,
+)

@@ -1,0 +1,69 @@
+"""Statistics of maps as an experiment that others can plan: an entry point of `medssl.probes`."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from medssl_models.probes import ProbePlugin
+from pydantic import PositiveInt  # noqa: TC002 # pydantic reads it
+
+from medssl_saliency.errors import SettingsError
+from medssl_saliency.protocols import MapSettings, preset, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, Record
+    from medssl_models.probes import ProtocolName, Work
+
+__all__ = ["PROBE", "StatsSettings"]
+
+
+class StatsSettings(MapSettings):
+    """A map of each of some pictures of a data set."""
+
+    pictures: PositiveInt | None = setting(
+        "Pictures, drawn evenly over the classes; none is all of them.", corrected=20
+    )
+
+    @property
+    def of_a_map(self) -> MapSettings:
+        """What concerns a single map."""
+        return MapSettings.model_validate(self.model_dump(exclude={"pictures"}))
+
+
+def _preset(protocol: ProtocolName, changes: Mapping[str, object]) -> StatsSettings:
+    pictures = changes.get("pictures", 20)
+    if not isinstance(pictures, int) or pictures < 1:
+        message = f"pictures is {pictures!r}; give a number above 0"
+        raise SettingsError(message)
+    rest = {name: value for name, value in changes.items() if name != "pictures"}
+    base = preset(protocol, **rest)
+    return StatsSettings.model_validate({**base.model_dump(), "pictures": pictures})
+
+
+def _run(
+    backbone: Backbone, data: ImageDataset, settings: StatsSettings, work: Work
+) -> list[Record]:
+    """Map the pictures, and summarise them; maps are kept beside the results, a folder a model."""
+    from medssl_models.runtime import resolve_device  # noqa: PLC0415 # imports torch
+
+    from medssl_saliency.mapping import Maps, Viewer  # noqa: PLC0415 # as above
+    from medssl_saliency.subjects import from_dataset  # noqa: PLC0415 # beside its use
+    from medssl_saliency.surveying import survey_all  # noqa: PLC0415 # imports torch
+
+    subjects = from_dataset(data, limit=settings.pictures, seed=settings.seed)
+    folder = re.sub(r"[^\w.+-]+", "-", backbone.name).strip(".-")
+    maps = Maps(
+        work.results.parent / "saliency" / folder,
+        device=resolve_device(work.extraction.device),
+        force=work.extraction.force,
+        skip_unreadable=work.extraction.skip_unreadable,
+    )
+    viewer = Viewer(backbone, settings.of_a_map)
+    return survey_all([viewer], subjects, maps=maps, masks=None).records
+
+
+PROBE = ProbePlugin(_preset, _run)
