@@ -43,6 +43,15 @@ def wheel(package: str, extras: str = "") -> str:
     return f"{package}{extras} @ {path.as_uri()}"
 
 
+def declared(package: str) -> list[str]:
+    """Read what a package and the siblings that it needs declare, without the siblings."""
+    project = nox.project.load_toml(ROOT / "packages" / package / "pyproject.toml")["project"]
+    needs = project["dependencies"]
+    siblings = [need.split("==")[0] for need in needs if need.split("==")[0] in PACKAGES]
+    own = [need for need in needs if need.split("==")[0] not in PACKAGES]
+    return own + [need for sibling in siblings for need in declared(sibling)]
+
+
 def install(
     session: nox.Session,
     packages: Sequence[str],
@@ -54,10 +63,12 @@ def install(
     # Where bytecode is forbidden, importing torch takes ten seconds in every process.
     session.env["PYTHONDONTWRITEBYTECODE"] = None
     pins = [] if lowest or not CONSTRAINTS.exists() else ["-c", str(CONSTRAINTS)]
-    strategy = ["--resolution=lowest-direct"] if lowest else []
     tools = [requirement for group in groups for requirement in dependency_group(group)]
     wheels = [wheel(package, extras) for package in packages]
-    session.install(*strategy, *wheels, *tools, *pins, "-c", str(SIBLINGS))
+    # Only what is asked for by name is taken at its lowest: what wheels need has to be named.
+    floors = [need for package in packages for need in declared(package)] if lowest else []
+    strategy = ["--resolution=lowest-direct"] if lowest else []
+    session.install(*strategy, *wheels, *floors, *tools, *pins, "-c", str(SIBLINGS))
 
 
 def pytest(session: nox.Session, *places: str) -> None:

@@ -155,6 +155,14 @@ def test_bf16_is_near_and_tells_its_error(backbone, store):
     assert exact.provenance["precision_error"] == "nan"
 
 
+def test_emulated_bf16_is_told_before_it_runs(backbone, caplog, monkeypatch):
+    monkeypatch.setattr("medssl_models.extraction.multiplies_in_bf16", lambda _: False)
+    for precision in ("fp32", "bf16"):
+        assert "emulates" not in caplog.text
+        extract(backbone, NoiseSource(rows=2), settings=settings(precision=precision))
+    assert "emulates bf16" in caplog.text
+
+
 def test_own_preprocessing_counts(backbone, store):
     source = NoiseSource(rows=3)
     other = backbone.preprocessing.replace(normalisation=Normalisation(kind="none"))

@@ -14,6 +14,7 @@ from medssl_models.runtime import (
     fold_batchnorm,
     fold_is_exact,
     inference,
+    multiplies_in_bf16,
     probe_batch_size,
     relative_error,
     resolve_device,
@@ -55,6 +56,20 @@ def images():
 
 def count(network: nn.Module, kind: type[nn.Module]) -> int:
     return sum(isinstance(module, kind) for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("able", "expected"),
+    [
+        ({"avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_bf16": True, "amx_bf16": False}, True),
+        ({"neon": True}, True),
+    ],
+)
+def test_a_cpu_without_bf16_is_told(monkeypatch, able, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert multiplies_in_bf16(torch.device("cpu")) is expected
+    assert multiplies_in_bf16(torch.device("cuda"))
 
 
 def test_folded_network_gives_the_same_features(backbone, images):

@@ -29,6 +29,7 @@ from medssl_models.runtime import (
     DeviceName,
     FeatureNetwork,
     PrecisionName,
+    multiplies_in_bf16,
     probe_batch_size,
     relative_error,
     resolve_device,
@@ -139,11 +140,14 @@ def extract(
         (138, 512)
     """
     job = _Job.plan(backbone, source, preprocessing, settings or ExtractionSettings())
-    if store is None:
-        return job.run_in_memory(progress)
-    stored = None if job.settings.force else store.load_fresh(job.request)
+    stored = None if store is None or job.settings.force else store.load_fresh(job.request)
     if stored is not None:
         return job.table(stored)
+    device = resolve_device(job.settings.device)
+    if job.settings.precision == "bf16" and not multiplies_in_bf16(device):
+        LOG.warning("this CPU emulates bf16: --precision fp32 is exact and several times faster")
+    if store is None:
+        return job.run_in_memory(progress)
     if not _can_write(store):
         LOG.warning("%s cannot be written to; the features are computed but not kept", store.root)
         return job.run_in_memory(progress)

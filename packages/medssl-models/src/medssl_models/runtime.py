@@ -34,6 +34,7 @@ __all__ = [
     "fold_batchnorm",
     "fold_is_exact",
     "inference",
+    "multiplies_in_bf16",
     "probe_batch_size",
     "relative_error",
     "resolve_device",
@@ -94,6 +95,19 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def multiplies_in_bf16(device: torch.device) -> bool:
+    """Tell whether a device has arithmetic for bf16.
+
+    A CPU without it emulates it, four times slower than fp32. Where torch cannot tell (before
+    2.10), or the architecture has other words for it, the answer is yes.
+    """
+    if device.type != "cpu":
+        return True
+    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    known = [able[name] for name in ("avx512_bf16", "amx_bf16", "bf16") if name in able]
+    return any(known) if known else True
 
 
 @contextmanager
