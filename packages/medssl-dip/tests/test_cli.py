@@ -191,6 +191,19 @@ def test_a_run_that_diverges_is_told_of(capsys, scan, model, monkeypatch):
     assert "every run diverged" in err
 
 
+def test_out_of_memory_is_advice_on_one_line(capsys, scan, model, monkeypatch):
+    def exhausted(self):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("medssl_dip.inversion.Inversion.update", exhausted)
+
+    code, out, err = call(capsys, "reconstruct", scan, "-m", model, *FEW)
+
+    assert (code, out) == (1, "")
+    assert "use a smaller --batch-size, --size or --preset quick" in " ".join(err.split())
+    assert "Traceback" not in err
+
+
 # ------------------------------------------------------------------------------------- distance
 
 
