@@ -186,6 +186,50 @@ def test_another_models_checkpoint_is_refused(tmp_path):
         convert(write_torch(tmp_path / "c", other), card(TORCH_MAP), tmp_path / "tiny")
 
 
+ONE_FILE = [name for name in WRITERS if name != "tf_bundle"]  # its data file lies beside it
+
+
+@pytest.mark.parametrize("name", ONE_FILE)
+@pytest.mark.parametrize("extension", [".zip", ".pkl", ".pth.tar", ".safetensors"])
+def test_content_decides_and_not_the_name(tmp_path, state, name, extension):
+    key_map, write = WRITERS[name]
+    renamed = write(tmp_path, state).rename(tmp_path / f"weights{extension}")
+    container = {"haiku": "haiku_pickle", "tf": "tf_bundle"}
+    kind = name.partition("_")[0]
+    assert open_checkpoint(renamed).container == container.get(kind, kind)
+    if extension == ".zip":
+        assert convert(renamed, card(key_map), tmp_path / "tiny").used == 265
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_refused_and_nothing_is_written(tmp_path, state, name, share):
+    key_map, write = WRITERS[name]
+    path = write(tmp_path, state)
+    cut = next(tmp_path.glob("*.data-00001-*")) if name == "tf_bundle" else path
+    cut.write_bytes(cut.read_bytes()[: int(share * cut.stat().st_size)])
+    with pytest.raises(CheckpointError):
+        convert(path, card(key_map), tmp_path / "tiny")
+    assert not list(tmp_path.glob("*tiny*"))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_checkpoint_of_another_model_is_refused_in_every_container(tmp_path, state, name):
+    other = {"torch": "byol", "tf_bundle": "swav", "tf_zip": "byol", "safetensors": "moco-v2"}
+    wrong = card(model_card(other.get(name, "simclr-v1")).key_map)
+    with pytest.raises(CheckpointError, match="not converted to tiny"):
+        convert(WRITERS[name][1](tmp_path, state), wrong, tmp_path / "tiny")
+    assert not list(tmp_path.glob("*tiny*"))
+
+
+def test_repeated_names_in_safetensors_are_refused(tmp_path):
+    entry = '"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    header = f"{{{entry},{entry}}}".encode()
+    (tmp_path / "c").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(CheckpointError, match="it has 'w' twice"):
+        open_checkpoint(tmp_path / "c")
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match="there is no such file"):
         convert(tmp_path / "c", card(TORCH_MAP), tmp_path / "tiny")

@@ -58,7 +58,7 @@ def model_card(name: str) -> ModelCard:
     if name not in named:
         broken = "".join(f"; plug-in {p.name} is broken: {p.reason}" for p in broken_plugins())
         folder = f"; a folder is named by its path: ./{name}" if Path(name).is_dir() else ""
-        message = f"model: {name!r} is unknown{did_you_mean(name, named)}{folder}{broken}"
+        message = f"model: {name!r} is unknown{folder or did_you_mean(name, named)}{broken}"
         raise UnknownModelError(message)
     return named[name]
 

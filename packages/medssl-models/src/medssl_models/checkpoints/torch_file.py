@@ -98,10 +98,7 @@ def _load(path: Path) -> object:
         with Archive(path):  # refuses bombs, repeated names and paths that leave the archive
             pass
     try:
-        with safe_globals([(Inert, name) for name in STAND_INS]):
-            return torch.load(  # noqa: TID251 - the one place, with weights_only
-                path, map_location="cpu", weights_only=True, mmap=zipped or None
-            )
+        return _load_tensors(path, mapped=zipped)
     except pickle.UnpicklingError as error:
         raise _refusal(path, error) from None
     except MemoryError as error:
@@ -111,6 +108,15 @@ def _load(path: Path) -> object:
     except Exception as error:
         message = f"{path}: not a readable torch file: {_first_line(error)}"
         raise CheckpointError(message) from error
+
+
+def _load_tensors(path: Path, *, mapped: bool) -> object:
+    with safe_globals([(Inert, name) for name in STAND_INS]), path.open("rb") as file:
+        # torch takes a path with this ending for another format, and can only map a path.
+        mapped = mapped and path.suffix != ".safetensors"
+        return torch.load(  # noqa: TID251 - the one place, with weights_only
+            path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped or None
+        )
 
 
 def _refusal(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
