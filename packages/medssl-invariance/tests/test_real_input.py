@@ -1,12 +1,15 @@
-"""Real radiographs and photographs, where they are here."""
+"""Real radiographs and photographs, where they are here, and the layouts of all nine data sets."""
 
 from pathlib import Path
 
 import pytest
 from medssl_data import load_dataset
+from medssl_data.phantom import write_phantom
 from medssl_invariance.families import find_families
-from medssl_invariance.protocols import SyntheticSettings, preset
+from medssl_invariance.protocols import SyntheticSettings, ViewsSettings, preset
+from medssl_invariance.runs import open_datasets
 from medssl_invariance.synthetic import synthetic
+from medssl_invariance.views import views
 from PIL import Image
 
 PNEUMONIA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "pneumoniamnist.npz"
@@ -15,7 +18,7 @@ PNEUMONIA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "pn
 @pytest.mark.skipif(not PNEUMONIA.exists(), reason="pneumoniamnist.npz is not here")
 @pytest.mark.parametrize("protocol", ["corrected", "published"])
 def test_pneumoniamnist(backbone, protocol):
-    data = load_dataset(f"medmnist:{PNEUMONIA}").select(range(80))
+    data = load_dataset(f"medmnist:{PNEUMONIA}").select(range(40))
     settings = preset(SyntheticSettings, protocol, images=5, members=2, bootstrap=100)
     names = ["blur", "contrast", "rotation"]
     records = list(synthetic(backbone, data, find_families(names), settings=settings))
@@ -40,3 +43,41 @@ def test_photographs_in_colour(backbone, tmp_path):
     (hue, *_) = synthetic(backbone, data, find_families(["hue"]), settings=settings)
     assert hue.value < 0.999
     assert not any("grey" in note for note in hue.notes)
+
+
+NINE = (
+    *("bach", "chestx", "chexpert", "diabetic_retinopathy", "ichallenge_amd", "ichallenge_pm"),
+    *("montgomerycxr", "shenzhencxr", "stoic"),
+)
+
+
+@pytest.mark.parametrize("name", NINE)
+def test_every_layout_of_the_study(backbone, tmp_path, name):
+    if name == "stoic":
+        pytest.importorskip("SimpleITK")
+    write_phantom(name, tmp_path, {})
+    data = load_dataset(name, root=tmp_path)
+    few = data.select(range(6))
+    settings = preset(SyntheticSettings, images=2, members=2, bootstrap=100)
+    records = list(synthetic(backbone, few, find_families(["gamma"]), settings=settings))
+    assert len(records) == 5
+    assert -1 <= records[0].value < 1
+    assert records[0].details["synthetic"]
+    assert records[0].provenance.dataset == name
+
+
+@pytest.mark.parametrize("protocol", ["corrected", "published"])
+@pytest.mark.parametrize(
+    ("name", "pair"),
+    [("chexpert", ["lateral", "frontal"]), ("diabetic_retinopathy", ["left", "right"])],
+)
+def test_views_of_the_studys_two_sets(backbone, tmp_path, name, pair, protocol):
+    write_phantom(name, tmp_path, {})
+    settings = preset(ViewsSettings, protocol, images=6, bootstrap=100)
+    (data,) = open_datasets([name], root=tmp_path, labels=settings.labels, pairing=settings.pairing)
+    records = {one.metric: one for one in views(backbone, data, settings=settings)}
+    cosine, retrieval = records["raw cosine"], records["retrieval"]
+    assert retrieval.details["views"] == pair
+    assert retrieval.details["pairs"] <= 6
+    assert 1 <= retrieval.details["median_rank"] <= retrieval.details["gallery"]
+    assert "random other" in cosine.details["baselines"]

@@ -198,7 +198,9 @@ def views(
         covariance=covariance,
         seed=seed,
     )
-    datasets = runs.open_datasets(dataset, root=root, labels=settings.labels)
+    datasets = runs.open_datasets(
+        dataset, root=root, labels=settings.labels, pairing=settings.pairing
+    )
     for data in datasets:
         plan_pairs(data, settings)
     records = runs.run_all(

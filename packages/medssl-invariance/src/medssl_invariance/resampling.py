@@ -86,14 +86,15 @@ class Pictures:
             side: Of the square, pixels.
 
         Returns:
-            `(B, 3, side, side)` float32, channels last in memory.
+            `(B, 3, side, side)` float32.
         """
         places, weights = self._corners(source, side)
         flat = nn_functional.embedding_bag(
             places, self.pixels, per_sample_weights=weights, mode="sum"
         )
-        ordered = flat.reshape(side, side, self.count, -1).permute(2, 0, 1, 3)
-        return ordered.expand(-1, -1, -1, 3).contiguous().permute(0, 3, 1, 2)
+        # Picture by picture again, before grey is repeated: rows are copied, not single values.
+        square = flat.t().contiguous().reshape(self.count, -1, side, side)
+        return square.expand(-1, 3, -1, -1).contiguous()
 
     def _corners(self, source: NDArray[np.float64], side: int) -> tuple[Tensor, Tensor]:
         """Find the four pixels around each place, `(side ** 2, 4)`, and their weights."""

@@ -108,13 +108,32 @@ def with_controls(names: Sequence[str]) -> list[str]:
 
 
 def open_datasets(
-    names: Sequence[str], *, root: Path, labels: Literal["study", "corrected"]
+    names: Sequence[str],
+    *,
+    root: Path,
+    labels: Literal["study", "corrected"],
+    pairing: Literal["study", "patient"] = "patient",
 ) -> list[ImageDataset]:
-    """Open data sets by name, in the order of their files; no image is decoded."""
+    """Open data sets by name, in the order of their files; no image is decoded.
+
+    Args:
+        names: As for `medssl_data.load_dataset`.
+        root: Folder of the data sets.
+        labels: Whose label policy.
+        pairing: Where the study paired views by the order of rows, the rows stay in the order of
+            their owner's table; the study's own split has shuffled them.
+    """
     from medssl_data import load_dataset  # noqa: PLC0415 # only where data is read
 
     protocol: Literal["published", "corrected"] = "published" if labels == "study" else "corrected"
-    return [load_dataset(name, root=root, protocol=protocol) for name in names]
+    opened = []
+    for name in names:
+        data = load_dataset(name, root=root, protocol=protocol)
+        by_order = data.card is not None and data.card.study_pairs == "alternate-rows"
+        if pairing == "study" and by_order:
+            data = load_dataset(name, root=root, protocol=protocol, split="official")
+        opened.append(data)
+    return opened
 
 
 def known_records(path: Path, warn: Say) -> Mapping[str, Record]:

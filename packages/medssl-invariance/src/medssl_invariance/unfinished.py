@@ -89,6 +89,8 @@ class Unfinished:
         if self.path is not None:
             with contextlib.suppress(OSError):  # a folder that cannot be written to
                 self.path.unlink(missing_ok=True)
+                for draft in self.path.parent.glob(f"{self.path.stem}.*.new"):
+                    draft.unlink(missing_ok=True)  # of a run that was killed while it wrote
 
     def _read(self) -> Unfinished | None:
         """Read the file; None where it is broken or of another shape."""
