@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl_eval.errors import FeatureError, LabelError, SettingsError
-from medssl_eval.gram import GramLandscape
 from medssl_eval.newton import (
     Design,
     Preconditioner,
     Problem,
-    RowLandscape,
     SolverSettings,
     evaluate,
-    evaluate_all,
     minimise,
 )
 
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
     from sklearn.linear_model import LogisticRegression
-
-    from medssl_eval.newton import Landscape, Point
 
     Floats = NDArray[np.float64]
 
@@ -102,8 +97,8 @@ def solve_path(
 ) -> list[LogisticSolution]:
     """Fit one model for each C, each from where the next weaker one ended.
 
-    With fewer rows than columns one number a row is sought, which loses nothing: the optimum has no
-    part outside the span of the rows. Memory is one float64 copy of the features plus
+    With fewer rows than columns the rows are first rotated into their own span, which loses
+    nothing: the optimum has no part outside it. Memory is one float64 copy of the features plus
     (classes x D^2) numbers.
 
     Arguments:
@@ -132,20 +127,8 @@ def solve_path(
     if len(rows) >= rows.shape[1]:
         mean = rows.mean(axis=0, dtype=np.float64)
         design = Design(rows, mean, copy_limit=options.copy_limit)
-        problem = Problem(design, columns, row_weights)
-        fits = _walk_rows(problem, strengths, options, Preconditioner())
-        return [_solution(fit, fit.point.theta[:-1], mean) for fit in fits]
+        return _walk(Problem(design, columns, row_weights), mean, strengths, options, None)
     return _solve_in_span(rows, columns, row_weights, strengths, options)
-
-
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """The end of one minimisation."""
-
-    c: float
-    point: Point
-    iterations: int
-    converged: bool
 
 
 def _solve_in_span(
@@ -159,70 +142,56 @@ def _solve_in_span(
     mean = rows.mean(axis=0, dtype=np.float64)
     centred = np.subtract(rows, mean, dtype=np.float64)
     whole = Problem(Design(centred, np.zeros(len(mean))), targets, weights)
-    landscape = GramLandscape(centred @ centred.T, targets, weights)
-    quick = _walk(landscape, (len(rows) + 1, targets.shape[1]), strengths, settings)
-    certified = _certified(quick, whole, centred, settings)
+    span = _Span(centred, exact=False)
+    quick = _walk(Problem(span.design, targets, weights), mean, strengths, settings, span)
+    certified = [_certified(solution, whole, mean, settings) for solution in quick]
     if all(now.converged or not then.converged for now, then in zip(certified, quick, strict=True)):
-        return [_solution(fit, fit.point.theta[:-1], mean) for fit in certified]
-    span = _Span(centred)
-    problem = Problem(span.design, targets, weights)
-    fits = _walk_rows(problem, strengths, settings, Preconditioner(span.spectrum))
-    return [_solution(fit, span.back(fit.point.theta[:-1]), mean) for fit in fits]
+        return certified
+    span = _Span(centred, exact=True)
+    return _walk(Problem(span.design, targets, weights), mean, strengths, settings, span)
 
 
 def _certified(
-    fits: Sequence[_Fit], whole: Problem, centred: Floats, settings: SolverSettings
-) -> list[_Fit]:
-    """The fits with coefficients, objective and gradient as the features themselves give them."""
-    coefficients = centred.T @ np.concatenate([fit.point.theta[:-1] for fit in fits], axis=1)
-    apart = np.split(coefficients, len(fits), axis=1)
-    thetas = [np.vstack([w, f.point.theta[-1]]) for w, f in zip(apart, fits, strict=True)]
-    points = evaluate_all(whole, thetas, [fit.c for fit in fits])
-    good = [point.relative <= 2 * max(settings.tolerance, point.floor) for point in points]
-    return [
-        replace(fit, point=point, converged=fit.converged and fine)
-        for fit, point, fine in zip(fits, points, good, strict=True)
-    ]
-
-
-def _walk_rows(
-    problem: Problem,
-    strengths: Sequence[float],
-    settings: SolverSettings,
-    memory: Preconditioner,
-) -> list[_Fit]:
-    shape = (problem.design.columns + 1, problem.targets.shape[1])
-    return _walk(RowLandscape(problem, memory), shape, strengths, settings)
+    solution: LogisticSolution, whole: Problem, mean: Floats, settings: SolverSettings
+) -> LogisticSolution:
+    """The solution with objective and gradient as the features themselves give them."""
+    intercepts = solution.intercepts + solution.coefficients @ mean
+    point = evaluate(whole, np.vstack([solution.coefficients.T, intercepts]), solution.c)
+    return replace(
+        solution,
+        objective=point.objective,
+        gradient_norm=float(np.linalg.norm(point.gradient)),
+        relative_gradient=point.relative,
+        converged=solution.converged and point.relative <= 2 * max(settings.tolerance, point.floor),
+    )
 
 
 def _walk(
-    landscape: Landscape,
-    shape: tuple[int, int],
+    problem: Problem,
+    mean: Floats,
     strengths: Sequence[float],
     settings: SolverSettings,
-) -> list[_Fit]:
-    """Solve from the smallest C to the largest; the fits are in the order of `strengths`."""
-    trail, found = _Trail(shape), {}
+    span: _Span | None,
+) -> list[LogisticSolution]:
+    """Solve from the smallest C to the largest."""
+    memory = Preconditioner(None if span is None else span.spectrum)
+    trail, found = _Trail(problem.design.columns, problem.targets), {}
     for index in _ascending(strengths):
         c = float(strengths[index])
-        point, iterations, converged = minimise(landscape, trail.guess(c), c, settings)
+        point, iterations, converged = minimise(problem, trail.guess(c), c, memory, settings)
         trail.add(c, point.theta)
-        found[index] = _Fit(c, point, iterations, converged)
+        coefficients = point.theta[:-1] if span is None else span.back(point.theta[:-1])
+        found[index] = LogisticSolution(
+            c=c,
+            coefficients=np.ascontiguousarray(coefficients.T),
+            intercepts=point.theta[-1] - mean @ coefficients,
+            objective=point.objective,
+            gradient_norm=float(np.linalg.norm(point.gradient)),
+            relative_gradient=point.relative,
+            iterations=iterations,
+            converged=converged,
+        )
     return [found[index] for index in range(len(strengths))]
-
-
-def _solution(fit: _Fit, coefficients: Floats, mean: Floats) -> LogisticSolution:
-    """Give a fit on centred features for the features as they are; coefficients (D, K)."""
-    return LogisticSolution(
-        c=fit.c,
-        coefficients=np.ascontiguousarray(coefficients.T),
-        intercepts=fit.point.theta[-1] - mean @ coefficients,
-        objective=fit.point.objective,
-        gradient_norm=float(np.linalg.norm(fit.point.gradient)),
-        relative_gradient=fit.point.relative,
-        iterations=fit.iterations,
-        converged=fit.converged,
-    )
 
 
 def solve(
@@ -249,8 +218,8 @@ class _Trail:
 
     ORDER = 3
 
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self._first = np.zeros(shape)
+    def __init__(self, columns: int, targets: Floats) -> None:
+        self._first = np.zeros((columns + 1, targets.shape[1]))
         self._past: list[tuple[float, Floats]] = []
 
     def guess(self, c: float) -> Floats:
@@ -271,15 +240,23 @@ class _Trail:
 class _Span:
     """Principal axes of centred features with fewer rows than columns: X = Z A^T.
 
-    Over a QR factorisation, which unlike the Gram matrix does not square the spread of the singular
-    values.
+    From the Gram matrix of the rows, which squares the spread of the singular values; `exact` goes
+    over a QR factorisation, three times slower, and loses nothing.
     """
 
-    def __init__(self, centred: Floats) -> None:
-        self._left, triangle = np.linalg.qr(centred.T)
-        _, self._axes = np.linalg.eigh(triangle @ triangle.T)
-        rotated = triangle.T @ self._axes
-        self.spectrum = (rotated**2).sum(axis=0)
+    def __init__(self, centred: Floats, *, exact: bool) -> None:
+        if exact:
+            axes, triangle = np.linalg.qr(centred.T)
+            _, vectors = np.linalg.eigh(triangle @ triangle.T)
+            rotated = triangle.T @ vectors
+            self.spectrum = (rotated**2).sum(axis=0)
+            self._left, self._axes = axes, vectors
+        else:
+            values, vectors = np.linalg.eigh(centred @ centred.T)
+            kept = values > max(values[-1], 0) * len(centred) * np.finfo(float).eps
+            self.spectrum = values[kept]
+            self._left, self._axes = centred.T, vectors[:, kept] / np.sqrt(self.spectrum)
+            rotated = self._axes * self.spectrum
         self.design = Design(rotated, np.zeros(rotated.shape[1]))
 
     def back(self, coefficients: Floats) -> Floats:

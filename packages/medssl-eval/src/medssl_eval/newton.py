@@ -7,31 +7,18 @@ when it has become dear. Rows are centred float64; paths and classes are not kno
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 
-__all__ = [
-    "Design",
-    "Landscape",
-    "Point",
-    "Preconditioner",
-    "Problem",
-    "RowLandscape",
-    "SolverSettings",
-    "evaluate",
-    "evaluate_all",
-    "losses_and_residuals",
-    "minimise",
-    "rounding_floor",
-]
+__all__ = ["Design", "Point", "Preconditioner", "Problem", "SolverSettings", "evaluate", "minimise"]
 
 TINY = float(np.finfo(float).tiny)
 ROUNDING = 8 * float(np.finfo(float).eps)  # a probability is good to a few units of rounding
@@ -116,7 +103,6 @@ class Point:
         objective: C * sum(loss) + 0.5 * ||coefficients||^2.
         gradient: Shape (D + 1, K).
         probabilities: Shape (N, K).
-        residuals: Weighted probabilities minus targets, shape (N, K).
         relative: The gradient divided by the size of the terms that cancel in it: coefficients
             against C times the pull of the data, and residuals among themselves (intercepts).
         floor: The relative gradient that rounding alone can leave.
@@ -126,7 +112,6 @@ class Point:
     objective: float
     gradient: Floats
     probabilities: Floats
-    residuals: Floats
     relative: float
     floor: float
 
@@ -158,75 +143,29 @@ def _multinomial(logits: Floats, targets: Floats) -> tuple[Floats, Floats, Float
     return losses, residuals, probabilities
 
 
-def losses_and_residuals(logits: Floats, targets: Floats) -> tuple[Floats, Floats, Floats]:
-    """Losses (N,), residuals (N, K) and probabilities (N, K) of logits (N, K)."""
-    family = _binary if logits.shape[1] == 1 else _multinomial
-    return family(logits, targets)
-
-
 def evaluate(problem: Problem, theta: Floats, c: float) -> Point:
     """Objective and gradient at `theta`, in one pass over the rows."""
-    return evaluate_all(problem, [theta], [c])[0]
-
-
-def evaluate_all(
-    problem: Problem, thetas: Sequence[Floats], strengths: Sequence[float]
-) -> list[Point]:
-    """The same for many vectors of parameters, each with its C, in one pass together."""
-    classes = problem.targets.shape[1]
-    stacked = thetas[0] if len(thetas) == 1 else np.concatenate(thetas, axis=1)
-    pulls, residuals = np.zeros_like(stacked), np.empty((problem.design.rows, stacked.shape[1]))
-    probabilities, losses = np.empty_like(residuals), np.zeros(len(thetas))
+    family = _binary if theta.shape[1] == 1 else _multinomial
+    pull, probabilities = np.zeros_like(theta), np.empty_like(problem.targets)
+    loss = size = 0.0
     for rows, block in problem.design.blocks():
         weights = problem.weights[rows]
-        logits = block @ stacked[:-1] + stacked[-1]
-        for number in range(len(thetas)):
-            own = slice(number * classes, (number + 1) * classes)
-            found = losses_and_residuals(logits[:, own], problem.targets[rows])
-            losses[number] += found[0] @ weights
-            residuals[rows, own] = found[1] * weights[:, None]
-            probabilities[rows, own] = found[2]
-        pulls[:-1] += block.T @ residuals[rows]
-        pulls[-1] += residuals[rows].sum(axis=0)
-    owns = [slice(number * classes, (number + 1) * classes) for number in range(len(thetas))]
-    return [
-        _point(problem, theta, c, loss, pulls[:, own], probabilities[:, own], residuals[:, own])
-        for theta, c, loss, own in zip(thetas, strengths, losses.tolist(), owns, strict=True)
-    ]
-
-
-def _point(
-    problem: Problem,
-    theta: Floats,
-    c: float,
-    loss: float,
-    pull: Floats,
-    probabilities: Floats,
-    residuals: Floats,
-) -> Point:
-    """Put together what a pass over the rows has summed."""
+        logits = block @ theta[:-1] + theta[-1]
+        losses, residuals, probabilities[rows] = family(logits, problem.targets[rows])
+        residuals *= weights[:, None]
+        loss += float(losses @ weights)
+        size += float(np.abs(residuals).sum())
+        pull[:-1] += block.T @ residuals
+        pull[-1] += residuals.sum(axis=0)
     gradient = c * pull
     gradient[:-1] += theta[:-1]
-    norm, size = float(np.linalg.norm(theta[:-1])), float(np.abs(residuals).sum())
+    norm = float(np.linalg.norm(theta[:-1]))
     scale = max(norm, c * float(np.linalg.norm(pull[:-1])), TINY)
     slope = float(np.linalg.norm(gradient[:-1])) / scale
     tilt = float(np.abs(pull[-1]).max()) / max(size, TINY)
-    floor = rounding_floor(c / scale, problem.weights, problem.design.squares, size)
-    objective, relative = c * loss + norm**2 / 2, max(slope, tilt)
-    return Point(theta, objective, gradient, probabilities, residuals, relative, floor)
-
-
-def rounding_floor(share: float, weights: Floats, squares: Floats, size: float) -> float:
-    """The relative gradient that rounding alone can leave.
-
-    Arguments:
-        share: C over the scale of the gradient.
-        weights: Of the rows, shape (N,).
-        squares: Squared norms of the rows, shape (N,).
-        size: Sum of the absolute residuals.
-    """
-    noise = float(np.sqrt(weights**2 @ squares))
-    return ROUNDING * max(share * noise, float(weights.sum()) / max(size, TINY))
+    noise = float(np.sqrt(problem.weights**2 @ problem.design.squares))
+    floor = ROUNDING * max(c * noise / scale, float(problem.weights.sum()) / max(size, TINY))
+    return Point(theta, c * loss + norm**2 / 2, gradient, probabilities, max(slope, tilt), floor)
 
 
 def _bend(probabilities: Floats, change: Floats) -> Floats:
@@ -363,39 +302,13 @@ def _newton_step(
     return step if step.any() else direction
 
 
-class Landscape(Protocol):
-    """What is minimised: an objective over some parameters, and a Newton step."""
-
-    def evaluate(self, theta: Floats, c: float) -> Point:
-        """Objective and derivatives at `theta`."""
-
-    def step(self, point: Point, c: float, settings: SolverSettings) -> Floats:
-        """A direction in which the objective falls."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowLandscape:
-    """The objective over coefficients, met row by row."""
-
-    problem: Problem
-    memory: Preconditioner
-
-    def evaluate(self, theta: Floats, c: float) -> Point:
-        """Objective and derivatives at coefficients with the intercepts as last row."""
-        return evaluate(self.problem, theta, c)
-
-    def step(self, point: Point, c: float, settings: SolverSettings) -> Floats:
-        """A Newton step."""
-        return _newton_step(self.problem, point, c, self.memory, settings)
-
-
-def _line_search(landscape: Landscape, point: Point, step: Floats, c: float) -> Point | None:
+def _line_search(problem: Problem, point: Point, step: Floats, c: float) -> Point | None:
     """The first halving of the step that lowers the objective; None when none does."""
     slope = float(np.vdot(point.gradient, step))
     slack = ROUNDING * abs(point.objective)
     length = 1.0
     for _ in range(MAX_HALVINGS):
-        trial = landscape.evaluate(point.theta + length * step, c)
+        trial = evaluate(problem, point.theta + length * step, c)
         # where the objective drowns in rounding the gradient still says which point is nearer
         if trial.relative <= 0.5 * point.relative and length == 1:
             return trial
@@ -406,28 +319,29 @@ def _line_search(landscape: Landscape, point: Point, step: Floats, c: float) -> 
 
 
 def minimise(
-    landscape: Landscape, start: Floats, c: float, settings: SolverSettings
+    problem: Problem, start: Floats, c: float, memory: Preconditioner, settings: SolverSettings
 ) -> tuple[Point, int, bool]:
     """Minimise C * sum(loss) + 0.5 * ||coefficients||^2 from `start`.
 
     Arguments:
-        landscape: The objective; what it remembers of steps is changed in place.
-        start: Its parameters.
+        problem: Centred rows and targets.
+        start: Coefficients with intercepts as last row, shape (D + 1, K).
         c: The strength C.
+        memory: Preconditioner of the path, changed in place.
         settings: Tolerance and limits.
 
     Returns:
         The last point, the Newton steps taken, and whether the tolerance (or the floor that
         rounding sets) was reached.
     """
-    point = landscape.evaluate(start, c)
+    point = evaluate(problem, start, c)
     for iteration in range(settings.max_iterations + 1):
         if point.relative <= max(settings.tolerance, point.floor):
             return point, iteration, True
         if iteration == settings.max_iterations:
             break
-        step = landscape.step(point, c, settings)
-        trial = _line_search(landscape, point, step, c)
+        step = _newton_step(problem, point, c, memory, settings)
+        trial = _line_search(problem, point, step, c)
         if trial is None:
             return point, iteration, False
         point = trial
