@@ -41,6 +41,55 @@ def test_reports_and_several_frames_are_refused_with_advice() -> None:
         read_image(bundled("rtdose.dcm"))
 
 
+COMPRESSED = ["MR_small_RLE.dcm", "MR_small_jpeg_ls_lossless.dcm"]
+
+
+def decoded(name: str) -> np.ndarray:
+    """What is shown of a compressed file; skipped where its decoder is not installed."""
+    try:
+        return read_image(bundled(name), reading=Reading(window=(0, 2000))).pixels
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_compressed_without_loss_is_the_plain_file(name: str) -> None:
+    plain = read_image(bundled("MR_small.dcm"), reading=Reading(window=(0, 2000)))
+    np.testing.assert_array_equal(decoded(name), plain.pixels)
+
+
+@pytest.mark.parametrize("name", ["693_J2KI.dcm", "JPEG2000.dcm", "JPGExtended.dcm"])
+def test_compressed_with_loss_is_what_simpleitk_reads(name: str) -> None:
+    toolkit = pytest.importorskip("SimpleITK")
+    shown = decoded(name)
+    values = toolkit.GetArrayFromImage(toolkit.ReadImage(str(bundled(name))))[0].astype(float)
+    expected = np.rint(np.clip(values, 0, 2000) / 2000 * 255)
+    assert np.abs(shown - expected).max() <= 1  # decoders of lossy files round differently
+
+
+@pytest.mark.parametrize("name", ["SC_rgb_jpeg_dcmtk.dcm", "SC_rgb_rle.dcm"])
+def test_colours_are_those_of_simpleitk(name: str) -> None:
+    toolkit = pytest.importorskip("SimpleITK")
+    shown = decoded(name).astype(float)
+    expected = toolkit.GetArrayFromImage(toolkit.ReadImage(str(bundled(name))))[0]
+    assert shown.shape == expected.shape
+    assert np.abs(shown - expected).max() <= 4
+
+
+def test_without_a_decoder_the_message_is_the_pip_line(monkeypatch) -> None:
+    pytest.importorskip("pydicom")
+    from pydicom.pixels.decoders import JPEGLSLosslessDecoder
+
+    monkeypatch.setattr(JPEGLSLosslessDecoder, "_available", {})
+    with pytest.raises(MissingExtraError, match=r"JPEG-LS.*pip install 'medssl-data\[dicom\]'"):
+        read_image(bundled("MR_small_jpeg_ls_lossless.dcm"))
+
+
+def test_several_compressed_frames_are_refused_with_advice() -> None:
+    with pytest.raises(UnreadableImageError, match="2 frames; export the frame"):
+        read_image(bundled("SC_rgb_rle_2frame.dcm"))
+
+
 def written(path: Path, values: np.ndarray, **tags: object) -> Path:
     """A 12-bit radiograph with slope 2 and intercept -100."""
     pydicom = pytest.importorskip("pydicom")

@@ -6,10 +6,20 @@ from pathlib import Path
 import pytest
 from medssl_data import load_dataset
 from medssl_data.audit import audit_dataset
+from medssl_data.errors import SettingError
+from medssl_data.leaks import find_leaks
 from medssl_data.phantom import write_phantom
 
 NAMES = [
-    *("bach", "chestx", "chexpert", "cifar10", "diabetic_retinopathy", "ichallenge_amd"),
+    *(
+        "bach",
+        "chestx",
+        "chexpert",
+        "cifar10",
+        "cifar100",
+        "diabetic_retinopathy",
+        "ichallenge_amd",
+    ),
     *("ichallenge_pm", "montgomerycxr", "shenzhencxr", "stoic"),
 ]
 
@@ -20,8 +30,24 @@ def test_stand_ins_are_sound_and_large_enough(name: str, tmp_path: Path) -> None
     assert audit_dataset(name, root=tmp_path, decode=False).sound
     for protocol in ("published", "corrected"):
         data = load_dataset(name, root=tmp_path, protocol=protocol)
-        assert min(data.manifest.counts().values()) >= 35
+        assert min(data.manifest.counts().values()) >= (35 if len(data.classes) < 100 else 12)
         assert data.manifest.synthetic
+    assert find_leaks(data).leaks == ()  # cut by patient: no false alarm
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_both_archives_of_cifar_hold_the_same(name: str, tmp_path: Path) -> None:
+    both = []
+    for archive in ("binary", "python"):
+        write_phantom(name, tmp_path / archive, {"archive": archive})
+        both.append(load_dataset(name, root=tmp_path / archive, split="official"))
+    binary, python = both
+    assert (binary.ids, binary.splits) == (python.ids, python.splits)
+    assert binary.labels.tolist() == python.labels.tolist()
+    for index in range(0, len(binary), 97):
+        assert binary.image(index).tobytes() == python.image(index).tobytes()
+    with pytest.raises(SettingError, match="no setting archive; it has seed, size"):
+        write_phantom("bach", tmp_path, {"archive": "python"})
 
 
 @pytest.mark.parametrize(

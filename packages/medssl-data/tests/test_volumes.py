@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from medssl_data.errors import UnreadableImageError
+from medssl_data import load_dataset
+from medssl_data.errors import SettingError, UnreadableImageError
 from medssl_data.images import read_image
-from medssl_data.reading import Reading
+from medssl_data.reading import Reading, read_slice_name
 from medssl_data.volumes import slice_index, to_bytes
 
 WINDOW = (-1000.0, 250.0)
@@ -81,3 +82,59 @@ def test_a_volume_without_slices_and_a_cut_off_one_are_named(tmp_path: Path) -> 
     path.write_bytes(content[:-40])
     with pytest.raises(UnreadableImageError, match=r"a\.mha"):
         read_image(path, reading=Reading(position=4))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Two slices of one volume, and the volume as the settings cut it."""
+    saved(tmp_path / "a.mha")
+    (tmp_path / "t.csv").write_text("path,label,item\na.mha,0,z=4\na.mha,1,x=0.5\na.mha,1,\n")
+    return tmp_path / "t.csv"
+
+
+def test_a_table_names_slices_and_settings_name_windows(table: Path) -> None:
+    data = load_dataset(f"table:{table},window=-1000..250,axis=y,slice=1", split="none")
+    assert data.ids == ("a.mha#z=4", "a.mha#x=0.5", "a.mha")
+    planes = (HOUNSFIELD[4], HOUNSFIELD[::-1, :, 1], HOUNSFIELD[::-1, 1])
+    for index, plane in enumerate(planes):
+        np.testing.assert_array_equal(np.asarray(data.image(index))[..., 0], grey(plane))
+    assert data.notes == ("images read with axis=y, slice=1, window=-1000..250",)
+    other = load_dataset(f"table:{table},window=-1000..251,axis=y,slice=1", split="none")
+    assert other.fingerprint != data.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("window=5", "write window=LOW..HIGH"),
+        ("window=9..2", "write window=LOW..HIGH"),
+        ("axis=w", "write axis=x, y or z"),
+        ("slice=1.5", "write slice=an index"),
+        ("reduced=0", "write reduced=the side"),
+        ("colour=1", "has no setting 'colour'; images have window, axis, slice, reduced, limit"),
+    ],
+)
+def test_settings_that_are_not_understood(table: Path, setting: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message) as caught:
+        load_dataset(f"table:{table},{setting}")
+    assert caught.value.exit_code == 2
+
+
+def test_items_that_name_no_slice(table: Path) -> None:
+    for item in ("60", "w=3", "z=1.5", "z=-1"):
+        assert read_slice_name(Reading(), item) is None
+        with pytest.raises(UnreadableImageError, match="names no slice"):
+            read_image(table.parent / "a.mha", item=item)
+
+
+def test_a_path_that_ends_like_a_setting_is_a_path(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "scans,window=1..2"
+    for name in "ab":
+        (folder / name).mkdir(parents=True)
+        Image.new("L", (640, 480), 9).save(folder / name / "0.jpg")
+    assert load_dataset(f"folder:{folder}").notes == ()
+    small = load_dataset(f"folder:{folder},reduced=100,limit=400000")
+    assert small.image(0).size == (160, 120)
+    assert small.manifest.reading == Reading(reduced=100, pixel_limit=400_000)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from medssl_data.cache import PictureCache
     from medssl_data.card import DatasetCard
     from medssl_data.catalog import Options, Plugin, dataset_card, list_datasets, load_dataset
     from medssl_data.dataset import ImageDataset
@@ -25,6 +26,7 @@ _HOMES = {
     "Manifest": "manifest",
     "Options": "catalog",
     "Picture": "images",
+    "PictureCache": "cache",
     "Plugin": "catalog",
     "Reading": "reading",
     "Row": "manifest",
@@ -43,6 +45,7 @@ __all__ = [
     "Manifest",
     "Options",
     "Picture",
+    "PictureCache",
     "Plugin",
     "Reading",
     "Row",

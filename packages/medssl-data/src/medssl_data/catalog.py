@@ -88,8 +88,10 @@ def load_dataset(
     The environment variable `MEDSSL_IMAGE_CACHE` gives it a `PictureCache`.
 
     Args:
-        name: a card's name, `folder:DIR`, `table:FILE.csv`, `medmnist:FILE.npz` or `phantom:NAME`;
-            the last two take settings, as in `phantom:chest-xray,difficulty=0.3,seed=1`.
+        name: a card's name, `folder:DIR`, `table:FILE.csv`, `medmnist:FILE.npz` or `phantom:NAME`.
+            Settings stand behind it, as in `phantom:chest-xray,difficulty=0.3,seed=1`; those of
+            decoding (`reading.SETTINGS`) behind all but the last two, as in
+            `stoic,window=-600..1500,axis=y,slice=0.4`.
         root: folder that holds the data sets of the cards.
         protocol: "published" repeats the 2022 study, "corrected" avoids its defects.
         labels: label policy; None takes the card's.
@@ -133,10 +135,17 @@ def load_manifest(
     plain, settings = _settings(name)
     plugin = _plugin(plain)
     target = settings.pop("target", options.target)
-    if settings:
-        msg = f"{name}: unknown setting {', '.join(settings)}; there is target"
-        raise SettingError(msg)
-    return _read(plugin, Path(root) / plugin.card.name, replace(options, target=target))
+    manifest = _read(plugin, Path(root) / plugin.card.name, replace(options, target=target))
+    return _read_as(manifest, name, settings)
+
+
+def _read_as(manifest: Manifest, name: str, settings: Mapping[str, str]) -> Manifest:
+    """Decode as the settings behind a name say, and have every record say so."""
+    if not settings:
+        return manifest
+    reading = manifest.reading.changed(name, settings)
+    said = ", ".join(f"{key}={settings[key]}" for key in sorted(settings))
+    return replace(manifest, reading=reading).noted(f"images read with {said}")
 
 
 def split_manifest(
@@ -211,18 +220,29 @@ def _settings(text: str) -> tuple[str, dict[str, str]]:
     return text, settings
 
 
+def _path_settings(text: str) -> tuple[Path, dict[str, str]]:
+    """A path and the settings behind it; a path that is there may end like settings."""
+    settings: dict[str, str] = {}
+    while not Path(text).exists() and (match := _SETTING.search(text)):
+        settings[match[1]] = match[2]
+        text = text[: match.start()]
+    return Path(text), settings
+
+
 def _folder(text: str, options: Options) -> Manifest:
     from medssl_data.readers.folder import read_folder  # noqa: PLC0415 - only for this source
 
     del options
-    return read_folder(Path(text))
+    path, settings = _path_settings(text)
+    return _read_as(read_folder(path), f"folder:{path}", settings)
 
 
 def _table(text: str, options: Options) -> Manifest:
     from medssl_data.readers.table import read_manifest_table as read  # noqa: PLC0415 - as above
 
     del options
-    return read(Path(text))
+    path, settings = _path_settings(text)
+    return _read_as(read(path), f"table:{path}", settings)
 
 
 def _medmnist(text: str, options: Options) -> Manifest:

@@ -159,7 +159,9 @@ def _pickled(path: Path) -> tuple[npt.NDArray[np.uint8], list[int]]:
         batch = _AllowList(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         pixels = np.asarray(batch[b"data"], np.uint8).reshape(-1, _PIXELS)
         labels = [int(label) for label in batch.get(b"fine_labels", batch.get(b"labels"))]
-    except (pickle.UnpicklingError, LookupError, EOFError, TypeError, ValueError) as error:
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged pickle fails in any way
         msg = f"{path} is no CIFAR batch ({error}); fetch it again"
         raise UnreadableImageError(msg) from error
     if len(labels) != len(pixels):

@@ -164,6 +164,10 @@ def phantom_command(
     size: Annotated[
         Literal["small", "full"], typer.Option("--size", help="full: the real number of rows.")
     ] = "small",
+    archive: Annotated[
+        Literal["binary", "python"] | None,
+        typer.Option("--archive", help="Which of the two archives of CIFAR."),
+    ] = None,
     force: ForceOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -172,7 +176,7 @@ def phantom_command(
     from medssl_data.phantom import write_phantom
 
     console = Console(json=json, quiet=quiet)
-    settings = {"count": count, "difficulty": difficulty, "seed": seed}
+    settings = {"count": count, "difficulty": difficulty, "seed": seed, "archive": archive}
     chosen = {key: str(value) for key, value in settings.items() if value is not None}
     facts = write_phantom(name, root, chosen, size=size, force=force, progress=console.progress)
     console.document(facts)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from medssl_data.errors import EmptySourceError
-from medssl_data.images import read_rgb
+from medssl_data.images import is_volume, read_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -98,11 +98,12 @@ class ImageDataset:
             recipe: names what `make` does, its settings included; another text is another picture.
             make: prepares a picture, such as resizing and cropping; pure.
         """
-        manifest = self.manifest
-        if self.cache is None or manifest.drawer is not None or manifest.items[index]:
-            return make(self.image(index))
-        whole = f"{manifest.reading.model_dump_json()} {recipe}"
+        manifest, item = self.manifest, self.manifest.items[index]
         path = manifest.root / manifest.paths[index]
+        in_archive = item and not is_volume(path)
+        if self.cache is None or manifest.drawer is not None or in_archive:
+            return make(self.image(index))
+        whole = f"{manifest.reading.model_dump_json()} {item} {recipe}"
         return self.cache.picture(path, whole, lambda: make(self.image(index)))
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from medssl_data.errors import MissingExtraError, UnreadableImageError
+from medssl_data.errors import DataError, MissingExtraError, UnreadableImageError
 from medssl_data.parallel import quietly
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ def read_dicom(path: Path, reading: Reading) -> tuple[Image.Image, str]:
     """
     try:
         import pydicom  # noqa: PLC0415 - an extra
-        from pydicom.errors import InvalidDicomError  # noqa: PLC0415 - an extra
     except ImportError as error:
         msg = f"{path} is DICOM: {_NEEDS}"
         raise MissingExtraError(msg) from error
@@ -54,9 +53,9 @@ def read_dicom(path: Path, reading: Reading) -> tuple[Image.Image, str]:
             _check(path, dataset, reading)
             pixels = _decode(path, dataset)
             return _as_picture(dataset, pixels, reading)
-    except (InvalidDicomError, ValueError, AttributeError, EOFError, KeyError, TypeError) as error:
-        if isinstance(error, UnreadableImageError):
-            raise
+    except (DataError, PermissionError):
+        raise
+    except Exception as error:  # its readers fail in any way on damaged files
         msg = f"{path} cannot be decoded ({error}); replace the file or leave it out"
         raise UnreadableImageError(msg) from error
 

@@ -3,7 +3,11 @@
 2 is wrong usage, 3 is bad input (a file, a label, a leak), 4 is something that must be brought.
 """
 
+import struct
+import zlib
+
 __all__ = [
+    "DECODER_FAULTS",
     "AuditError",
     "DataError",
     "DuplicateIdError",
@@ -131,3 +135,21 @@ class PluginError(DataError, RuntimeError):
     """A third package's data set is broken."""
 
     exit_code = 3
+
+
+DECODER_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+"""What other packages' decoders raise on damaged files, as fuzzing showed; hence so many."""

@@ -6,8 +6,6 @@ volumes from the extras. Resizing and normalisation belong to the model, not her
 
 from __future__ import annotations
 
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,34 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from medssl_data.errors import MissingFileError, UnreadableImageError
+from medssl_data.errors import DECODER_FAULTS, MissingFileError, UnreadableImageError
 from medssl_data.parallel import quietly
-from medssl_data.reading import Reading
+from medssl_data.reading import Reading, read_slice_name
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Picture", "read_image", "read_rgb", "to_rgb"]
+__all__ = ["Picture", "is_volume", "read_image", "read_rgb", "to_rgb"]
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "PPM", "WEBP")
-_DECODER_FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    AttributeError,
-    AssertionError,
-    EOFError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What decoders raise on damaged files; seen in Pillow's plug-ins, hence so many."""
-
 _PLAIN = {
     "L": ("L", "grey"),
     "RGB": ("RGB", "RGB"),
@@ -134,17 +114,27 @@ def to_rgb(image: Image.Image, rule: str = "") -> tuple[Image.Image, str]:
 
 def _decode(path: Path, item: str, reading: Reading) -> tuple[Image.Image, str]:
     head = _head(path)
+    if is_volume(path):
+        from medssl_data.volumes import read_slice  # noqa: PLC0415 - an extra
+
+        return read_slice(path, _slice_of(path, item, reading))
     if item:
         return _decode_item(path, item, is_zip=head.startswith(b"PK"))
     if head[128:132] == b"DICM":
         from medssl_data.dicom import read_dicom  # noqa: PLC0415 - an extra
 
         return read_dicom(path, reading)
-    if _is_volume(path):
-        from medssl_data.volumes import read_slice  # noqa: PLC0415 - an extra
-
-        return read_slice(path, reading)
     return _decode_pillow(path, reading)
+
+
+def _slice_of(path: Path, item: str, reading: Reading) -> Reading:
+    if not item:
+        return reading
+    chosen = read_slice_name(reading, item)
+    if chosen is None:
+        msg = f"{path}: {item!r} names no slice; write an axis and its place, as in z=60 or z=0.5"
+        raise UnreadableImageError(msg)
+    return chosen
 
 
 def _decode_item(path: Path, item: str, *, is_zip: bool) -> tuple[Image.Image, str]:
@@ -169,7 +159,8 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _is_volume(path: Path) -> bool:
+def is_volume(path: Path) -> bool:
+    """Whether a file is a volume by its suffix: MHA, NRRD or NIfTI."""
     name = path.name.casefold()
     return name.endswith((".mha", ".mhd", ".nrrd", ".nhdr", ".nii", ".nii.gz"))
 
@@ -191,7 +182,7 @@ def _decode_pillow(path: Path, reading: Reading) -> tuple[Image.Image, str]:
         raise UnreadableImageError(_message(path, reason)) from error
     except PermissionError:
         raise
-    except _DECODER_FAULTS as error:
+    except (*DECODER_FAULTS, Image.DecompressionBombError) as error:
         reason = f"cannot be decoded ({error or type(error).__name__})"
         raise UnreadableImageError(_message(path, reason)) from error
     return plain, "; ".join(part for part in (note, turned, rule) if part)

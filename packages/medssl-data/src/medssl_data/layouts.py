@@ -58,11 +58,13 @@ class Layout:
         plan: makes a plan of so many rows with this generator.
         small: rows of `--size small`.
         full: rows of `--size full`: the owner's own number.
+        archives: archives of records that the owner offers, where there are several.
     """
 
     plan: Callable[[int, np.random.Generator], Plan]
     small: int
     full: int
+    archives: tuple[str, ...] = ()
 
 
 def _lines(*lines: str) -> str:
@@ -301,8 +303,8 @@ LAYOUTS: Mapping[str, Layout] = {
     "bach": Layout(_bach, 160, 400),
     "chestx": Layout(_chestx, 700, 112_120),
     "chexpert": Layout(_chexpert, 240, 223_414),
-    "cifar10": Layout(_cifar10, 600, 60_000),
-    "cifar100": Layout(_cifar100, 1200, 60_000),
+    "cifar10": Layout(_cifar10, 600, 60_000, ("binary", "python")),
+    "cifar100": Layout(_cifar100, 1200, 60_000, ("binary", "python")),
     "diabetic_retinopathy": Layout(_eyepacs, 440, 88_702),
     "hospital": Layout(_hospital, 60, 600),
     "ichallenge_amd": Layout(_amd, 170, 400),

@@ -15,7 +15,7 @@ from medssl_data.parallel import each
 from medssl_data.preview import tile_sheet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -107,19 +107,14 @@ def find_leaks(
     if len(set(manifest.splits) - {""}) < 2:
         msg = f"{data.name} has fewer than two splits; choose some with --split"
         raise LeakError(msg)
-    leaks = list(_patients(data))
+    digests = {} if manifest.drawer is not None else _digests(data)
+    leaks = [*_patients(data), *_identical(data, digests)]
     skipped: list[str] = []
-    if manifest.drawer is None:
-        leaks += _identical(data)
     if pixels:
-        thumbnails = _thumbnails(data, progress)
-        skipped = [data.ids[i] for i, found in enumerate(thumbnails) if found is None]
-        known = {frozenset((leak.left, leak.right)) for leak in leaks if leak.kind == "identical"}
-        leaks += [
-            leak
-            for leak in _near(data, thumbnails)
-            if frozenset((leak.left, leak.right)) not in known
-        ]
+        rows = _different(data, digests)
+        thumbnails = _thumbnails(data, rows, progress)
+        skipped = [data.ids[row] for row in rows if thumbnails[row] is None]
+        leaks += _near(data, thumbnails, digests)
     patients = len(set(data.groups) - {""})
     return LeakReport(data.name, manifest.split_policy, patients, tuple(leaks), tuple(skipped))
 
@@ -185,25 +180,39 @@ def _patients(data: ImageDataset) -> Iterator[Leak]:
             yield Leak("patient", group, first[1], ident, (first[0], split))
 
 
-def _identical(data: ImageDataset) -> Iterator[Leak]:
-    """Byte-identical files in two splits; only files of equal size are read."""
+def _digests(data: ImageDataset) -> dict[int, str]:
+    """SHA-256 of the files whose size occurs in two splits; only they are read."""
     manifest = data.manifest
     by_size: dict[int, list[int]] = defaultdict(list)
     for index, size in enumerate(manifest.sizes):
         if size > 0 and manifest.splits[index] and not manifest.items[index]:
             by_size[size].append(index)
+    found = {}
     for indices in by_size.values():
         if len({manifest.splits[index] for index in indices}) > 1:
-            yield from _same_bytes(data, indices)
+            for index in indices:
+                with (manifest.root / manifest.paths[index]).open("rb") as stream:
+                    found[index] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found
 
 
-def _same_bytes(data: ImageDataset, indices: Sequence[int]) -> Iterator[Leak]:
+def _different(data: ImageDataset, digests: dict[int, str]) -> list[int]:
+    """Rows to look at: of byte-identical files, the first of each split."""
+    seen: set[tuple[str, str]] = set()
+    rows = []
+    for index, split in enumerate(data.splits):
+        key = digests.get(index, f"row {index}"), split
+        if split and key not in seen:
+            seen.add(key)
+            rows.append(index)
+    return rows
+
+
+def _identical(data: ImageDataset, digests: dict[int, str]) -> Iterator[Leak]:
     """Each file with the first equal one of another split, each pair once."""
     equal: dict[str, list[int]] = defaultdict(list)
-    for index in indices:
-        path = data.manifest.root / data.manifest.paths[index]
-        with path.open("rb") as stream:
-            equal[hashlib.file_digest(stream, "sha256").hexdigest()].append(index)
+    for index, digest in digests.items():
+        equal[digest].append(index)
     for digest, group in equal.items():
         first = {data.splits[index]: index for index in reversed(group)}
         pairs = {
@@ -217,18 +226,20 @@ def _same_bytes(data: ImageDataset, indices: Sequence[int]) -> Iterator[Leak]:
             yield Leak("identical", digest[:16], data.ids[left], data.ids[right], sides)
 
 
-def _thumbnails(data: ImageDataset, progress: Progress | None) -> list[Thumbnails | None]:
-    """(32, 32) grey thumbnails; None where an image cannot be read."""
+def _thumbnails(
+    data: ImageDataset, rows: Sequence[int], progress: Progress | None
+) -> dict[int, Thumbnails | None]:
+    """(32, 32) grey thumbnails by row; None where an image cannot be read."""
 
-    def thumbnail(index: int) -> Thumbnails | None:
+    def thumbnail(number: int) -> Thumbnails | None:
         try:
-            picture = data.image(index)
+            picture = data.image(rows[number])
         except (UnreadableImageError, MissingFileError):
             return None
         small = picture.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=2)
         return np.asarray(small)
 
-    return list(each(thumbnail, len(data), "hashing", progress))
+    return dict(zip(rows, each(thumbnail, len(rows), "hashing", progress), strict=True))
 
 
 def perceptual_hash(thumbnails: Thumbnails) -> npt.NDArray[np.uint64]:
@@ -250,11 +261,13 @@ def perceptual_hash(thumbnails: Thumbnails) -> npt.NDArray[np.uint64]:
     return np.packbits(bits, axis=1).view(np.uint64).ravel()
 
 
-def _near(data: ImageDataset, thumbnails: Sequence[Thumbnails | None]) -> Iterator[Leak]:
-    kept = [i for i, small in enumerate(thumbnails) if small is not None and data.splits[i]]
-    if not kept:
+def _near(
+    data: ImageDataset, thumbnails: Mapping[int, Thumbnails | None], digests: dict[int, str]
+) -> Iterator[Leak]:
+    found = {row: small for row, small in thumbnails.items() if small is not None}
+    if not found:
         return
-    stack = np.stack([small for i in kept if (small := thumbnails[i]) is not None])
+    kept, stack = list(found), np.stack(list(found.values()))
     blocks = range(0, len(stack), _BLOCK)
     hashes = np.concatenate([perceptual_hash(stack[start : start + _BLOCK]) for start in blocks])
     sides = np.array([data.splits[i] for i in kept])
@@ -262,6 +275,8 @@ def _near(data: ImageDataset, thumbnails: Sequence[Thumbnails | None]) -> Iterat
         likeness = np.einsum("nd,nd->n", _detail(stack[left]), _detail(stack[right]))
         for pair in np.flatnonzero(likeness >= _CORRELATION):
             first, second = kept[left[pair]], kept[right[pair]]
+            if first in digests and digests[first] == digests.get(second):
+                continue
             what = f"correlation {likeness[pair]:.3f}"
             splits = data.splits[first], data.splits[second]
             yield Leak("near-duplicate", what, data.ids[first], data.ids[second], splits)

@@ -191,7 +191,8 @@ def write_phantom(
     Args:
         name: one of `PHANTOMS`, or a layout's name.
         root: the phantom gets a folder `NAME` in it.
-        settings: as for `phantom_manifest`; layouts take only a seed.
+        settings: as for `phantom_manifest`; layouts take a seed, and those of CIFAR `archive`,
+            "binary" or "python".
         size: "full" gives a layout the owner's number of rows.
         force: write into a folder that is there already.
         progress: makes a progress display.
@@ -234,12 +235,17 @@ def _write_layout(
 ) -> int:
     from medssl_data.stand_ins import write_layout  # noqa: PLC0415 - only to write layouts
 
-    foreign = sorted(set(settings) - {"seed"})
+    known = {"seed"} | ({"archive"} if LAYOUTS[name].archives else set())
+    foreign = sorted(set(settings) - known)
     if foreign:
-        msg = f"phantom {name} has no setting {', '.join(foreign)}; it has seed and size"
+        listed = ", ".join(sorted(known | {"size"}))
+        msg = f"phantom {name} has no setting {', '.join(foreign)}; it has {listed}"
         raise SettingError(msg)
-    seed = int(settings.get("seed", "0"))
-    return write_layout(name, directory, size=size, seed=seed, progress=progress)
+    seed, archive = int(settings.get("seed", "0")), settings.get("archive", "binary")
+    if archive != "binary" and archive != "python":  # noqa: PLR1714 - mypy narrows only this
+        msg = f"phantom {name}: archive={archive!r} is neither binary nor python"
+        raise SettingError(msg)
+    return write_layout(name, directory, size=size, seed=seed, archive=archive, progress=progress)
 
 
 def _check(**ranges: tuple[float, float, float]) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["PIXEL_LIMIT", "Reading"]
+from medssl_data.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["PIXEL_LIMIT", "SETTINGS", "Reading", "read_slice_name"]
 
 PIXEL_LIMIT = 89_478_485
 """Pillow's own limit: 1 GiB / 4 / 3 bytes, about 9,459 x 9,459 RGB pixels."""
@@ -36,3 +42,85 @@ class Reading(BaseModel):
     position: float | int = 0.5
     window: tuple[float, float] | None = None
     transposed: bool = False
+
+    @model_validator(mode="after")
+    def _window_ascends(self) -> Self:
+        if self.window is not None and not self.window[0] < self.window[1]:
+            msg = f"window must ascend, got {self.window}"
+            raise ValueError(msg)
+        return self
+
+    def changed(self, name: str, settings: Mapping[str, str]) -> Reading:
+        """The same rules with what a user set behind a name, as in `stoic,window=-1000..250`.
+
+        Args:
+            name: for messages.
+            settings: text for each of `SETTINGS`.
+
+        Raises:
+            SettingError: a setting is unknown, or its text is not what it takes.
+        """
+        changes: dict[str, object] = {}
+        for key, text in settings.items():
+            if key not in SETTINGS:
+                msg = f"{name} has no setting {key!r}; images have {', '.join(SETTINGS)}"
+                raise SettingError(msg)
+            field, pattern, example = _FORMS[key]
+            match = re.fullmatch(pattern, text)
+            value = _value(key, text) if match else None
+            if value is None:
+                msg = f"{name}: {key}={text!r} is not understood; write {key}={example}"
+                raise SettingError(msg)
+            changes[field] = value
+        return Reading.model_validate(self.model_dump() | changes)
+
+
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_FORMS = {
+    "window": ("window", rf"{_NUMBER}\.\.{_NUMBER}", "LOW..HIGH, such as -1000..250"),
+    "axis": ("axis", "[xyz]", "x, y or z"),
+    "slice": ("position", r"\d+|[01]\.\d+", "an index such as 60, or a share such as 0.5"),
+    "reduced": ("reduced", r"[1-9]\d{0,4}", "the side in pixels that is enough, such as 512"),
+    "limit": ("pixel_limit", r"[1-9]\d{0,11}", "the most pixels of a picture, such as 200000000"),
+}
+"""What a user writes -> the field, the form of its text, and an example."""
+
+SETTINGS = tuple(_FORMS)
+"""What can be set behind a name, as in `folder:DIR,window=-1000..250,axis=z,slice=0.5`."""
+
+_SLICE = re.compile(r"([xyz])=(\d+|[01]\.\d+)")
+
+
+def _value(key: str, text: str) -> object:
+    """The value of a setting whose text has the right form; None where it is out of range."""
+    if key == "window":
+        low, high = map(float, text.split(".."))
+        return (low, high) if low < high else None
+    if key == "axis":
+        return "xyz".index(text)
+    if key == "slice":
+        return _position(text)
+    return int(text)
+
+
+def _position(text: str) -> float | int | None:
+    if "." not in text:
+        return int(text)
+    return float(text) if float(text) <= 1 else None
+
+
+def read_slice_name(reading: Reading, item: str) -> Reading | None:
+    """The rules for one slice of a volume that a table names, such as `z=60` or `x=0.5`.
+
+    Args:
+        reading: the other rules.
+        item: axis, equals sign, index or share.
+
+    Returns:
+        None where the text names no slice.
+    """
+    match = _SLICE.fullmatch(item)
+    position = _position(match[2]) if match else None
+    if match is None or position is None:
+        return None
+    return reading.model_copy(update={"axis": "xyz".index(match[1]), "position": position})

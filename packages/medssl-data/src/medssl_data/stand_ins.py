@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import zlib
 from collections import defaultdict
@@ -16,7 +17,7 @@ from medssl_data.errors import MissingExtraError
 from medssl_data.files import write_atomically
 from medssl_data.layouts import LAYOUTS, Plan, Scene
 from medssl_data.parallel import watched
-from medssl_data.scenes import draw_fundus, draw_object, draw_thorax, draw_tissue
+from medssl_data.scenes import draw_fundus, draw_objects, draw_thorax, draw_tissue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,9 @@ _DIFFICULTY = 0.3
 _SHARED = 24
 """Pictures of each kind and level that the many files of `--size full` share."""
 
+_BLOCK = 1000
+"""CIFAR records that are drawn at a time."""
+
 _MOST_LINKS = 20_000
 """Links to one file; ext4 allows 65,000."""
 
@@ -44,6 +48,7 @@ def write_layout(
     *,
     size: Literal["small", "full"] = "small",
     seed: int = 0,
+    archive: Literal["binary", "python"] = "binary",
     progress: Progress | None = None,
 ) -> int:
     """Write a synthetic stand-in of a data set.
@@ -54,6 +59,7 @@ def write_layout(
         size: "small" draws every file; "full" has the owner's number of rows, whose files are
             links to a few pictures.
         seed: of everything that is drawn.
+        archive: which of the owner's two archives of CIFAR.
         progress: makes a progress display.
 
     Returns:
@@ -68,8 +74,11 @@ def write_layout(
     records = sum(len(labels) for labels, _ in plan.batches.values())
     with watched(progress, "drawing", len(plan.scenes) + records) as advance:
         _write_scenes(plan, directory, seed, share=size == "full", advance=advance)
-        for path, (labels, leading) in plan.batches.items():
-            write_atomically(directory / path, _records(labels, leading, seed))
+        for batch, (path, (labels, leading)) in enumerate(plan.batches.items()):
+            pixels = _records(labels, leading, [seed, 9, batch])
+            write = _pickled if archive == "python" else _binary
+            place = _python_path(path) if archive == "python" else path
+            write_atomically(directory / place, write(pixels, labels, leading))
             advance(len(labels))
     for path, text in plan.tables.items():
         write_atomically(directory / path, text.encode())
@@ -210,20 +219,36 @@ def _save_dicom(pixels: npt.NDArray[np.uint16], target: Path, patient: int) -> N
     data.save_as(target, enforce_file_format=True)
 
 
-def _records(labels: list[int], leading: int, seed: int) -> bytes:
-    """CIFAR records: one label byte, or a coarse and a fine one, then 3 x 32 x 32 bytes."""
+def _records(labels: list[int], leading: int, seed: list[int]) -> npt.NDArray[np.uint8]:
+    """(N, 3072) pixels of CIFAR records, each drawn for itself."""
     classes = 10 if leading == 1 else 100
-    shared = {
-        label: [
-            draw_object(np.random.default_rng([seed, 9, label, number]), label, classes)
-            .transpose(2, 0, 1)
-            .tobytes()
-            for number in range(_SHARED if leading == 1 else 4)
-        ]
-        for label in set(labels)
-    }
-    parts = []
-    for number, label in enumerate(labels):
-        models = shared[label]
-        parts += [bytes([label // 5, label][2 - leading :]), models[number % len(models)]]
-    return b"".join(parts)
+    blocks = range(0, len(labels), _BLOCK)
+    drawn = [
+        draw_objects(
+            np.random.default_rng([*seed, start]), np.array(labels[start : start + _BLOCK]), classes
+        )
+        for start in blocks
+    ]
+    return np.concatenate(drawn).transpose(0, 3, 1, 2).reshape(len(labels), -1)
+
+
+def _binary(pixels: npt.NDArray[np.uint8], labels: list[int], leading: int) -> bytes:
+    """One label byte, or a coarse and a fine one, before the pixels of each record."""
+    fine = np.array(labels, np.uint8)[:, None]
+    return np.hstack([*([fine // 5] if leading == 2 else []), fine, pixels]).tobytes()
+
+
+def _pickled(pixels: npt.NDArray[np.uint8], labels: list[int], leading: int) -> bytes:
+    """What the owner's Python archive holds, written as Python 2 did."""
+    coarse = [label // 5 for label in labels]
+    named = (
+        {b"labels": labels} if leading == 1 else {b"fine_labels": labels, b"coarse_labels": coarse}
+    )
+    return pickle.dumps({b"data": pixels} | named, protocol=2)
+
+
+def _python_path(path: str) -> str:
+    """The place in the Python archive of a batch of the binary one."""
+    folder, _, name = path.partition("/")
+    twin = {"cifar-10-batches-bin": "cifar-10-batches-py", "cifar-100-binary": "cifar-100-python"}
+    return f"{twin[folder]}/{name.removesuffix('.bin')}"

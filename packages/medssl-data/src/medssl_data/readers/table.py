@@ -5,6 +5,7 @@ Also reads parquet (extra) and the manifests that `Manifest.to_csv` writes.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from medssl_data.errors import DataError, EmptySourceError, MissingFileError
@@ -67,18 +68,23 @@ def read_manifest_table(path: Path) -> Manifest:
 
 
 def _paths(table: Table) -> tuple[str, ...]:
+    """Paths relative to the table's folder, each of them looked for on the disk once."""
     root = table.path.parent
-    located = []
-    for index, path in enumerate(table.required("path")):
+    known: dict[str, str] = {}
+    paths = table.required("path")
+    for index, path in enumerate(paths):
+        if path in known:
+            continue
         try:
-            located.append(locate(path, root))
+            known[path] = locate(path, root)
         except DataError as error:
             msg = f"{table.where(index)}: {error}"
             raise type(error)(msg) from error
-        if not (root / located[-1]).exists():
-            msg = f"{table.where(index)}: image {root / located[-1]} is not there; correct the path"
+        if not os.path.exists(f"{root}/{known[path]}"):  # noqa: PTH110 - a million rows
+            image = root / known[path]
+            msg = f"{table.where(index)}: image {image} is not there; correct the path"
             raise MissingFileError(msg)
-    return tuple(located)
+    return tuple([known[path] for path in paths])
 
 
 def _ids(table: Table, paths: tuple[str, ...]) -> tuple[str, ...]:
