@@ -1,8 +1,11 @@
-"""The arithmetic of preprocessing, on PIL images and tensors; its records are elsewhere."""
+"""The arithmetic of preprocessing, on PIL images and tensors.
+
+The records in `preprocessing` import it; it knows of them only what it reads, as a protocol.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +17,7 @@ from medssl_models.errors import InputRangeError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from medssl_models.preprocessing import Preprocessing
+    Moments = tuple[float, float, float]
 
 __all__ = ["as_transform", "equalise", "fit", "normalise", "to_unit"]
 
@@ -25,7 +28,31 @@ TOP = 255.0
 OVERSHOOT = 0.05
 
 
-def fit(preprocessing: Preprocessing, image: Image.Image) -> Image.Image:
+class _Normalisation(Protocol):
+    """How values in range are normalised."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def moments(self) -> tuple[Moments, Moments] | None: ...
+
+
+class _Recipe(Protocol):
+    """What a preprocessing says."""
+
+    @property
+    def resize(self) -> int | tuple[int, int]: ...
+    @property
+    def crop(self) -> int: ...
+    @property
+    def interpolation(self) -> str: ...
+    @property
+    def value_range(self) -> tuple[float, float]: ...
+    @property
+    def normalisation(self) -> _Normalisation: ...
+
+
+def fit(preprocessing: _Recipe, image: Image.Image) -> Image.Image:
     """Resize and crop an 8-bit image to mode RGB and crop x crop pixels."""
     if image.mode not in {"RGB", "L"}:
         message = (
@@ -40,12 +67,12 @@ def fit(preprocessing: Preprocessing, image: Image.Image) -> Image.Image:
     return cropped
 
 
-def to_unit(preprocessing: Preprocessing, fitted: Image.Image) -> Tensor:
+def to_unit(preprocessing: _Recipe, fitted: Image.Image) -> Tensor:
     """Scale what `fit` gave; `(3, crop, crop)` float32 in the declared range."""
     return _stretch(_unit(functional.pil_to_tensor(fitted)), preprocessing.value_range)
 
 
-def normalise(preprocessing: Preprocessing, pixels: Tensor) -> Tensor:
+def normalise(preprocessing: _Recipe, pixels: Tensor) -> Tensor:
     """Check `(..., 3, H, W)` pixels against the declared range and normalise them to float32."""
     inside = _checked(pixels, preprocessing.value_range)
     if preprocessing.normalisation.kind == "histogram":
@@ -78,7 +105,7 @@ def equalise(pixels: Tensor) -> Tensor:
     return torch.stack([_equalise_one(image) for image in images]).reshape(pixels.shape)
 
 
-def as_transform(preprocessing: Preprocessing) -> v2.Transform:
+def as_transform(preprocessing: _Recipe) -> v2.Transform:
     """Build the torchvision v2 transform: resize, crop, to float32 in range, normalise."""
     size = _size(preprocessing)
     return v2.Compose(
@@ -94,7 +121,7 @@ def as_transform(preprocessing: Preprocessing) -> v2.Transform:
 class Normalise(nn.Module):
     """Last step of the transform: 8-bit or [0, 1] pixels to what the network was trained on."""
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    def __init__(self, preprocessing: _Recipe) -> None:
         super().__init__()
         self.preprocessing = preprocessing
 
@@ -110,7 +137,7 @@ class Normalise(nn.Module):
         return self.preprocessing.normalisation.kind
 
 
-def _size(preprocessing: Preprocessing) -> list[int]:
+def _size(preprocessing: _Recipe) -> list[int]:
     resize = preprocessing.resize
     return [resize] if isinstance(resize, int) else list(resize)
 
@@ -148,7 +175,7 @@ def _checked(pixels: Tensor, value_range: tuple[float, float]) -> Tensor:
 
 def _equalise_one(image: Tensor) -> Tensor:
     values = image.reshape(-1)
-    low, high = (value.double() for value in torch.aminmax(values))
+    low, high = values.amin().double(), values.amax().double()  # torch 2.6 derives these
     if low == high:
         return torch.full_like(image, TOP)
     steps = torch.arange(BINS + 1, dtype=torch.float64, device=image.device)
