@@ -1,6 +1,7 @@
 """Laws that hold for every model of the catalogue, and the manners of a frozen backbone."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -16,7 +17,13 @@ from medssl_models.errors import (
     UnknownModelError,
 )
 from medssl_models.library import import_model
-from medssl_models.testing import shrunken, tiny_backbone, tiny_state, write_torch_checkpoint
+from medssl_models.testing import (
+    shrunken,
+    tiny_backbone,
+    tiny_card,
+    tiny_state,
+    write_torch_checkpoint,
+)
 from medssl_models.testing_checkpoints import (
     byol_tree,
     resnet_state,
@@ -43,13 +50,20 @@ BESIDE = {
 }
 
 
+@cache
+def weights_of(architecture, width):
+    """Seeded weights, made once for all cards of an architecture: calibrating takes a second."""
+    return tiny_state(tiny_card(architecture=architecture, width=width))
+
+
 def write_source(card, folder):
     """Write the tiny twin of a published checkpoint, by the names of its own framework."""
     if card.key_map.scheme == "torchvision":
         head = "classifier" if card.architecture.startswith("densenet") else "fc"
         names = [name.format(head=head) for name in BESIDE[card.key_map.prefix]]
         extra = {name: torch.zeros(2) for name in names}
-        write_torch_checkpoint(folder / "weights", card, tiny_state(card), extra=extra)
+        state = weights_of(card.architecture, card.width)
+        write_torch_checkpoint(folder / "weights", card, state, extra=extra)
         return folder / "weights"
     state = resnet_state(card.architecture, width=card.width)
     if card.key_map.scheme == "haiku_resnet":

@@ -96,45 +96,28 @@ def installed(tmp_path_factory):
     return folder / "lib"
 
 
-def run(installed, script, home):
-    environment = os.environ | {"PYTHONPATH": str(installed), "MEDSSL_HOME": str(home)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def test_an_installed_package_adds_its_models_and_harms_none(installed, tmp_path):
-    script = "import sys; from medssl_models.cli import app, run; sys.exit(run(app, {}))"
-    listed = run(installed, script.format(["list", "--json"]), tmp_path)
-    rows = {row["name"]: row for row in json.loads(listed.stdout)}
-    assert rows["acme"]["here"]
-    assert not rows["acme-trained"]["here"]
-    assert {name for name, row in rows.items() if row.get("broken")} == {
-        "absent", "thief", "unimportable",
-    }  # fmt: skip
-    assert "belongs to another model" in rows["thief"]["broken"]
-    assert rows["byol"]["architecture"] == "resnet50"
-
-    table = run(installed, script.format(["list"]), tmp_path).stdout
-    assert "broken: ModuleNotFoundError" in table
-
-
-def test_an_installed_model_is_created_and_its_weights_imported(installed, tmp_path):
-    script = """
-import torch
+SCRIPT = """
+import contextlib, io, json, sys
 from pathlib import Path
+
+import torch
 from medssl_models import create_model
 from medssl_models.catalog import model_card
+from medssl_models.cli import app, run
 from medssl_models.library import import_model, model_folder_of
 from medssl_models.verification import verify
+
+shown = {}
+for arguments in (["list"], ["list", "--json"]):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert run(app, arguments) == 0
+    shown[" ".join(arguments)] = out.getvalue()
 
 ready = create_model("acme")
 assert ready.layers == ("stem", "pooled"), ready.layers
 assert ready(torch.zeros(2, 3, 16, 16)).shape == (2, 7)
-file = Path({folder!r}) / "a.pth"
-state = {{name: tensor + 1 for name, tensor in ready.trunk.state_dict().items()}}
+file = Path(sys.argv[1]) / "a.pth"
+state = {name: tensor + 1 for name, tensor in ready.trunk.state_dict().items()}
 torch.save(state, file)
 card = model_card("acme-trained")
 import_model(card, file)
@@ -142,8 +125,39 @@ trained = create_model("acme-trained")
 assert torch.equal(trained.trunk.state_dict()["0.bias"], state["0.bias"])
 assert trained.fingerprint != ready.fingerprint
 assert verify(model_folder_of(card)).passed
+sys.stdout.write(json.dumps(shown))
 """
-    run(installed, script.format(folder=str(tmp_path)), tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def done(installed, tmp_path_factory):
+    """A process in which the plug-in is installed: it lists, creates, imports and verifies."""
+    folder = tmp_path_factory.mktemp("work")
+    environment = {"PYTHONPATH": str(installed), "MEDSSL_HOME": str(folder / "home")}
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(folder)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_installed_model_is_created_and_its_weights_imported(done):
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_installed_package_adds_its_models_and_harms_none(done):
+    shown = json.loads(done.stdout)
+    rows = {row["name"]: row for row in json.loads(shown["list --json"])}
+    assert rows["acme"]["here"]
+    assert not rows["acme-trained"]["here"]
+    assert {name for name, row in rows.items() if row.get("broken")} == {
+        "absent", "thief", "unimportable",
+    }  # fmt: skip
+    assert "belongs to another model" in rows["thief"]["broken"]
+    assert rows["byol"]["architecture"] == "resnet50"
+    assert "broken: ModuleNotFoundError" in shown["list"]
 
 
 @pytest.fixture
