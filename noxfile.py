@@ -146,7 +146,7 @@ def oracle(session: nox.Session, framework: str) -> None:
 
 @nox.session(requires=["build"])
 def fuzz(session: nox.Session) -> None:
-    """Hold the readers of foreign files against 20,000 mutations of each kind (a few hours)."""
+    """Hold the readers of foreign files against 20,000 mutations of each kind, for half an hour."""
     install(session, ["medssl-models"], "test")
     session.env["HYPOTHESIS_PROFILE"] = "fuzz"
     pytest(session, "packages/medssl-models/tests/test_reader_fuzzing.py")

@@ -90,11 +90,11 @@ def resident(field):
 @pytest.fixture(autouse=True)
 def bounded():
     """Whatever a test reads, the process grows by less than the bound, torch's memory included."""
-    forget_the_peak = Path("/proc/self/clear_refs")
-    if not forget_the_peak.exists():
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    except OSError:  # not Linux, or a sandbox: then only the other tests bound it
         yield
         return
-    forget_the_peak.write_text("5")
     before = resident("VmRSS")
     yield
     assert resident("VmHWM") - before < MEMORY
