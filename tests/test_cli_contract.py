@@ -93,12 +93,17 @@ def test_shared_options_have_one_meaning():
     assert clashes == {}
 
 
-@pytest.mark.parametrize("module", CLIS)
-@pytest.mark.parametrize("arguments", [["--help"], ["list"]], ids=" ".join)
+QUICK = [
+    pytest.param(module, arguments, id=" ".join([module.partition(".")[0], *arguments]))
+    for module in CLIS
+    for arguments in (["--help"], ["list"])
+    if arguments == ["--help"]
+    or any(path == ("list",) for path, _ in commands(importlib.import_module(module).app))
+]
+
+
+@pytest.mark.parametrize(("module", "arguments"), QUICK)
 def test_it_answers_without_loading_torch(module, arguments):
-    names = {path for path, _ in commands(importlib.import_module(module).app)}
-    if arguments != ["--help"] and tuple(arguments) not in names:
-        pytest.skip(f"{module} has no command {arguments[0]}")
     script = (
         f"import sys; from {module} import app, run; code = run(app, {arguments!r}); "
         "sys.exit(code or ('torch' in sys.modules) * 99)"
