@@ -20,6 +20,7 @@ from medssl_saliency.occlusion import (
     build_engine,
     grid_positions,
     lattice_positions,
+    multiplies_in_bf16,
     reference_scores,
 )
 from medssl_saliency.planning import Tile
@@ -102,12 +103,6 @@ def picture() -> Tensor:
     return smooth + 0.1 * torch.randn((3, *SIZE), generator=generator)
 
 
-def multiplies_in_bf16() -> bool:
-    """Tell whether bf16 is native here; elsewhere it is emulated, and slow."""
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-
 def measure(model: str, rounds: int) -> list[Way]:
     """Let all ways take turns."""
     network, image = create_model(model).trunk, picture()
@@ -115,7 +110,7 @@ def measure(model: str, rounds: int) -> list[Way]:
     occluder = torch.zeros_like(image)
     loop, batched = Way("loop of single passes"), Way("batched, channels-last")
     ours = [Incremental("ours, fp32", "5", (network, image, "fp32"), EVERY)]
-    if multiplies_in_bf16():
+    if multiplies_in_bf16(torch.device("cpu")):
         ours.append(Incremental("ours, bf16", "9", (network, image, "bf16"), EVERY))
         ours.append(Incremental("--fast (bf16)", "100", (network, image, "bf16"), LATTICE))
     else:

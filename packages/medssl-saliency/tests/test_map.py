@@ -1,4 +1,8 @@
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -127,6 +131,18 @@ def test_the_sample_of_the_error_are_windows_that_were_left_out(tiny_models, sca
     assert made.error.rms == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("words", [("--fast",), ("--precision", "bf16", "--stride", "8")])
+def test_bf16_that_would_be_emulated_is_not_used(command, scan, place, monkeypatch, native, words):
+    able = {"avx512_bf16": native, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    code, _, err = command("map", scan, "-m", "random_r18", "--window", "8", *words)
+    assert code == 0
+    assert ("fp32 instead" in err) is not native
+    (record, *_) = read_records(place / "results.jsonl")
+    assert record.provenance.precision == ("bf16" if native else "fp32")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_captum_methods_from_the_command_line(command, scan, place, method):
     code, out, _ = command("map", scan, "-m", "random_r18", "--method", method, "--json")
@@ -195,6 +211,56 @@ def test_a_killed_map_goes_on_to_the_same_values(tiny_models, scan, place, monke
     assert 0 < np.isfinite(kept).sum() < len(kept)
     again = Maps(place / "cut").make(viewer, subject)
     np.testing.assert_allclose(again.made.values, whole.made.values, rtol=1e-4, atol=1e-7)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import torch
+from medssl_models import model_card
+from medssl_models.backbone import Backbone
+from medssl_models.controls import initialise
+from medssl_models.trunks import build_trunk
+from medssl_saliency import Maps, Viewer, from_files, mapping, preset
+
+torch.set_num_threads(1)
+mapping.KEEP_EVERY = -1.0  # after every batch
+card = model_card("random_r18")
+own = card.preprocessing.replace(resize=64, crop=64)
+card = card.replace(width=8, feature_dim=64, preprocessing=own)
+trunk = initialise(build_trunk("resnet18", width=8), seed=1)
+voice = mapping.Voice(say=lambda text: print(text, flush=True))
+maps = Maps(Path(sys.argv[2]), memory=8_000_000, voice=voice)
+viewer = Viewer(Backbone(card, trunk), preset(window=6))
+print(maps.make(viewer, from_files([Path(sys.argv[1])])[0]).path)
+"""
+
+
+def test_a_map_whose_process_was_killed_is_bit_identical_in_the_end(scan, place):
+    (place / "child.py").write_text(CHILD)
+
+    def start(folder):
+        words = [sys.executable, "child.py", scan, place / folder]
+        return subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, text=True)
+
+    killed = start("cut")
+    try:
+        while not list((place / "cut").rglob(".*.partial.npz")):
+            assert killed.poll() is None, "it ended before it kept anything"
+            time.sleep(0.02)
+    finally:
+        killed.kill()
+        killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    left = files(place / "cut")
+    assert not [name for name in left if name.endswith((".h5", ".npy"))]
+    again, whole = start("cut"), start("whole")
+    told = [child.communicate()[0] for child in (again, whole)]
+    assert "going on after" in told[0]
+    assert "going on after" not in told[1]
+    maps = [next((place / folder).rglob("*.npy")) for folder in ("cut", "whole")]
+    assert maps[0].read_bytes() == maps[1].read_bytes()
+    assert not list((place / "cut").rglob("*.npz"))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", None])

@@ -2,9 +2,10 @@ import json
 
 import numpy as np
 import pytest
-from medssl_models import read_records
+from medssl_models import Provenance, Record, read_records
 from medssl_saliency.concentration import bootstrap_interval
-from medssl_saliency.survey import alarms
+from medssl_saliency.published import _table, published_diffusion
+from medssl_saliency.survey import agreement_matrix, alarms, published_rows
 from PIL import Image
 
 QUICK = ("--window", "8", "--stride", "8")
@@ -41,6 +42,57 @@ def test_statistics_of_a_folder(command, scans, place):
     assert -1 <= by_metric["random_r18", "agreement, spearman"]["value"] <= 1
     assert len(read_records(place / "results.jsonl")) == len(told)
     assert list((place / "saliency").rglob("stats-attentive-diffusion.png"))
+    assert list((place / "saliency").rglob("stats-agreement.png"))
+
+
+def test_agreement_of_three_models_is_a_symmetric_matrix():
+    def record(model, other, value):
+        return Record(
+            experiment="saliency-stats",
+            metric="agreement, spearman",
+            value=value,
+            settings={"other": other},
+            provenance=Provenance(model=model),
+        )
+
+    names, values = agreement_matrix([record("a", "b", 0.5), record("a", "c", 0.25)])
+    assert names == ["a", "b", "c"]
+    np.testing.assert_array_equal(values, [[1, 0.5, 0.25], [0.5, 1, np.nan], [0.25, np.nan, 1]])
+    assert agreement_matrix([])[0] == []
+
+
+def test_the_study_s_values_stand_beside_ours():
+    def record(dataset, model, value):
+        return Record(
+            experiment="saliency-stats",
+            metric="attentive diffusion",
+            value=value,
+            ci_low=value - 1,
+            ci_high=value + 1,
+            provenance=Provenance(model=model, dataset=dataset),
+        )
+
+    rows = published_rows(
+        [record("shenzhencxr", "mimic-chexpert_lr_0.01", 25.0), record("scans", "moco-v2", 40.0)]
+    )
+    ((dataset, model, ours, bounds, released, recovered),) = rows
+    assert (dataset, model, ours) == ("shenzhencxr", "mimic-chexpert_lr_0.01", "25.00")
+    assert bounds == "24.00 to 26.00"
+    # The study's table and its own heat map disagree in this cell, and the map is to be believed.
+    assert released == 43.98
+    assert "disagrees" in recovered
+    cell = published_diffusion(dataset=dataset, model=model)
+    assert cell.value == pytest.approx(25.4, abs=0.5)
+    assert cell.lower <= cell.recovered <= cell.upper
+
+
+def test_most_released_values_agree_with_the_released_heat_maps():
+    table = _table().values()
+    both = [cell for cell in table if cell.published is not None]
+    assert len(both) == 113
+    agreeing = [cell for cell in both if cell.lower - 1 <= cell.published <= cell.upper + 1]
+    assert len(agreeing) == 112
+    assert {cell.model for cell in both if cell not in agreeing} == {"mimic-chexpert_lr_0.01"}
 
 
 def test_bad_masks_are_one_sentence(command, scans, place):

@@ -7,6 +7,7 @@ import sys
 from medssl_models.console import create_app, examples, run
 
 from medssl_saliency.commands.map import map_
+from medssl_saliency.commands.sanity import sanity
 from medssl_saliency.commands.stats import stats
 
 __all__ = ["app", "main"]
@@ -31,6 +32,12 @@ app.command(
         "medssl-saliency stats -d shenzhencxr --limit 50 -m moco-v2 --masks lungs --fast",
     ),
 )(stats)
+app.command(
+    epilog=examples(
+        "medssl-saliency sanity scan.png -m random_r18",
+        "medssl-saliency sanity -d folder:scans --limit 5 -m moco-v2 --method grad-cam",
+    ),
+)(sanity)
 
 
 def main() -> None:

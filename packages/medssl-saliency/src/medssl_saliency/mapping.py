@@ -6,6 +6,7 @@ from there. How long the rest will take is told from the first few batches.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tempfile
 import time
@@ -43,13 +44,13 @@ if TYPE_CHECKING:
     from medssl_models import Backbone, Preprocessing
     from medssl_models.console import Advance, Progress
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
     from medssl_saliency.protocols import MapSettings
     from medssl_saliency.saliency_map import Prepared, SaliencyMap
     from medssl_saliency.subjects import Subject
 
-__all__ = ["Mapped", "Maps", "Viewer", "Voice", "duration"]
+__all__ = ["Mapped", "Maps", "Target", "Viewer", "Voice", "duration"]
 
 KEEP_EVERY = 10.0
 """Seconds between two copies of an unfinished map."""
@@ -117,6 +118,19 @@ class Viewer:
     def name(self) -> str:
         """The model's name."""
         return self.backbone.name
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Features that are not the picture's own, from which distances are measured.
+
+    Attributes:
+        identity: What they are the features of, the same at each run.
+        features: `(D,)` float32.
+    """
+
+    identity: str
+    features: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,10 +207,19 @@ class Maps:
                 )
                 told = True
 
-    def make(self, viewer: Viewer, subject: Subject) -> Mapped:
-        """Give the map of one picture: from its file, or made and written to it."""
+    def make(self, viewer: Viewer, subject: Subject, *, target: Target | None = None) -> Mapped:
+        """Give the map of one picture: from its file, or made and written to it.
+
+        Args:
+            viewer: The model.
+            subject: The picture.
+            target: From what occlusion measures distances; None is the picture itself.
+        """
         prepared = prepare(subject.read(), viewer.preprocessing, viewer.settings)
         identity = _identity(viewer, prepared)
+        if target is not None:
+            identity["target"] = target.identity
+            prepared = dataclasses.replace(prepared, target=target.features)
         key = map_key(identity)
         path = self.folder(subject) / f"{file_name(viewer, key)}.h5"
         made = None if self.force else read_map(path, key=key)

@@ -39,6 +39,7 @@ __all__ = [
     "lattice_positions",
     "mean_over_windows",
     "measure",
+    "multiplies_in_bf16",
     "reference_scores",
 ]
 
@@ -205,6 +206,15 @@ def _interior(size: int, window: int) -> slice:
 # ------------------------------------------------------------------------------------ how it is run
 
 
+def multiplies_in_bf16(device: torch.device) -> bool:
+    """Tell whether a device has arithmetic for bf16; a CPU without it emulates it, slowly."""
+    if device.type != "cpu":
+        return True
+    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    known = [able[name] for name in ("avx512_bf16", "amx_bf16", "bf16") if name in able]
+    return any(known) if known else True
+
+
 def check_image(image: Tensor) -> None:
     """Refuse an image that cannot be occluded.
 
@@ -290,12 +300,13 @@ class Scores:
     seconds: float = 0.0
 
 
-def measure(
+def measure(  # noqa: PLR0913 # what is asked, and how far an earlier run came
     engine: Engine,
     positions: NDArray[np.int64],
     *,
     window: Pair,
     occluder: Tensor,
+    target: Tensor | None = None,
     known: NDArray[np.float32] | None = None,
     memory: int = DEFAULT_MEMORY,
     report: Callable[[NDArray[np.float32], float], None] | None = None,
@@ -309,6 +320,8 @@ def measure(
         positions: `(n, 2)` corners.
         window: Height and width of the window.
         occluder: `(3, H, W)` float32, what is seen in place of the image.
+        target: `(D,)` features; None is the clean image's own. Of another target a score is by how
+            much the distance from it changes.
         known: `(n,)` scores of an earlier run, NaN where missing.
         memory: Bytes for feature maps.
         report: Called after each batch with all scores and the share of the work that is done.
@@ -319,25 +332,36 @@ def measure(
     start = time.perf_counter()
     norm = float(engine.clean.norm())
     values = np.full(len(positions), np.nan, np.float32) if known is None else known.copy()
-    missing = np.flatnonzero(np.isnan(values))
     rank = {tuple(corner): index for index, corner in enumerate(positions.tolist())}
-    if len(missing):
-        tiles = engine.plan(positions[missing], window, memory=memory).tiles
-        total = sum(tile.work for tile in tiles)
+    if np.isnan(values).any():
+        # The cut is that of all windows: a map that goes on is bit for bit one made in one go.
+        every = engine.plan(positions, window, memory=memory).tiles
+        members = [[rank[tuple(corner)] for corner in tile.positions.tolist()] for tile in every]
+        open_ = [i for i, rows in enumerate(members) if np.isnan(values[rows]).any()]
+        total = sum(every[i].work for i in open_)
         done = 0.0
-        for tile in _spread_first(tiles):
-            features = engine.run(tile, occluder, window)
-            distances = (features - engine.clean).norm(dim=1) / (norm or 1.0)
-            values[[rank[tuple(corner)] for corner in tile.positions.tolist()]] = (
-                distances.cpu().numpy()
-            )
-            done += tile.work
+        for index in _spread_first(open_):
+            features = engine.run(every[index], occluder, window)
+            moved = _change(features, engine.clean, target) / (norm or 1.0)
+            rows = np.array(members[index])
+            fresh = np.isnan(values[rows])
+            values[rows[fresh]] = moved.cpu().numpy()[fresh]
+            done += every[index].work
             if report is not None:
                 report(values, done / total)
     return Scores(positions, values, norm, time.perf_counter() - start)
 
 
-def _spread_first(tiles: Sequence[Tile], probes: int = 5) -> list[Tile]:
+def _change(features: Tensor, clean: Tensor, target: Tensor | None) -> Tensor:
+    """Give by how much each row's distance from the target differs from the clean one."""
+    if target is None:
+        moved: Tensor = (features - clean).norm(dim=1)
+    else:
+        moved = ((features - target).norm(dim=1) - (clean - target).norm()).abs()
+    return moved
+
+
+def _spread_first(tiles: Sequence[int], probes: int = 5) -> list[int]:
     """Put a few tiles from all over the image first."""
     step = max(len(tiles) // probes, 1)
     first = list(range(step // 2, len(tiles), step))[:probes]

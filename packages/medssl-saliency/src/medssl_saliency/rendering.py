@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,12 +16,58 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-__all__ = ["draw_curves", "draw_distributions", "draw_heat_map", "draw_overlay", "draw_panel"]
+__all__ = [
+    "Cell",
+    "Chart",
+    "draw_charts",
+    "draw_distributions",
+    "draw_heat_map",
+    "draw_matrix",
+    "draw_overlay",
+    "draw_panel",
+    "draw_rows",
+]
 
 COLOURS = "inferno"
 """Even steps of value look like even steps of light; readable without colour vision."""
 OPACITY = 0.55
 DPI = 110
+STYLES = ("o-", "s--", "^-.", "v:")
+"""Told apart without colour too."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A picture of `draw_rows`.
+
+    Attributes:
+        title: Above it.
+        picture: `(H, W, 3)` uint8.
+        values: `(H, W)` map drawn over it; None shows the picture alone.
+    """
+
+    title: str
+    picture: NDArray[np.uint8]
+    values: NDArray[np.floating] | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of `draw_charts`.
+
+    Attributes:
+        up: What the values are.
+        across: What they are drawn over.
+        lines: Name to values, at `ticks` or at even steps from 0 to 1.
+        ticks: Names along the axis.
+        level: A horizontal line, its name and height.
+    """
+
+    up: str
+    across: str
+    lines: Mapping[str, Sequence[float]]
+    ticks: Sequence[str] = ()
+    level: tuple[str, float] | None = None
 
 
 def draw_heat_map(values: NDArray[np.floating], path: Path) -> None:
@@ -106,23 +153,79 @@ def draw_distributions(numbers: Mapping[str, Sequence[float]], path: Path, *, la
     _save(figure, path)
 
 
-def draw_curves(
-    curves: Mapping[str, NDArray[np.floating]], path: Path, *, across: str, up: str
+def draw_matrix(
+    names: Sequence[str], values: NDArray[np.floating], path: Path, *, label: str
 ) -> None:
-    """Write curves over the share 0 to 1 of something.
+    """Write a number for every two names, in the cell and as its colour.
 
     Args:
-        curves: Name to its values at even steps from 0 to 1.
+        names: Of rows and columns alike.
+        values: `(n, n)`, -1 to 1; NaN leaves a cell empty.
         path: The PNG.
-        across: What the share is of.
-        up: What the values are.
+        label: What the numbers are.
     """
-    figure, (axes,) = _figure(1, width=5, bare=False)
-    for name, values in curves.items():
-        axes.plot(np.linspace(0, 1, len(values)), values, label=name)
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
-    axes.legend(fontsize=8)
+    figure, (axes,) = _figure(1, width=2.6 + 0.7 * len(names), bare=False)
+    drawn = axes.imshow(values, cmap="viridis", vmin=min(0.0, float(np.nanmin(values))), vmax=1)
+    for row, column in np.argwhere(np.isfinite(values)):
+        value = values[row, column]
+        dark = drawn.norm(value) < 0.6
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="w" if dark else "k")
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    figure.colorbar(drawn, ax=axes, label=label)
+    _save(figure, path)
+
+
+def draw_rows(rows: Mapping[str, Sequence[Cell]], path: Path, *, title: str = "") -> None:
+    """Write maps over their pictures in named rows; every map has a scale of its own.
+
+    Args:
+        rows: Name to cells from left to right; a row may be shorter than others.
+        path: The PNG.
+        title: Above all.
+    """
+    columns = max(map(len, rows.values()))
+    figure, axes = _figure(columns * len(rows), width=1.9 * columns, columns=columns)
+    for number, (name, cells) in enumerate(rows.items()):
+        places = axes[number * columns : (number + 1) * columns]
+        for place, cell in zip(places, cells, strict=False):
+            if cell.values is None:
+                place.imshow(cell.picture)
+            else:
+                place.imshow(cell.picture.mean(axis=2), cmap="gray", vmin=0, vmax=255)
+                place.imshow(cell.values, cmap=COLOURS, alpha=OPACITY)
+            place.set_title(cell.title, fontsize=8)
+        where = places[0].transAxes
+        places[0].text(-0.06, 0.5, name, transform=where, rotation=90, va="center", ha="right")
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
+def draw_charts(charts: Sequence[Chart], path: Path, *, title: str = "") -> None:
+    """Write line charts side by side.
+
+    Args:
+        charts: What they show.
+        path: The PNG.
+        title: Above all.
+    """
+    number = len(charts)
+    figure, axes = _figure(number, width=3.7 * number, columns=number, bare=False)
+    for place, chart in zip(axes, charts, strict=True):
+        for style, (name, values) in zip(STYLES, chart.lines.items(), strict=False):
+            across = np.linspace(0, 1, len(values)) if not chart.ticks else np.arange(len(values))
+            place.plot(across, values, style, label=name, markersize=4)
+        if chart.level is not None:
+            name, level = chart.level
+            place.axhline(level, color="0.4", linestyle=":", label=name)
+        if chart.ticks:
+            marks = range(len(chart.ticks))
+            place.set_xticks(marks, chart.ticks, rotation=30, ha="right", fontsize=8)
+        place.set_xlabel(chart.across, fontsize=9)
+        place.set_title(chart.up, fontsize=9)
+        place.legend(fontsize=7, frameon=False)
+        place.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=10)
     _save(figure, path)
 
 

@@ -98,6 +98,7 @@ class Prepared:
         picture: `(H, W, 3)` uint8, for people.
         fingerprint: SHA-256 of the decoded picture, before any resizing.
         is_constant: Whether all pixels are alike.
+        target: `(D,)` features from which occlusion measures distances; None is the picture's own.
     """
 
     pixels: Tensor
@@ -106,6 +107,7 @@ class Prepared:
     picture: NDArray[np.uint8]
     fingerprint: str
     is_constant: bool
+    target: Tensor | None = None
 
     @property
     def size(self) -> Pair:
@@ -244,7 +246,13 @@ def compute_map(
         made = _attributed(settings.method, network, prepared, settings, device)
     else:
         made = _occluded(
-            network, prepared, settings, device=device, memory=memory, known=known, report=report
+            network,
+            prepared,
+            settings,
+            device=device,
+            memory=memory,
+            known=known,
+            report=report,
         )
     notes = (*made.notes, *_warnings(made, prepared))
     return dataclasses.replace(made, notes=notes)
@@ -286,6 +294,7 @@ def _occluded(
 ) -> SaliencyMap:
     window = (settings.window, settings.window)
     image, occluder = prepared.normalised.to(device), prepared.occluder.to(device)
+    target = None if prepared.target is None else prepared.target.to(device)
     positions = measured_positions(prepared.size, settings)
     engine, note = build_engine(network, image, precision=settings.precision)
     found = measure(
@@ -293,6 +302,7 @@ def _occluded(
         positions,
         window=window,
         occluder=occluder,
+        target=target,
         known=known,
         memory=memory,
         report=report,
@@ -338,8 +348,10 @@ def _near_error(
     if not len(sample):
         return None
     window = (settings.window, settings.window)
-    engine, _ = build_engine(network, prepared.normalised.to(device))
-    exact = measure(engine, sample, window=window, occluder=prepared.occluder.to(device)).values
+    image, occluder = prepared.normalised.to(device), prepared.occluder.to(device)
+    target = None if prepared.target is None else prepared.target.to(device)
+    engine, _ = build_engine(network, image)
+    exact = measure(engine, sample, window=window, occluder=occluder, target=target).values
     near = interpolate_scores(*measured, sample)
     spread, mean = float(exact.std()) or 1.0, float(exact.mean()) or 1.0
     return NearError(

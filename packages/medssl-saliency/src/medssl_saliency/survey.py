@@ -34,9 +34,11 @@ __all__ = [
     "COLUMNS",
     "PUBLISHED_COLUMNS",
     "Survey",
+    "agreement_matrix",
     "alarms",
     "interval",
     "mean_map",
+    "mean_record",
     "published_rows",
     "rows",
     "survey_records",
@@ -119,6 +121,32 @@ def alarms(records: Sequence[Record]) -> list[str]:
     return found
 
 
+def agreement_matrix(
+    records: Sequence[Record], measure: str = "spearman"
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Arrange how models agree: their names, and `(n, n)` means with ones on the diagonal.
+
+    Args:
+        records: Of one data set.
+        measure: `pearson`, `spearman` or `overlap`.
+
+    Returns:
+        NaN where two models' maps could not be compared; no names where no two could.
+    """
+    pairs = {
+        (record.provenance.model, str(record.settings["other"])): record.value
+        for record in records
+        if record.metric == f"agreement, {measure}"
+    }
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    values = np.full((len(names), len(names)), np.nan)
+    np.fill_diagonal(values, 1.0)
+    for (one, other), value in pairs.items():
+        row, column = names.index(one), names.index(other)
+        values[row, column] = values[column, row] = value
+    return names, values
+
+
 def mean_map(survey: Survey) -> NDArray[np.float32]:
     """Average a model's maps over the pictures, each with unit mass: `(H, W)` float32."""
     shares = [mapped.made.strength for mapped in survey.maps]
@@ -198,7 +226,7 @@ def _mean_records(survey: Survey, seed: int) -> list[Record]:
             details["by_area"] = SHORTCUTS[metric](np.ones(survey.maps[0].made.values.shape))
         if metric in {"mask mass", "mask rank accuracy", "pointing game"}:
             details["by_area"] = float(np.mean([survey.masks[name].mean() for name in by_picture]))
-        records.append(_record(survey, metric, by_picture, seed=seed, details=details))
+        records.append(mean_record(survey, metric, by_picture, seed=seed, details=details))
     return records
 
 
@@ -212,7 +240,7 @@ def _agreement_records(one: Survey, other: Survey, seed: int) -> list[Record]:
             for measure, value in agreement(values, theirs[name]).items():
                 found.setdefault(measure, {})[name] = value
     return [
-        _record(
+        mean_record(
             one,
             f"agreement, {measure}",
             by_picture,
@@ -224,7 +252,7 @@ def _agreement_records(one: Survey, other: Survey, seed: int) -> list[Record]:
     ]
 
 
-def _record(
+def mean_record(
     survey: Survey,
     metric: str,
     by_picture: Mapping[str, float],
@@ -232,7 +260,19 @@ def _record(
     seed: int,
     details: Mapping[str, object],
     settings: Mapping[str, object] | None = None,
+    experiment: str = EXPERIMENT,
 ) -> Record:
+    """Give the record of the mean of one number over pictures, with its interval.
+
+    Args:
+        survey: The maps.
+        metric: What the number means.
+        by_picture: Picture to number; at least one.
+        seed: Of the resampling.
+        details: For the record.
+        settings: What tells the number from others beside the settings of the maps.
+        experiment: For the record.
+    """
     names = list(by_picture)
     values = np.array([by_picture[name] for name in names])
     bounds = bootstrap_interval(values, seed=seed, groups=survey.groups(names))
@@ -244,7 +284,7 @@ def _record(
         note for mapped in survey.maps for note in notes_of(mapped) if "near-exact" not in note
     )
     return Record(
-        experiment=EXPERIMENT,
+        experiment=experiment,
         metric=metric,
         unit=UNITS.get(metric, ""),
         value=float(values.mean()),

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from medssl_saliency import survey
 from medssl_saliency.masks import find_masks, mask_on_map
 from medssl_saliency.pictures import draw_map
-from medssl_saliency.rendering import draw_distributions, draw_heat_map
+from medssl_saliency.rendering import draw_distributions, draw_heat_map, draw_matrix
 from medssl_saliency.survey import Survey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from medssl_models.records import Record
@@ -63,8 +63,11 @@ def survey_all(
         seed = viewer.settings.seed
         for name, one in _survey(viewer, subjects, found, maps=maps).items():
             by_set.setdefault(name, []).append(one)
-    records = [r for fellows in by_set.values() for r in survey.survey_records(fellows, seed=seed)]
-    plots = [path for fellows in by_set.values() for path in _plots(fellows, maps)]
+    records, plots = [], []
+    for fellows in by_set.values():
+        found = survey.survey_records(fellows, seed=seed)
+        records += found
+        plots += [*_plots(fellows, maps), *_agreement_plot(fellows, found, maps)]
     return SurveyOutcome(records, survey.alarms(records), plots)
 
 
@@ -82,6 +85,17 @@ def _survey(
             size = mapped.subject.read().size
             one.masks[name] = mask_on_map(masks[name], size, viewer.preprocessing, viewer.settings)
     return surveys
+
+
+def _agreement_plot(
+    fellows: Sequence[Survey], records: Sequence[Record], maps: Maps
+) -> Iterator[Path]:
+    """Draw how far each two models' maps agree, where there are two."""
+    names, values = survey.agreement_matrix(records)
+    if names:
+        path = maps.folder(fellows[0].maps[0].subject).parent / "stats-agreement.png"
+        draw_matrix(names, values, path, label="rank correlation of maps, mean over pictures")
+        yield path
 
 
 def _plots(fellows: Sequence[Survey], maps: Maps) -> list[Path]:

@@ -89,7 +89,7 @@ class Winograd:
         number, height, width, channels = x.shape
         result = x.new_empty((number, height - 2, width - 2, self.weight.shape[2]))
         size = max(CHUNK // (height * width * channels * 2), 1)
-        for part, target in zip(x.split(size), result.split(size), strict=True):
+        for part, target in zip(torch.split(x, size), torch.split(result, size), strict=True):
             self._convolve(part, target)
         return result
 

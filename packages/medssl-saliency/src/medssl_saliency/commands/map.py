@@ -81,7 +81,9 @@ def map_(
 
     console = Console(json=json, quiet=quiet)
     settings = gather_settings(
+        console,
         protocol,
+        device=device,
         fast=fast,
         method=method,
         window=window,

@@ -70,9 +70,7 @@ StrideOption = Annotated[
 ]
 FastOption = Annotated[
     bool,
-    typer.Option(
-        "--fast", help="Near-exact: one window in many, in bf16; the error is measured and told."
-    ),
+    typer.Option("--fast", help="Near-exact: one window in many; the error is measured and told."),
 ]
 OccluderOption = Annotated[
     Occluder | None,
@@ -102,14 +100,25 @@ SkipOption = Annotated[
 
 
 def gather_settings(
-    protocol: Literal["published", "corrected"], *, fast: bool = False, **changes: object
+    console: Console,
+    protocol: Literal["published", "corrected"],
+    *,
+    device: Literal["auto", "cpu", "cuda", "mps"],
+    fast: bool = False,
+    **changes: object,
 ) -> MapSettings:
     """Make the settings of a command from its options; an option that is None changes nothing.
+
+    bf16 is asked for by `--fast` and `--precision bf16`; where it would be emulated, and so be
+    slower than fp32, the settings say fp32 and the user is told.
 
     Raises:
         SettingsError: Options contradict each other, or a value is not allowed.
     """
+    from medssl_models.runtime import resolve_device
+
     from medssl_saliency.errors import SettingsError
+    from medssl_saliency.occlusion import multiplies_in_bf16
     from medssl_saliency.protocols import FAST_LATTICE, preset
 
     if fast:
@@ -117,6 +126,9 @@ def gather_settings(
             message = "--fast and --stride both leave out windows: give one of them"
             raise SettingsError(message)
         changes = {**changes, "lattice": FAST_LATTICE, "precision": "bf16"}
+    if changes.get("precision") == "bf16" and not multiplies_in_bf16(resolve_device(device)):
+        changes["precision"] = "fp32"
+        console.say("this processor has no bf16 arithmetic and would only emulate it: fp32 instead")
     return preset(protocol, **changes)
 
 

@@ -86,7 +86,9 @@ def stats(
 
     console = Console(json=json, quiet=quiet)
     settings = gather_settings(
+        console,
         protocol,
+        device=device,
         fast=fast,
         method=method,
         window=window,
