@@ -165,10 +165,11 @@ def draw_matrix(
         label: What the numbers are.
     """
     figure, (axes,) = _figure(1, width=2.6 + 0.7 * len(names), bare=False)
-    drawn = axes.imshow(values, cmap="viridis", vmin=min(0.0, float(np.nanmin(values))), vmax=1)
+    darkest = min(0.0, float(np.nanmin(values)))
+    drawn = axes.imshow(values, cmap="viridis", vmin=darkest, vmax=1)
     for row, column in np.argwhere(np.isfinite(values)):
-        value = values[row, column]
-        dark = drawn.norm(value) < 0.6
+        value = float(values[row, column])
+        dark = value - darkest < 0.6 * (1 - darkest)
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="w" if dark else "k")
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)

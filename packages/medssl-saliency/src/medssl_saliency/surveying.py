@@ -63,11 +63,12 @@ def survey_all(
         seed = viewer.settings.seed
         for name, one in _survey(viewer, subjects, found, maps=maps).items():
             by_set.setdefault(name, []).append(one)
-    records, plots = [], []
+    records: list[Record] = []
+    plots: list[Path] = []
     for fellows in by_set.values():
-        found = survey.survey_records(fellows, seed=seed)
-        records += found
-        plots += [*_plots(fellows, maps), *_agreement_plot(fellows, found, maps)]
+        measured = survey.survey_records(fellows, seed=seed)
+        records += measured
+        plots += [*_plots(fellows, maps), *_agreement_plot(fellows, measured, maps)]
     return SurveyOutcome(records, survey.alarms(records), plots)
 
 
