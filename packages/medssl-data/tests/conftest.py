@@ -1,9 +1,11 @@
 """Small trees and tables that the tests read."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from medssl_data.phantom import write_phantom
 from PIL import Image
 
 
@@ -26,3 +28,16 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Writes a stand-in when it is first asked for and gives the root of all; read only."""
+    root = tmp_path_factory.mktemp("stand-ins")
+
+    def write(name: str) -> Path:
+        if not (root / name).is_dir():
+            write_phantom(name, root, {})
+        return root
+
+    return write

@@ -103,6 +103,18 @@ def test_a_damaged_entry_is_made_again(colours: Path, damage: str) -> None:
     np.testing.assert_array_equal(np.asarray(data.derive(0, "half", refuse)), expected)
 
 
+def test_a_folder_that_is_only_read_is_used(colours: Path, monkeypatch) -> None:
+    data = cached(colours)
+    data.derive(0, "half", half)
+    os.utime(entries(colours)[0], (0, 0))
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(cache_module.os, "utime", refused)
+    data.derive(0, "half", refuse)
+
+
 def test_a_file_that_was_just_written_is_not_kept(colours: Path, monkeypatch) -> None:
     monkeypatch.setattr(cache_module, "_SETTLED", 60.0)
     data = cached(colours)

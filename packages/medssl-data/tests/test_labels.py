@@ -11,7 +11,6 @@ from medssl_data import load_dataset
 from medssl_data.catalog import load_manifest
 from medssl_data.errors import LabelError, SettingError
 from medssl_data.labels import finding_policy, myopia_label, single_label, suffix_label
-from medssl_data.phantom import write_phantom
 from medssl_data.plugin import Options
 
 OUT = -1
@@ -75,9 +74,10 @@ def test_merges_of_myopia(level: int, high_is_positive: bool, expected: int) -> 
 
 
 @pytest.mark.parametrize(("protocol", "positive"), [("published", "HP"), ("corrected", "P")])
-def test_myopia_by_the_initials_of_the_files(tmp_path: Path, protocol, positive: str) -> None:
-    write_phantom("ichallenge_pm", tmp_path, {})
-    manifest = load_manifest("ichallenge_pm", root=tmp_path, options=Options(protocol))
+def test_myopia_by_the_initials_of_the_files(stand_in, protocol, positive: str) -> None:
+    manifest = load_manifest(
+        "ichallenge_pm", root=stand_in("ichallenge_pm"), options=Options(protocol)
+    )
     expected = [int(Path(path).name[0] in positive) for path in manifest.paths]
     assert list(manifest.labels) == expected
     assert 0 < sum(expected) < len(expected)
@@ -97,11 +97,9 @@ def test_suffixes() -> None:
 
 
 @pytest.fixture(scope="module")
-def chest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("chest")
-    for name in ("chestx", "chexpert"):
-        write_phantom(name, root, {})
-    return root
+def chest(stand_in) -> Path:
+    stand_in("chestx")
+    return stand_in("chexpert")
 
 
 def test_soft_targets_reach_the_data_set(chest: Path) -> None:

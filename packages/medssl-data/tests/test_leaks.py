@@ -14,10 +14,8 @@ from PIL import Image
 
 
 @pytest.fixture(scope="module")
-def chexpert(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("phantom")
-    write_phantom("chexpert", root, {})
-    return root
+def chexpert(stand_in) -> Path:
+    return stand_in("chexpert")
 
 
 def test_the_published_split_parts_patients(chexpert: Path) -> None:

@@ -14,6 +14,7 @@ import re
 import struct
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -178,14 +179,12 @@ def _load(entry: Path) -> Image.Image | None:
         pixels = content[_HEAD.size :]
         if magic != _MAGIC or zlib.crc32(pixels) != check:
             return None
-        if time.time() - entry.stat().st_mtime > _UNUSED / 30:
-            os.utime(entry)
-        size = (width, height)
-        picture = Image.frombytes("L" if mode == b"L" else "RGB", size, pixels)
-    except PermissionError:
-        return None
+        picture = Image.frombytes("L" if mode == b"L" else "RGB", (width, height), pixels)
     except (OSError, struct.error, ValueError):
         return None
+    with suppress(OSError):  # a folder that is only read is never full
+        if time.time() - entry.stat().st_mtime > _UNUSED / 30:
+            os.utime(entry)
     return picture.convert("RGB")
 
 

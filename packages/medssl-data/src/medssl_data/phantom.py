@@ -241,11 +241,18 @@ def _write_layout(
         listed = ", ".join(sorted(known | {"size"}))
         msg = f"phantom {name} has no setting {', '.join(foreign)}; it has {listed}"
         raise SettingError(msg)
-    seed, archive = int(settings.get("seed", "0")), settings.get("archive", "binary")
-    if archive != "binary" and archive != "python":  # noqa: PLR1714 - mypy narrows only this
+    archive = settings.get("archive", "binary")
+    if archive not in ("binary", "python"):
         msg = f"phantom {name}: archive={archive!r} is neither binary nor python"
         raise SettingError(msg)
-    return write_layout(name, directory, size=size, seed=seed, archive=archive, progress=progress)
+    return write_layout(
+        name,
+        directory,
+        size=size,
+        seed=int(settings.get("seed", "0")),
+        archive="python" if archive == "python" else "binary",
+        progress=progress,
+    )
 
 
 def _check(**ranges: tuple[float, float, float]) -> None:

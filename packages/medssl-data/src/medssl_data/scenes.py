@@ -172,4 +172,4 @@ def draw_objects(
     turns = 6.283 * labels[:, None] / classes + np.array([0.0, 2.1, 4.2])
     pixels = generator.standard_normal((*shapes.shape[:3], 3), np.float32) * np.float32(0.12)
     pixels += 0.5 + 0.35 * np.cos(turns).astype(np.float32)[:, None, None] * shapes
-    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(pixels, 0, 1) * 255), np.uint8)
