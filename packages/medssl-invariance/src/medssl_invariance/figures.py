@@ -23,10 +23,10 @@ __all__ = ["draw_curves", "draw_summary"]
 INK, FAINT, RULE = "#1f2933", "#7b8794", "#d9dee4"
 # Okabe and Ito's colours, which people who confuse red and green can tell apart.
 HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#5e4fa2")
-CONTROL = "#7b8794"
+GREYS = ("#8894a1", "#2f3a45", "#b4bcc5")
 STYLES = ("-", "--", ":", "-.")
 COLUMNS = 4
-_DPI = 160
+_DPI = 120
 
 
 def draw_curves(cells: Sequence[Cell], metric: str, title: str) -> bytes:
@@ -72,7 +72,8 @@ def _looks(cells: Sequence[Cell]) -> Mapping[str, tuple[str, str]]:
         for place, label in enumerate(trained)
     }
     looks |= {
-        label: (CONTROL, STYLES[(place + 1) % len(STYLES)]) for place, label in enumerate(controls)
+        label: (GREYS[place % len(GREYS)], STYLES[(place + 1) % len(STYLES)])
+        for place, label in enumerate(controls)
     }
     return looks
 
@@ -276,5 +277,5 @@ def _draw_cells(axis: Axes, values: list[list[float]], metric: str) -> None:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
+    figure.savefig(buffer, format="png", dpi=_DPI, pil_kwargs={"optimize": True})
     return buffer.getvalue()
