@@ -5,8 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from medssl_data import load_dataset
-from medssl_eval import FewShotSettings, few_shot
-from medssl_models import create_model
+from medssl_eval import (
+    FewShotSettings,
+    KnnSettings,
+    LinearSettings,
+    few_shot,
+    knn,
+    linear,
+)
+from medssl_eval.features import Means
+from medssl_models import FeatureStore, create_model
 
 ARCHIVE = Path(__file__).parents[4] / "shared" / "data" / "pneumoniamnist.npz"
 
@@ -21,3 +29,23 @@ def test_an_untrained_network_beats_chance_on_real_radiographs():
     )
     assert record.ci_low > 50
     assert record.details["images"] == 80
+
+
+@pytest.mark.skipif(not ARCHIVE.exists(), reason="needs ../shared/data beside the repository")
+def test_linear_and_nearest_neighbours_tell_pneumonia_from_normal_lungs():
+    data = load_dataset(f"medmnist:{ARCHIVE}")
+    splits = np.array(data.splits)
+    rows = [
+        np.flatnonzero((data.labels == label) & (splits == part))[:count]
+        for part, count in (("train", 24), ("val", 8), ("test", 24))
+        for label in (0, 1)
+    ]
+    subset = data.select(np.concatenate(rows))
+    backbone = create_model("random_r18")
+    means = Means(store=FeatureStore())
+    settings = LinearSettings(strengths=(1e-3, 1e-1, 10.0))
+    records = linear(backbone, subset, settings=settings, means=means)
+    records += knn(backbone, subset, settings=KnnSettings(evaluation="test_part"), means=means)
+    areas = [record for record in records if record.metric == "auroc"]
+    assert [record.experiment for record in areas] == ["linear", "knn"]
+    assert all(record.ci_low > 0.5 for record in areas)
