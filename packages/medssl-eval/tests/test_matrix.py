@@ -1,44 +1,151 @@
-"""Which labels and splits an experiment is given: stand-ins in the real layouts."""
+"""Plans, the local engine, what is skipped, what fails: with a plug-in package that is installed."""
 
-import numpy as np
+import importlib.util
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
 import pytest
-from medssl_data.stand_ins import write_layout
-from medssl_eval.matrix import open_datasets
+from medssl_eval.cli import app
+from medssl_eval.engines import LocalEngine
+from medssl_eval.errors import PlanError
+from medssl_eval.experiments import differences, experiment_names
+from medssl_eval.ledger import Ledger
+from medssl_eval.matrix import Matrix
+from medssl_eval.plan import read_plan
+from medssl_models import Provenance, Record
+from medssl_models.console import run
+from medssl_models.plugins import load_plugins
+
+SPEC = importlib.util.spec_from_file_location(
+    "matrix_plugin", Path(__file__).with_name("matrix_plugin.py")
+)
+matrix_plugin = importlib.util.module_from_spec(SPEC)  # tests are no package
+SPEC.loader.exec_module(matrix_plugin)
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    for name in ("chexpert", "diabetic_retinopathy"):
-        write_layout(name, folder / name)
-    return folder
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    site = matrix_plugin.install(tmp_path / "site")
+    monkeypatch.syspath_prepend(str(site))
+    paths = [str(site), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
+    load_plugins.cache_clear()
+    yield tmp_path
+    load_plugins.cache_clear()
+    sys.modules.pop("medssl_test_plugin", None)
 
 
-def test_the_study_trained_on_other_labels_than_it_drew_episodes_from(root):
-    def opened(**options):
-        (data,) = open_datasets(["chexpert"], root=root, **options)
-        return data
-
-    assert opened(labels="study").manifest.label_policy.startswith("u-ones")
-    assert opened(labels="study").targets is None
-    training = opened(labels="study", trains=True)
-    soft = training.targets
-    assert np.isin(soft[(soft > 0) & (soft < 1)] > 0.5, True).all()
-    assert ((soft > 0.5) & (soft < 0.9)).any()
-    assert opened(labels="corrected", trains=True).targets is None
-    assert opened(labels="study", trains=True, policy="u-zeros").targets is None
+def carried_out(plan, engine, **options):
+    return Matrix(read_plan(plan), **options).run(engine)
 
 
-def test_a_chosen_split_is_passed_on(root):
-    (published,) = open_datasets(
-        ["diabetic_retinopathy"], root=root, labels="corrected", split="published"
+def states(cells):
+    return [cell.state for cell in cells]
+
+
+def test_local_processes_do_every_cell_once_and_a_killed_one_again(place, capsys):
+    once = place / "died"
+    plan = matrix_plugin.write_plan(place, f'dies_once = "{once}"')
+    cells = carried_out(plan, LocalEngine(2, retries=1))
+    assert once.exists()
+    assert states(cells) == ["done"] * 12
+    first = matrix_plugin.numbers(Path("results.jsonl"))
+    assert len(first) == 4 * (2 + 6 + 1)
+    again = carried_out(plan, LocalEngine(2))
+    assert states(again) == ["done before"] * 12
+    assert matrix_plugin.numbers(Path("results.jsonl")) == first
+    Path("results-cells.jsonl").unlink()  # the records are there, and are not written twice
+    assert states(carried_out(plan, LocalEngine(1))) == ["done"] * 12
+    assert matrix_plugin.numbers(Path("results.jsonl")) == first
+    assert run(app, ["matrix", str(plan), "--dry-run", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert {cell["state"] for cell in shown["cells"]} == {"done before"}
+    assert shown["seconds"] == 0
+
+
+def test_a_failed_cell_stops_no_other_and_is_named(place, capsys):
+    plan = matrix_plugin.write_plan(place, 'fails_on = "tiny-b"')
+    assert run(app, ["matrix", str(plan), "--processes", "2"]) == 1
+    captured = capsys.readouterr()
+    assert "2 of 12 cells failed" in captured.err
+    assert (
+        "brightness of tiny-b on folder:two: ValueError: a picture is upside down" in captured.err
     )
-    assert published.manifest.split_policy == "published"
-    cuts = [
-        open_datasets(
-            ["diabetic_retinopathy"], root=root, labels="corrected", split="patient", seed=seed
-        )[0].splits
-        for seed in (0, 0, 1)
-    ]
-    assert cuts[0] == cuts[1] != cuts[2]
-    assert published.card.ordered
+    assert "Traceback" not in captured.err
+    assert captured.out.count(" done ") == 10
+    assert states(Matrix(read_plan(plan)).cells()).count("to do") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('modles = ["tiny-a"]', "plan.toml: unknown key 'modles'; did you mean 'models'?"),
+        ("[engine]\ncpu = 2", "unknown key 'engine.cpu'; did you mean 'cpus'?"),
+        ("[probes.knn]\nneighbors = 2", "probes.knn: unknown setting 'neighbors'"),
+        ("[probes.few-shots]", "did you mean 'few-shot'?"),
+        ("[probes.brightness]\nseconds = 'x'", "probes.brightness"),
+        ("seed = -1", "plan.toml: seed: "),
+        ("[", "not TOML"),
+    ],
+)
+def test_a_wrong_plan_is_one_line_with_file_and_key(place, capsys, text, says):
+    path = place / "plan.toml"
+    rest = 'models = ["tiny-a"]\ndatasets = ["folder:x"]\n'
+    probes = "" if "[probes" in text else "[probes.knn]\n"
+    top = text if not text.startswith("[") else ""
+    path.write_text(f"{top}\n{rest}{text if not top else ''}\n{probes}")
+    code = run(app, ["matrix", str(path)])
+    captured = capsys.readouterr()
+    assert code in {2, 3}
+    assert says in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_impossible_cells_are_said_before_any_work(place):
+    plan = matrix_plugin.write_plan(place)
+    plan.write_text(plan.read_text().replace("queries = 3", "queries = 40"))
+    with pytest.raises(PlanError, match="4 of 12 cells are impossible, few-shot of tiny-a"):
+        carried_out(plan, LocalEngine(1))
+    assert not Path("results.jsonl").exists()
+    looked = Matrix(read_plan(plan)).cells()
+    assert states(looked).count("impossible") == 4
+
+
+def test_the_protocols_of_another_package_are_compared(place):
+    assert "brightness" in experiment_names()
+    (found,) = differences("brightness")
+    assert (found.field, found.published, found.corrected) == ("seconds", 1.0, 0.0)
+    assert found.entries == ("I-99",)
+
+
+def test_two_who_append_at_once_lose_and_double_nothing(tmp_path):
+    def record(number):
+        return Record(
+            experiment="e", metric="m", value=number, settings={"n": number},
+            provenance=Provenance(model="m"),
+        )  # fmt: skip
+
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(b'{"torn": ')
+    notes = []
+
+    def append():
+        ledger = Ledger(path, notes.append)
+        for number in range(30):
+            ledger.add([record(number), record(number + 1)])
+
+    threads = [threading.Thread(target=append) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    last = Ledger(path)
+    last.refresh()
+    assert len(last.records) == 31
+    assert path.read_text().count("\n") == 32  # the torn line was closed
+    assert any("no record" in note for note in notes)
+    assert last.add([record(0)]) == []
+    assert last.add([record(0)], again=True) == [record(0)]

@@ -1,0 +1,122 @@
+"""A package that is really installed for a test: two tiny models and an experiment of its own."""
+
+import importlib
+import os
+import signal
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CODE = '''
+"""Tiny models, and how bright the pictures are."""
+import os, time
+from medssl_models.plugins import ModelPlugin
+from medssl_models.probes import ProbePlugin
+from medssl_models.records import Provenance, Record
+from medssl_models.testing import tiny_card
+from pydantic import BaseModel, ConfigDict
+
+NAMES = ["tiny-a", "tiny-b"]
+MODELS = [ModelPlugin(tiny_card(name).replace(seed=i)) for i, name in enumerate(NAMES)]
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    protocol: str = "corrected"
+    seconds: float = 0.0
+    fails_on: str = ""
+    dies_once: str = ""
+
+def preset(protocol, changes):
+    return Settings(**{"protocol": protocol, "seconds": 1.0 * (protocol == "published"), **changes})
+
+def run(backbone, data, settings, work):
+    time.sleep(settings.seconds)
+    if backbone.name == settings.fails_on:
+        raise ValueError("a picture\\nis upside down")
+    if settings.dies_once and not os.path.exists(settings.dies_once):
+        open(settings.dies_once, "w").close()
+        os.kill(os.getpid(), 9)
+    value = float(sum(sum(data[i][0].convert("L").getdata()) for i in range(len(data))))
+    origin = Provenance(model=backbone.name, weights=backbone.fingerprint, dataset=data.name,
+                        manifest=data.manifest.fingerprint, protocol=settings.protocol)
+    return [Record(experiment="brightness", metric="sum", value=value, provenance=origin)]
+
+PROBE = ProbePlugin(preset, run, reasons={"seconds": "I-99: the study slept"})
+'''
+ENTRIES = """
+[medssl.models]
+tiny = medssl_test_plugin:MODELS
+[medssl.probes]
+brightness = medssl_test_plugin:PROBE
+"""
+
+
+def install(folder: Path) -> Path:
+    """Install the package into a folder, as an installer does."""
+    info = folder / "medssl_test_plugin-1.0.dist-info"
+    info.mkdir(parents=True)
+    (folder / "medssl_test_plugin.py").write_text(CODE)
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: medssl-test-plugin\nVersion: 1.0\n"
+    )
+    (info / "entry_points.txt").write_text(ENTRIES)
+    importlib.invalidate_caches()
+    return folder
+
+
+def scans(folder: Path, seed: int) -> Path:
+    """Two classes of 12 pictures."""
+    rng = np.random.default_rng(seed)
+    for name, top in (("normal", 4), ("opacity", 20)):
+        (folder / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 90, (40, 36)).astype(np.uint8)
+            pixels[top : top + 9, 6:30] += np.uint8(rng.integers(20, 120))
+            Image.fromarray(pixels).save(folder / name / f"{number:02}.png")
+    return folder
+
+
+def write_plan(folder: Path, brightness: str = "", more: str = "") -> Path:
+    """Plan 2 models x 2 data sets x 3 experiments."""
+    for number, name in enumerate(("one", "two")):
+        if not (folder / name).exists():
+            scans(folder / name, number)
+    path = folder / "plan.toml"
+    path.write_text(
+        textwrap.dedent(f"""
+        models = ["tiny-a", "tiny-b"]
+        datasets = ["folder:one", {{ name = "folder:two" }}]
+        store = "features"
+        {more}
+        [extraction]
+        device = "cpu"
+        batch_size = 8
+        workers = 0
+        [probes.few-shot]
+        shots = [1, 2]
+        queries = 3
+        episodes = 20
+        [probes.knn]
+        folds = 3
+        neighbours = 3
+        [probes.brightness]
+        {brightness}
+        """)
+    )
+    return path
+
+
+def numbers(path: Path) -> list[dict[str, object]]:
+    """Everything that a results file says, but when it was said."""
+    from medssl_models import read_records
+
+    found = [record.model_dump(exclude={"created"}) for record in read_records(path)]
+    return sorted(found, key=lambda r: str((r["experiment"], r["metric"], r["settings"], r)))
+
+
+def kill_group(process) -> None:
+    """Kill a driver alone: its processes must notice by themselves."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
