@@ -1,4 +1,4 @@
-"""Plans, the local engine, what is skipped, what fails: with a plug-in package that is installed."""
+"""Plans, the local engine, what is skipped and what fails, with a plug-in that is installed."""
 
 import importlib.util
 import json
