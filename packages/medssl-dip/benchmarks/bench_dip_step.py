@@ -27,6 +27,7 @@ from medssl_dip.protocols import settings_for
 from medssl_dip.testing import PlainHourglass, load_from
 from medssl_models import create_model
 from medssl_models.console import Console
+from medssl_models.runtime import multiplies_in_bf16
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -129,14 +130,6 @@ def picture(device: torch.device, side: int = CROP) -> Tensor:
     return smooth.clamp(0, 1).to(device)
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Tell whether the device computes in bf16 and does not emulate it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-
 def compare_curves(
     study: StudyStep, ours: Inversion, steps: int
 ) -> tuple[list[float], list[float]]:
@@ -160,7 +153,7 @@ def step_rows(
     study, ours = StudyStep(backbone, original), our_steps(backbone, original)
     plain, mine = in_turns(study, ours.update, rounds, device)
     yield row("fp32", plain, mine, TARGETS["fp32"])
-    if has_bf16(device):
+    if multiplies_in_bf16(device):
         half = our_steps(backbone, original, precision="bf16")
         yield row("bf16", *in_turns(study, half.update, rounds, device), TARGETS["bf16"])
     else:

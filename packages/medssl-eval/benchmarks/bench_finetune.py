@@ -16,7 +16,7 @@ import torch
 from medssl_eval.classifier import Classifier, laid_out, make_optimiser, training_step
 from medssl_eval.protocols import FinetuneSettings
 from medssl_models import Backbone, create_model
-from medssl_models.runtime import resolve_device
+from medssl_models.runtime import multiplies_in_bf16, resolve_device
 from torch import Tensor
 
 TARGET = 1.5
@@ -60,13 +60,6 @@ class Ours:
             self.classifier, self.optimiser, images, targets, precision=self.precision
         )
         return loss.item()
-
-
-def multiplies_in_bf16(device: torch.device) -> bool:
-    """Tell whether bf16 is native there."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from medssl_invariance.grids import Member
 from medssl_invariance.similarity import cosine
 from medssl_invariance.whitening import Whitening, fit_whitening
 from medssl_models import Preprocessing, create_model
-from medssl_models.runtime import FeatureNetwork
+from medssl_models.runtime import FeatureNetwork, multiplies_in_bf16
 from PIL import Image
 from scipy.spatial.distance import mahalanobis
 from torchvision.transforms.v2 import functional as tv
@@ -46,12 +46,6 @@ class Pictures:
 
     def __getitem__(self, row: int) -> tuple[Image.Image, int]:
         return self.picture, 0
-
-
-def has_bf16() -> bool:
-    """Tell whether this CPU computes in bf16 and does not emulate it."""
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -110,7 +104,7 @@ def bench(name: str, native: int, rounds: int, views: int) -> None:
     fast = {
         precision: FeatureNetwork.prepare(backbone, device=cpu, precision=precision, crop=own.crop)
         for precision in ("fp32", "bf16")
-        if precision == "fp32" or has_bf16()
+        if precision == "fp32" or multiplies_in_bf16(torch.device("cpu"))
     }
     batch = torch.stack([own(source.picture)] * BLOCK)
     features = torch.from_numpy(sample[1 : views + 1])

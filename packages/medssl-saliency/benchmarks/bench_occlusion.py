@@ -14,13 +14,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from medssl_models import create_model
+from medssl_models.runtime import multiplies_in_bf16
 from medssl_saliency.concentration import pearson
 from medssl_saliency.occlusion import (
     DEFAULT_MEMORY,
     build_engine,
     grid_positions,
     lattice_positions,
-    multiplies_in_bf16,
     reference_scores,
 )
 from medssl_saliency.planning import Tile

@@ -39,7 +39,6 @@ __all__ = [
     "lattice_positions",
     "mean_over_windows",
     "measure",
-    "multiplies_in_bf16",
     "reference_scores",
 ]
 
@@ -204,15 +203,6 @@ def _interior(size: int, window: int) -> slice:
 
 
 # ------------------------------------------------------------------------------------ how it is run
-
-
-def multiplies_in_bf16(device: torch.device) -> bool:
-    """Tell whether a device has arithmetic for bf16; a CPU without it emulates it, slowly."""
-    if device.type != "cpu":
-        return True
-    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    known = [able[name] for name in ("avx512_bf16", "amx_bf16", "bf16") if name in able]
-    return any(known) if known else True
 
 
 def check_image(image: Tensor) -> None:

@@ -126,13 +126,9 @@ def keep(records: Sequence[Record], path: Path, *, force: bool) -> None:
 
 def warn_of_slow_precision(console: Console, precision: str, device: str) -> None:
     """Warn where bf16 is emulated: several times slower than fp32."""
-    import torch
-    from medssl_models.runtime import resolve_device
+    from medssl_models.runtime import multiplies_in_bf16, resolve_device
 
-    if precision == "fp32" or resolve_device(device).type != "cpu":
-        return
-    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    if not (able.get("avx512_bf16", True) or able.get("amx_bf16", True)):
+    if precision != "fp32" and not multiplies_in_bf16(resolve_device(device)):
         console.warn("this CPU has no bf16 arithmetic: fp32 is several times faster here")
 
 

@@ -115,10 +115,9 @@ def gather_settings(
     Raises:
         SettingsError: Options contradict each other, or a value is not allowed.
     """
-    from medssl_models.runtime import resolve_device
+    from medssl_models.runtime import multiplies_in_bf16, resolve_device
 
     from medssl_saliency.errors import SettingsError
-    from medssl_saliency.occlusion import multiplies_in_bf16
     from medssl_saliency.protocols import FAST_LATTICE, preset
 
     if fast:
