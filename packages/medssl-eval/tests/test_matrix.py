@@ -1,4 +1,4 @@
-"""Plans, the local engine, what is skipped and what fails, with a plug-in that is installed."""
+"""Plans, both engines, what is skipped, what fails: with a plug-in package that is installed."""
 
 import importlib.util
 import json
@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 from medssl_eval.cli import app
+from medssl_eval.cluster import RayEngine
 from medssl_eval.engines import LocalEngine
 from medssl_eval.errors import PlanError
 from medssl_eval.experiments import differences, experiment_names
+from medssl_eval.jobs import Cell, Job, Surroundings
 from medssl_eval.ledger import Ledger
 from medssl_eval.matrix import Matrix
-from medssl_eval.plan import read_plan
-from medssl_models import Provenance, Record
+from medssl_eval.plan import DatasetChoice, read_plan
+from medssl_models import ExtractionSettings, Provenance, Record
 from medssl_models.console import run
 from medssl_models.plugins import load_plugins
 
@@ -64,6 +66,30 @@ def test_local_processes_do_every_cell_once_and_a_killed_one_again(place, capsys
     shown = json.loads(capsys.readouterr().out)
     assert {cell["state"] for cell in shown["cells"]} == {"done before"}
     assert shown["seconds"] == 0
+
+
+def test_ray_gives_the_same_numbers_from_shards_and_survives_a_killed_worker(place, monkeypatch):
+    ray = pytest.importorskip("ray")
+    plan = matrix_plugin.write_plan(place)
+    carried_out(plan, LocalEngine(1))
+    expected = matrix_plugin.numbers(Path("results.jsonl"))
+    once = place / "died"
+    plan = matrix_plugin.write_plan(place, f'dies_once = "{once}"', 'results = "ray.jsonl"')
+    plan.write_text(plan.read_text().replace('store = "features"', 'store = "shards"'))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray's own is 15, which starves on busy cores
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
+    try:
+        cells = carried_out(plan, RayEngine(shard=8))
+    finally:
+        ray.shutdown()
+    assert once.exists()
+    assert states(cells) == ["done"] * 12
+    found = matrix_plugin.numbers(Path("ray.jsonl"))
+    for record in (*found, *expected):
+        record["details"].pop("predictions", None)
+    assert found == expected
+    assert len(list(Path("shards").glob("*.h5"))) == 4
 
 
 def test_a_failed_cell_stops_no_other_and_is_named(place, capsys):
@@ -119,6 +145,27 @@ def test_the_protocols_of_another_package_are_compared(place):
     (found,) = differences("brightness")
     assert (found.field, found.published, found.corrected) == ("seconds", 1.0, 0.0)
     assert found.entries == ("I-99",)
+
+
+def test_a_lost_process_fails_only_its_cell(place):
+    plan = matrix_plugin.write_plan(place, 'dies_once = "/nonexistent-folder/x"')
+    cells = carried_out(plan, LocalEngine(2, retries=0))
+    assert states(cells).count("done") == 8
+    reasons = {cell.reason for cell in cells if cell.state == "failed"}
+    assert all("nonexistent-folder" in reason for reason in reasons)
+    shared = Surroundings(
+        place, place, place / "r.jsonl", place / "store", ExtractionSettings(), threads=1
+    )
+    settings = read_plan(plan).probes["brightness"]
+    choice = DatasetChoice(name="folder:one")
+    from medssl_test_plugin import Settings
+
+    dying = Settings(**{**settings, "dies_once": str(place / "now")})
+    job = Job("dies", "cell", Cell("tiny-a", choice, "brightness", dying))
+    after = Job("waits", "cell", job.cell, after=("dies",))
+    outcomes = list(LocalEngine(1, retries=0).run([job, after], shared, wanted=lambda _: True))
+    assert [outcome.job for outcome in outcomes] == ["dies", "waits"]
+    assert all("signal 9" in outcome.error for outcome in outcomes)
 
 
 def test_two_who_append_at_once_lose_and_double_nothing(tmp_path):
