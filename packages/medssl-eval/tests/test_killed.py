@@ -49,3 +49,16 @@ def test_a_killed_run_goes_on_where_it_was(scans, tmp_path, tiny_models, experim
     assert len(lines) == len(found) == len(expected) == 18
     values = {record.key: record.value for record in found}
     assert values == pytest.approx({record.key: record.value for record in expected}, abs=0.05)
+
+
+@pytest.mark.parametrize("experiment", ["linear", "knn"])
+def test_a_torn_record_of_several_is_made_again(scans, tmp_path, tiny_models, experiment):
+    """The first metric's record is whole: it must not vouch for the others."""
+    results = tmp_path / "results.jsonl"
+    words = [experiment, "-m", "random_r18", "-d", f"folder:{scans}", "--split", "patient"]
+    words += ["--quiet", "--results", str(results)]
+    assert run_app(app, words) == 0
+    whole = {record.key: record.value for record in read_records(results)}
+    results.write_bytes(results.read_bytes()[:-40])
+    assert run_app(app, words) == 0
+    assert {record.key: record.value for record in read_records(results)} == whole

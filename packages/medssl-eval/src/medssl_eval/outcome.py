@@ -59,12 +59,17 @@ def known_records(
         provenance: As in `Outcome`.
 
     Returns:
-        One record for each metric that was defined then; None where the first is not there.
+        One record for each metric that was defined then; None where any other is missing, as when
+        a process was killed while it wrote them.
     """
     from medssl_models.records import record_key  # noqa: PLC0415 # imports torch
 
     keys = [record_key(experiment, name, settings, provenance) for name in names]
     if keys[0] not in known:
+        return None
+    undefined = known[keys[0]].details.get("undefined")
+    expected = set(names) - set(undefined if isinstance(undefined, dict) else ())
+    if any(key not in known for key, name in zip(keys, names, strict=True) if name in expected):
         return None
     return [known[key] for key in keys if key in known]
 
