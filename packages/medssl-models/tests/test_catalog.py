@@ -1,7 +1,7 @@
 """Cards: valid, consistent, found by name; wrong names get near ones."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from medssl_models.card import DropRule, ModelCard
 from medssl_models.catalog import list_models, model_card, read_card, split_padding
@@ -98,6 +98,8 @@ KNOWN = {name for card in list_models() for name in card.names}
 
 
 @given(st.text() | st.sampled_from(sorted(KNOWN)))
+@example("a" * 300)
+@example("\0")
 def test_any_text_is_a_name_or_a_clear_error(name):
     if name in KNOWN:
         assert name in model_card(name).names

@@ -5,11 +5,11 @@ No weights are read, and torch is not imported unless a plug-in or timm does it.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from pydantic import ValidationError
@@ -57,7 +57,9 @@ def model_card(name: str) -> ModelCard:
     named = {known: card for card in list_models() for known in card.names}
     if name not in named:
         broken = "".join(f"; plug-in {p.name} is broken: {p.reason}" for p in broken_plugins())
-        folder = f"; a folder is named by its path: ./{name}" if Path(name).is_dir() else ""
+        # Unlike Path.is_dir, this takes text that no file can be called.
+        here = os.path.isdir(name)  # noqa: PTH112
+        folder = f"; a folder is named by its path: ./{name}" if here else ""
         message = f"model: {name!r} is unknown{folder or did_you_mean(name, named)}{broken}"
         raise UnknownModelError(message)
     return named[name]
