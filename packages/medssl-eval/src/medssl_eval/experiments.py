@@ -48,7 +48,6 @@ __all__ = [
 ]
 
 OWN = ("few-shot", "linear", "knn", "finetune")
-CANDIDATES = 6  # runs of a search over learning rates and decays
 
 
 def experiment_names() -> list[str]:
@@ -216,7 +215,9 @@ def _run_finetune(
 
 
 def _training_passes(_: ImageDataset, settings: FinetuneSettings) -> int:
-    runs = len(settings.fractions) * (CANDIDATES if settings.search else 1)
+    from medssl_eval.finetune import candidates  # noqa: PLC0415 # only where experiments are run
+
+    runs = len(settings.fractions) * (len(candidates()) if settings.search else 1)
     return 3 * runs * settings.steps * settings.batch_size
 
 

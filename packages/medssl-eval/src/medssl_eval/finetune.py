@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Rows = NDArray[np.int64]
 
-__all__ = ["Keep", "finetune", "trainable"]
+__all__ = ["Keep", "candidates", "finetune", "trainable"]
 
 EVALUATED_AT_ONCE = 32
 WORKERS = 2
@@ -176,7 +176,7 @@ class _Task:
         """Train all candidates with early stopping; a run that diverges is none."""
         scores: dict[tuple[float, float], float] = {}
         notes = []
-        for rate, decay in _candidates():
+        for rate, decay in candidates():
             task = self._with(learning_rate=rate, weight_decay=decay, early_stopping=True)
             try:
                 with task._locked() as folder:
@@ -423,7 +423,7 @@ class _Task:
         return [areas.get(record.metric, record) for record in found]
 
 
-def _candidates() -> list[tuple[float, float]]:
+def candidates() -> list[tuple[float, float]]:
     """Learning rates and weight decays of the study's search."""
     return [(rate, factor / rate) for rate in (0.1, 1e-4) for factor in (0.0, 1e-6, 1e-3)]
 

@@ -100,8 +100,8 @@ def threads(count: int | None) -> Iterator[None]:
 def multiplies_in_bf16(device: torch.device) -> bool:
     """Tell whether a device has arithmetic for bf16.
 
-    A CPU without it emulates it, four times slower than fp32. Where torch cannot tell (before
-    2.10), or the architecture has other words for it, the answer is yes.
+    A CPU without it emulates it, several times slower than fp32. Where torch cannot tell (2.6 has
+    no `get_capabilities`), or the architecture has other words for it, the answer is yes.
     """
     if device.type != "cpu":
         return True

@@ -24,9 +24,7 @@ __all__ = ["PROBE", "StatsSettings"]
 class StatsSettings(MapSettings):
     """A map of each of some pictures of a data set."""
 
-    pictures: PositiveInt | None = setting(
-        "Pictures, drawn evenly over the classes; none is all of them.", corrected=20
-    )
+    pictures: PositiveInt = setting("Pictures, drawn evenly over the classes.", corrected=20)
 
     @property
     def of_a_map(self) -> MapSettings:
