@@ -4,10 +4,11 @@ import csv
 from pathlib import Path
 
 import pytest
-from medssl_dip.protocols import DEFECTS, PRESETS, ReconstructionSettings, settings_for
+from medssl_dip.errors import SettingsError
+from medssl_dip.protocols import settings_for
 from medssl_dip.published import published_distance, published_models
 from medssl_models.catalog import model_card
-from pydantic import ValidationError
+from medssl_models.presets import describe, differences
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -28,16 +29,17 @@ def test_the_studys_settings():
     assert (study.reading.position, study.reading.window) == (5, (0, 255))
 
 
-def test_every_difference_of_the_protocols_is_explained_or_a_safeguard():
-    study, ours = PRESETS["published"], PRESETS["corrected"]
-    differing = {
-        name
-        for name in ReconstructionSettings.model_fields
-        if getattr(study, name) != getattr(ours, name)
-    }
+def test_every_field_and_every_difference_has_a_reason():
+    study, ours = settings_for("published"), settings_for()
 
-    assert set(DEFECTS) <= differing
-    assert differing - set(DEFECTS) == {"protocol", "size", "patience", "divergence", "rounded"}
+    assert all(why for _, _, why in describe(ours))
+    entries = {one.field: one.entries for one in differences(study, ours)}
+    assert {name for name, numbers in entries.items() if not numbers} == {
+        "size",
+        "patience",
+        "divergence",
+        "rounded",
+    }
 
 
 def test_quick_is_smaller_in_every_way():
@@ -59,7 +61,7 @@ def test_none_changes_nothing_and_a_value_wins_over_the_preset():
     "wrong", [{"steps": 0}, {"size": 8}, {"learning_rate": 0}, {"tolerance": 1}, {"speed": 1}]
 )
 def test_values_that_cannot_be(wrong):
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
         settings_for(**wrong)
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from medssl_models.presets import from_preset, setting
 from medssl_models.probes import ProbePlugin
-from pydantic import Field, ValidationError
+from pydantic import NonNegativeInt  # noqa: TC002 # pydantic reads it
 
 from medssl_dip.choices import PresetName  # noqa: TC001 # pydantic reads it
 from medssl_dip.errors import SettingsError
-from medssl_dip.protocols import DEFECTS, ReconstructionSettings, settings_for
+from medssl_dip.protocols import QUICK, ReconstructionSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Record
@@ -23,19 +23,19 @@ __all__ = ["PROBE", "PicturesSettings"]
 
 
 class PicturesSettings(ReconstructionSettings):
-    """Reconstructions of some pictures of a data set.
+    """Reconstructions of some pictures of a data set."""
 
-    Args:
-        pictures: Ids of images, or the file names that they end in; none takes the first image.
-        scale: `quick` makes the prior, the picture and the run small enough for a CPU.
-        lpips: Also measure the perceptual distance, by every trunk that is here.
-        seed: Of the first restart; the others count upwards.
-    """
-
-    pictures: tuple[str, ...] = ()
-    scale: PresetName = "full"
-    lpips: bool = True
-    seed: int = Field(default=0, ge=0)
+    pictures: tuple[str, ...] = setting(
+        "Ids of images, or the file names that they end in; none takes the first image.",
+        corrected=(),
+    )
+    scale: PresetName = setting(
+        "quick makes the prior, the picture and the run small enough for a CPU.", corrected="full"
+    )
+    lpips: bool = setting(
+        "Also measure the perceptual distance, by every trunk that is here.", corrected=True
+    )
+    seed: NonNegativeInt = setting("Of the first restart; the others count upwards.", corrected=0)
 
     @property
     def of_a_run(self) -> ReconstructionSettings:
@@ -44,20 +44,9 @@ class PicturesSettings(ReconstructionSettings):
         return ReconstructionSettings.model_validate({n: getattr(self, n) for n in names})
 
 
-OWN = frozenset(PicturesSettings.model_fields) - frozenset(ReconstructionSettings.model_fields)
-
-
 def _preset(protocol: ProtocolName, changes: Mapping[str, object]) -> PicturesSettings:
-    scale: Any = changes.get("scale", "full")
-    try:
-        base = settings_for(protocol, scale, **{n: v for n, v in changes.items() if n not in OWN})
-        own = {name: value for name, value in changes.items() if name in OWN}
-        return PicturesSettings.model_validate(dict(base) | own)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        message = f"{name} is {first['input']!r}: {first['msg'].lower()}"
-        raise SettingsError(message) from error
+    smaller = QUICK if changes.get("scale") == "quick" else {}
+    return from_preset(PicturesSettings, protocol, {**smaller, **changes}, refusal=SettingsError)
 
 
 def _run(
@@ -93,4 +82,4 @@ def _passes(_: ImageDataset, settings: PicturesSettings) -> int:
     return 3 * settings.steps * settings.restarts * max(len(settings.pictures), 1)
 
 
-PROBE = ProbePlugin(_preset, _run, passes=_passes, reasons=DEFECTS)
+PROBE = ProbePlugin(_preset, _run, passes=_passes)

@@ -1,107 +1,117 @@
-"""The two protocols of a reconstruction as values: every difference is a field with a name.
+"""The two protocols of a reconstruction as values: every difference is a field with a reason.
 
-`DEFECTS` says which published habit a field stands for; numbers in it are those of the protocol
-page. Nothing here computes.
+Nothing here computes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from medssl_data.reading import Reading
-from pydantic import BaseModel, ConfigDict, Field
+from medssl_models.presets import Preset, ProtocolName, from_preset, setting
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from medssl_dip.choices import PresetName  # noqa: TC001 # pydantic reads it
+from medssl_dip.choices import PresetName  # noqa: TC001 # the annotation of a public function
+from medssl_dip.errors import SettingsError
 from medssl_dip.generator import GeneratorSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEFECTS", "PRESETS", "ReconstructionSettings", "settings_for"]
-
-ProtocolName = Literal["published", "corrected"]
+__all__ = ["QUICK", "ReconstructionSettings", "settings_for"]
 
 
-class ReconstructionSettings(BaseModel):
-    """How pictures are reconstructed and measured.
+class ReconstructionSettings(Preset):
+    """How pictures are reconstructed and measured; each field tells what it decides."""
 
-    Args:
-        protocol: Which preset the values come from.
-        generator: The shape of the prior.
-        size: Side of the square that is reconstructed: short side to it, bicubic, centre crop. None
-            is the model's own geometry.
-        layer: Whose output is inverted; `last` is the deepest feature map.
-        normalised_input: Normalise pictures as the model was trained; else it sees raw [0, 1].
-        comparable_taps: Compare maps after ReLU, so that all architectures are matched in kind.
-        relative_loss: Divide the squared error by the target's mean square.
-        restarts: Runs from different seeds.
-        steps: Updates at most.
-        learning_rate: Of Adam.
-        patience: Stop after so many steps in which the loss has not fallen by `tolerance`.
-        tolerance: Least relative fall of the loss that counts as progress.
-        divergence: Stop when the loss exceeds so many times its first value.
-        lossless: Keep the result as PNG; else in the format of the source file.
-        rounded: Round to the nearest of 256 levels; else truncate.
-        reading: Slice and window of volumes; None is the data set's own, or the file's.
-        measure_every: Steps between measurements of the picture.
-        snapshot_every: Steps between snapshots on disk.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    protocol: ProtocolName = "corrected"
-    generator: GeneratorSettings = GeneratorSettings()
-    size: int | None = Field(default=None, ge=32)
-    layer: str = "last"
-    normalised_input: bool = True
-    comparable_taps: bool = True
-    relative_loss: bool = True
-    restarts: int = Field(default=3, ge=1)
-    steps: int = Field(default=3001, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    patience: int | None = Field(default=300, ge=1)
-    tolerance: float = Field(default=0.01, ge=0, lt=1)
-    divergence: float = Field(default=100.0, gt=1)
-    lossless: bool = True
-    rounded: bool = True
-    reading: Reading | None = None
-    measure_every: int = Field(default=50, ge=1)
-    snapshot_every: int = Field(default=500, ge=1)
+    generator: GeneratorSettings = setting(
+        "The shape of the prior: channels and kernels of each level.", corrected=GeneratorSettings()
+    )
+    size: Annotated[int, Field(ge=32)] | None = setting(
+        "Side of the square that is reconstructed: short side to it, bicubic, centre crop. None is "
+        "the model's own geometry, which the study did not ask for.",
+        corrected=None,
+        published=224,
+    )
+    layer: str = setting(
+        "Whose output is inverted. last: the deepest feature map of each architecture. layer4: of "
+        "a DenseNet what comes before its final normalisation.",
+        corrected="last",
+        published="layer4",
+        entries=("I-40",),
+    )
+    normalised_input: bool = setting(
+        "True: pictures are normalised as the model was trained. False: every model sees raw "
+        "values in [0, 1].",
+        corrected=True,
+        published=False,
+        entries=("I-39",),
+    )
+    comparable_taps: bool = setting(
+        "True: maps after ReLU, so that all architectures are matched in kind. False: ResNets "
+        "after ReLU, DenseNets before.",
+        corrected=True,
+        published=False,
+        entries=("I-40",),
+    )
+    relative_loss: bool = setting(
+        "True: the squared error is divided by the target's mean square, because the scale of the "
+        "features differs between architectures.",
+        corrected=True,
+        published=False,
+        entries=("I-40",),
+    )
+    restarts: PositiveInt = setting(
+        "Runs from different seeds; a single one does not tell how far the result is chance.",
+        corrected=3,
+        published=1,
+        entries=("I-40",),
+    )
+    steps: PositiveInt = setting("Updates at most.", corrected=3001)
+    learning_rate: PositiveFloat = setting("Of Adam.", corrected=1e-3)
+    patience: PositiveInt | None = setting(
+        "Stop after so many steps in which the loss has not fallen by `tolerance`; none runs to "
+        "the end.",
+        corrected=300,
+        published=None,
+    )
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = setting(
+        "Least relative fall of the loss that counts as progress.", corrected=0.01
+    )
+    divergence: Annotated[float, Field(gt=1)] = setting(
+        "Stop when the loss exceeds so many times its first value; the study did not look.",
+        corrected=100.0,
+        published=1e6,
+    )
+    lossless: bool = setting(
+        "True: results are kept and measured as PNG. False: in the format of the source file, so "
+        "six data sets were measured after JPEG compression.",
+        corrected=True,
+        published=False,
+        entries=("I-41",),
+    )
+    rounded: bool = setting(
+        "True: values are rounded to the nearest of 256 levels. False: truncated, which darkens by "
+        "half a level.",
+        corrected=True,
+        published=False,
+    )
+    reading: Reading | None = setting(
+        "Slice and window of volumes. None: the data set's own, or the file's. The study took "
+        "slice 5 with values cut to 0..255.",
+        corrected=None,
+        published=Reading(position=5, window=(0.0, 255.0), transposed=True),
+        entries=("I-20",),
+    )
+    measure_every: PositiveInt = setting("Steps between measurements of the picture.", corrected=50)
+    snapshot_every: PositiveInt = setting("Steps between snapshots on disk.", corrected=500)
 
     def replace(self, **changes: object) -> ReconstructionSettings:
         """Make new, validated settings with some fields changed."""
         return ReconstructionSettings.model_validate(dict(self) | changes)
 
 
-DEFECTS: Mapping[str, str] = {
-    "normalised_input": "I-39: every model was fed raw [0, 1] pictures",
-    "layer": "I-40: DenseNet was tapped before its final normalisation",
-    "comparable_taps": "I-40: ResNets were matched after ReLU, DenseNets before",
-    "relative_loss": "I-40: the scale of the features differs between families",
-    "restarts": "I-40: one unseeded run",
-    "lossless": "I-41: six data sets were measured after JPEG compression",
-    "reading": "I-20: volumes gave slice 5 with values cut to 0..255",
-}
-
-PRESETS: Mapping[ProtocolName, ReconstructionSettings] = {
-    "corrected": ReconstructionSettings(),
-    "published": ReconstructionSettings(
-        protocol="published",
-        size=224,
-        layer="layer4",
-        normalised_input=False,
-        comparable_taps=False,
-        relative_loss=False,
-        restarts=1,
-        patience=None,
-        divergence=1e6,
-        lossless=False,
-        rounded=False,
-        reading=Reading(position=5, window=(0.0, 255.0), transposed=True),
-    ),
-}
-
-QUICK: Mapping[str, object] = {
+QUICK: Mapping[str, object] = {  # what makes a run small enough for a CPU
     "generator": GeneratorSettings(channels=(16, 32, 64, 64), kernels=(5, 5, 3, 3)),
     "size": 96,
     "restarts": 1,
@@ -125,7 +135,7 @@ def settings_for(
         changes: Fields to set; None leaves a field as the protocol has it.
 
     Raises:
-        pydantic.ValidationError: A value is not allowed.
+        SettingsError: A value is not allowed; the message names the field.
 
     Example:
         >>> settings_for("published").steps
@@ -133,6 +143,8 @@ def settings_for(
         >>> settings_for(preset="quick", steps=50).size
         96
     """
-    chosen = {name: value for name, value in changes.items() if value is not None}
+    given = {name: value for name, value in changes.items() if value is not None}
     smaller = QUICK if preset == "quick" else {}
-    return PRESETS[protocol].replace(**dict(smaller) | chosen)
+    return from_preset(
+        ReconstructionSettings, protocol, {**smaller, **given}, refusal=SettingsError
+    )

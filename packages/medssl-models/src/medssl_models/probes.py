@@ -7,7 +7,9 @@ without knowing each other. Importing this module imports no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from medssl_models.presets import ProtocolName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["GROUP", "ProbePlugin", "ProtocolName", "Work"]
 
 GROUP = "medssl.probes"
-ProtocolName = Literal["published", "corrected"]
 
 
 @dataclass(frozen=True)

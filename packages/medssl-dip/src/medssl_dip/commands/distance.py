@@ -21,7 +21,6 @@ from medssl_dip.commands.shared import (
     SizeOption,
     create_models,
     gather_perceptual,
-    gather_settings,
     warn_of_slow_precision,
 )
 
@@ -53,10 +52,11 @@ def distance(
     from medssl_dip.comparison import compare, compare_features
     from medssl_dip.fidelity import METRICS
     from medssl_dip.pictures import from_files
+    from medssl_dip.protocols import settings_for
 
     console = Console(json=json, quiet=quiet)
     check_models(model)
-    settings = gather_settings(protocol)
+    settings = settings_for(protocol)
     one, other = from_files([first, second], reading=settings.reading)
     warn_of_slow_precision(console, precision, device)
     values = compare(

@@ -32,7 +32,6 @@ from medssl_dip.commands.shared import (
     SizeOption,
     create_models,
     gather_perceptual,
-    gather_settings,
     keep,
     warn_of_slow_precision,
 )
@@ -119,11 +118,12 @@ def reconstruct(
 
     from medssl_dip import exhibits
     from medssl_dip.outcomes import records_of
+    from medssl_dip.protocols import settings_for
     from medssl_dip.reconstruction import BATCH_SIZE, Work
     from medssl_dip.reconstruction import reconstruct as invert
 
     console = Console(json=json, quiet=quiet)
-    settings = gather_settings(protocol, preset, size=size, steps=steps, restarts=restarts)
+    settings = settings_for(protocol, preset, size=size, steps=steps, restarts=restarts)
     if patience is not None:
         settings = settings.replace(patience=patience or None)
     layers = _layers(layer, settings)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from medssl_models import Backbone, Record
     from medssl_models.console import Console
+    from medssl_models.presets import ProtocolName
 
     from medssl_dip.perceptual import NetName, Perceptual
-    from medssl_dip.protocols import ProtocolName, ReconstructionSettings
 
 __all__ = [
     "DATA",
@@ -24,7 +24,6 @@ __all__ = [
     "SizeOption",
     "create_models",
     "gather_perceptual",
-    "gather_settings",
     "keep",
     "warn_of_slow_precision",
 ]
@@ -39,28 +38,6 @@ SizeOption = Annotated[
     int | None,
     typer.Option("--size", min=32, help="Short side to it, bicubic, then the central square."),
 ]
-
-
-def gather_settings(
-    protocol: ProtocolName, preset: str = "full", **changes: object
-) -> ReconstructionSettings:
-    """Make settings from a command's options; None changes nothing.
-
-    Raises:
-        SettingsError: A value is not allowed; says which.
-    """
-    from pydantic import ValidationError
-
-    from medssl_dip.errors import SettingsError
-    from medssl_dip.protocols import settings_for
-
-    try:
-        return settings_for(protocol, preset, **changes)  # type: ignore[arg-type] # checked by Typer
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = "-".join(str(part) for part in first["loc"]).replace("_", "-")
-        message = f"--{name}: {first['msg']}, got {first['input']!r}"
-        raise SettingsError(message) from error
 
 
 def create_models(
