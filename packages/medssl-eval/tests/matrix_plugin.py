@@ -1,8 +1,6 @@
 """A package that is really installed for a test: two tiny models and an experiment of its own."""
 
 import importlib
-import os
-import signal
 import textwrap
 from pathlib import Path
 
@@ -114,9 +112,3 @@ def numbers(path: Path) -> list[dict[str, object]]:
 
     found = [record.model_dump(exclude={"created"}) for record in read_records(path)]
     return sorted(found, key=lambda r: str((r["experiment"], r["metric"], r["settings"], r)))
-
-
-def kill_group(process) -> None:
-    """Kill a driver alone: its processes must notice by themselves."""
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()

@@ -1,13 +1,15 @@
-"""Drivers and workers are killed, lines torn: what was kept is whole, and a second run ends it.
+"""Drivers and workers are killed, disks full, lines torn: a second run ends what was begun.
 
-One kill here; `MEDSSL_KILLS=20 pytest .../test_matrix_reliability.py` does so many of a driver,
-and half as many of a Ray worker.
+Each matrix runs in a process of its own. One driver and one Ray worker are killed here;
+`MEDSSL_KILLS=20 pytest .../test_matrix_reliability.py` kills so many drivers at random moments,
+and half as many Ray workers.
 """
 
 import importlib.util
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -25,17 +27,22 @@ KILLS = int(os.environ.get("MEDSSL_KILLS", "1"))
 COMMAND = [sys.executable, "-m", "medssl_eval.cli", "matrix", "plan.toml", "--json"]
 
 
+PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONDONTWRITEBYTECODE")
+PATIENCE = 240
+"""Seconds after which a matrix that takes some ten is called stuck."""
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A folder with data and plan, its environment, and an undisturbed run in it."""
     folder = tmp_path_factory.mktemp("matrix")
     site = matrix_plugin.install(folder / "site")
     environment = {
-        **os.environ,
+        **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+        "HOME": str(folder),
         "MEDSSL_HOME": str(folder / "home"),
-        "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",
+        "PYTHONPATH": os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "RAY_worker_niceness": "0",  # Ray's own is 15, which starves on busy cores
     }
     engine = "[engine]\nprocesses = 2\nretries = 3\nshard = 8"
     matrix_plugin.write_plan(folder, "seconds = 0.3", engine).rename(folder / "model.toml")
@@ -44,22 +51,42 @@ def world(tmp_path_factory):
     return folder, environment, time.monotonic() - began
 
 
-def plan(folder, name):
-    """Give a run its own results and features."""
-    text = (folder / "model.toml").read_text().replace('"features"', f'"features-{name}"')
+def plan(folder, name, brightness="", *, features=None):
+    """Give a run its own results, and its own features too where it does not name another's."""
+    text = (folder / "model.toml").read_text()
+    text = text.replace('"features"', f'"features-{features or name}"')
+    text = text.replace("[probes.brightness]", f"[probes.brightness]\n{brightness}")
     (folder / "plan.toml").write_text(f'results = "{name}.jsonl"\n' + text)
 
 
-def run(folder, environment, name, *more):
-    plan(folder, name)
-    done = subprocess.run(
-        [*COMMAND, *more], cwd=folder, env=environment, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    return json.loads(done.stdout)
+def start(folder, environment, *more, **options):
+    """Start the matrix of the plan in a session of its own, so that all of it can be ended."""
+    return subprocess.Popen(
+        [*COMMAND, *more], cwd=folder, env=environment, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+def ended(process):
+    """Wait for a matrix, and give its exit code, output and messages; one that is stuck fails."""
+    try:
+        out, errors = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, errors = process.communicate()
+        pytest.fail(f"stuck after {PATIENCE} s: {errors.decode()[-2000:]}")
+    return process.returncode, out.decode(), errors.decode()
+
+
+def run(folder, environment, name, *more, brightness=""):
+    plan(folder, name, brightness)
+    code, out, errors = ended(start(folder, environment, *more))
+    assert code == 0, errors
+    return json.loads(out)
 
 
 def same(folder, name):
+    """Hold records to those of the undisturbed run; predictions lie under the name of a run."""
     found = matrix_plugin.numbers(folder / f"{name}.jsonl")
     expected = matrix_plugin.numbers(folder / "undisturbed.jsonl")
     for record in (*found, *expected):
@@ -73,12 +100,10 @@ def test_a_killed_driver_loses_and_doubles_nothing(world):
     for kill in range(KILLS):
         name = f"killed-{kill}"
         plan(folder, name)
-        process = subprocess.Popen(
-            COMMAND, cwd=folder, env=environment, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        process = start(folder, environment)
         time.sleep(chance.uniform(0.3, 1.0) * seconds)
-        matrix_plugin.kill_group(process)
+        process.kill()  # the driver alone: its processes must notice by themselves
+        ended(process)
         run(folder, environment, name)
         same(folder, name)
 
@@ -86,26 +111,49 @@ def test_a_killed_driver_loses_and_doubles_nothing(world):
 def test_two_matrices_on_one_results_file_and_store(world):
     folder, environment, _ = world
     plan(folder, "shared")
-    both = [
-        subprocess.Popen(COMMAND, cwd=folder, env=environment, stdout=subprocess.PIPE)
-        for _ in range(2)
-    ]
-    documents = [json.loads(process.communicate()[0]) for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert all(document["failed"] == [] for document in documents)
+    one = ("--processes", "1")
+    both = [ended(process) for process in [start(folder, environment, *one) for _ in range(2)]]
+    assert [code for code, _, _ in both] == [0, 0]
+    assert all(json.loads(out)["failed"] == [] for _, out, _ in both)
     same(folder, "shared")
 
 
-def test_a_torn_last_line_is_done_again(world):
+def test_a_full_disk_is_one_line_and_the_next_run_ends_it(world):
     folder, environment, _ = world
-    for name in ("torn.jsonl", "torn-cells.jsonl"):
-        whole = (folder / name.replace("torn", "undisturbed")).read_bytes()
-        (folder / name).write_bytes(whole[:-40])
-    run(folder, environment, "torn")
-    same(folder, "torn")
+    results = folder / "full.jsonl"
+    most = (
+        40_000  # bytes of any file; a third of the records fit behind empty lines, which are none
+    )
+    results.write_bytes(b"\n" * (most - 10_000))
+    plan(folder, "full", features="undisturbed")
+    limited = start(
+        folder, environment, "--processes", "1",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    )  # fmt: skip
+    code, out, errors = ended(limited)
+    assert (code, out) == (1, "")
+    assert [line for line in errors.splitlines() if "full.jsonl" in line] == [errors.rstrip()]
+    assert "File too large" in errors
+    kept = results.read_bytes()
+    assert kept.endswith(b"}\n")  # whole lines only
+    assert 0 < len(matrix_plugin.numbers(results)) < 36
+    results.write_bytes(kept[:-40])  # and the disk tears the last one
+    done = ended(start(folder, environment, "--processes", "1"))
+    assert done[0] == 0, done[2]
+    same(folder, "full")
 
 
-@pytest.mark.skipif(KILLS < 10, reason="MEDSSL_KILLS=20 kills workers of a Ray cluster too")
+def test_ray_gives_the_same_numbers_from_shards_and_survives_a_killed_worker(world):
+    pytest.importorskip("ray")
+    folder, environment, _ = world
+    once = folder / "died"
+    run(folder, environment, "ray", "--engine", "ray", brightness=f'dies_once = "{once}"')
+    assert once.exists()
+    same(folder, "ray")
+    assert len(list((folder / "features-ray").glob("*.h5"))) == 4  # the shards are joined
+
+
+@pytest.mark.skipif(KILLS < 10, reason="MEDSSL_KILLS=20 kills Ray workers at random moments too")
 def test_killed_ray_workers_lose_and_double_nothing(world):
     pytest.importorskip("ray")
     folder, environment, _ = world
@@ -114,10 +162,7 @@ def test_killed_ray_workers_lose_and_double_nothing(world):
     while killed < KILLS // 2:
         name = f"ray-{killed}"
         plan(folder, name)
-        process = subprocess.Popen(
-            [*COMMAND, "--engine", "ray"], cwd=folder, env=environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        process = start(folder, environment, "--engine", "ray")
         time.sleep(chance.uniform(0.0, 3.0))
         while process.poll() is None:
             workers = busy_workers(process.pid)
@@ -126,8 +171,8 @@ def test_killed_ray_workers_lose_and_double_nothing(world):
                 killed += 1
                 break
             time.sleep(0.02)
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors.decode()
+        code, _, errors = ended(process)
+        assert code == 0, errors
         same(folder, name)
 
 

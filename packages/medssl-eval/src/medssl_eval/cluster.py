@@ -7,7 +7,8 @@ data, the folder of features and the folder that the command was started in.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from medssl_eval.jobs import Job, Surroundings
 
 __all__ = ["RayEngine"]
+
+OF_OURS = {"include_dashboard": False, "object_store_memory": 128 * 2**20}
+"""For a cluster that is started here: only outcomes and records are passed between processes."""
 
 
 @dataclass(frozen=True)
@@ -79,23 +83,26 @@ class RayEngine:
             yield
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        variables = {name: os.environ[name] for name in os.environ if name.startswith("MEDSSL_")}
-        options: dict[str, Any] = {} if self.address else {"include_dashboard": False}
+        options = _of_theirs() if self.address else OF_OURS
         try:
             ray.init(
-                self.address,
-                runtime_env={"env_vars": variables} if variables else None,
-                logging_level="warning",
-                log_to_driver=False,
-                **options,
+                self.address or "local", logging_level="warning", log_to_driver=False, **options
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             message = f"no Ray cluster at {self.address or 'this machine'}: {error}"
             raise PlanError(message) from error
         try:
-            yield
+            # Ray's own threads print what they notice, and stdout is the command's result.
+            with redirect_stdout(sys.stderr):
+                yield
         finally:
             ray.shutdown()
+
+
+def _of_theirs() -> dict[str, Any]:
+    """Let the processes of somebody's cluster find models and features where the driver does."""
+    variables = {name: os.environ[name] for name in os.environ if name.startswith("MEDSSL_")}
+    return {"runtime_env": {"env_vars": variables}} if variables else {}
 
 
 def _outcome(ray: Any, name: str, ref: Any) -> Outcome:  # noqa: ANN401 # Ray's types

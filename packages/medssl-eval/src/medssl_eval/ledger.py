@@ -6,13 +6,13 @@ have appended since. Lines are read once: a file of any size costs its length on
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
-from medssl_models.records import Record, append_records
-from pydantic import ValidationError
+from medssl_models.records import Record, append_records, parse_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +35,7 @@ class Ledger:
     warn: Callable[[str], None] = lambda _: None
     records: dict[str, Record] = field(default_factory=dict)
     _read: int = 0
+    _lines: int = 0
 
     def refresh(self) -> None:
         """Read what was appended since the last time; a line without its end is left for later."""
@@ -44,9 +45,14 @@ class Ledger:
             file.seek(self._read, os.SEEK_SET)
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
+        lines = io.BytesIO(whole).readlines()
+        for item in parse_records(lines, self.path, first_line=self._lines + 1):
+            if isinstance(item, Record):
+                self.records[item.key] = item
+            else:
+                self.warn(item)
         self._read += len(whole)
-        for line in whole.splitlines():
-            self._take(line)
+        self._lines += len(lines)
 
     def add(self, records: Sequence[Record], *, again: bool = False) -> list[Record]:
         """Append what the file does not hold.
@@ -68,13 +74,3 @@ class Ledger:
             append_records(self.path, fresh.values())
             self.refresh()
         return list(fresh.values())
-
-    def _take(self, line: bytes) -> None:
-        if not line.strip():
-            return
-        try:
-            record = Record.model_validate_json(line)
-        except ValidationError:
-            self.warn(f"{self.path}: a line that is no record, as a crash leaves it; skipped")
-            return
-        self.records[record.key] = record

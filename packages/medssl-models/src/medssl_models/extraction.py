@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from medssl_models.console import Progress
     from medssl_models.preprocessing import Preprocessing
 
-__all__ = ["ExtractionSettings", "FeatureTable", "ImageSource", "extract"]
+__all__ = ["Extraction", "ExtractionSettings", "FeatureTable", "ImageSource", "extract"]
 
 LOG = logging.getLogger("medssl.models.extraction")
 MAX_DEFAULT_WORKERS = 4
@@ -139,7 +139,7 @@ def extract(
         >>> table.features.shape  # doctest: +SKIP
         (138, 512)
     """
-    job = _Job.plan(backbone, source, preprocessing, settings or ExtractionSettings())
+    job = Extraction.plan(backbone, source, preprocessing, settings or ExtractionSettings())
     stored = None if store is None or job.settings.force else store.load_fresh(job.request)
     if stored is not None:
         return job.table(stored)
@@ -186,8 +186,17 @@ class _Memory:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One extraction: everything that is known before the first image is read."""
+class Extraction:
+    """One extraction: everything that is known before the first image is read.
+
+    Attributes:
+        backbone: The network.
+        source: The images.
+        preprocessing: From image to input.
+        settings: How to compute; `layer` is the layer's own name, no alias.
+        request: What a store is asked for.
+        provenance: What the features depend on, and where they are computed, as texts.
+    """
 
     backbone: Backbone
     source: ImageSource
@@ -203,7 +212,14 @@ class _Job:
         source: ImageSource,
         preprocessing: Preprocessing | None,
         settings: ExtractionSettings,
-    ) -> _Job:
+    ) -> Extraction:
+        """Say what will be computed; no image is opened.
+
+        Raises:
+            UnreadableSourceError: There are no images.
+            SettingsError: The source has no fingerprint, or not one stamp for each image.
+            LayerError: The backbone has no such layer.
+        """
         preprocessing = preprocessing or backbone.preprocessing
         rows = len(source)
         if rows == 0:
@@ -225,6 +241,7 @@ class _Job:
         return cls(backbone, source, preprocessing, settings, request, provenance)
 
     def run_in_memory(self, progress: Progress | None) -> FeatureTable:
+        """Compute every row and keep nothing."""
         rows, dimension = self.request.rows, self.request.dimension
         memory = _Memory(np.empty((rows, dimension), np.float32), np.zeros(rows, np.bool_))
         network = self._network()
@@ -237,6 +254,7 @@ class _Job:
         return self.table(stored, computed=rows, failures=failures)
 
     def run_in_store(self, store: FeatureStore, progress: Progress | None) -> FeatureTable:
+        """Compute what a store lacks, and keep it there."""
         key = self.request.key
         with store.lock(key):
             stored = None if self.settings.force else store.load_fresh(self.request)
@@ -335,6 +353,11 @@ class _Job:
         computed: int = 0,
         failures: Mapping[int, str] | None = None,
     ) -> FeatureTable:
+        """Give stored features as a table, and name the images that could not be read.
+
+        Raises:
+            UnreadableSourceError: None could be read.
+        """
         self._report_unreadable(np.flatnonzero(~stored.readable), failures or {})
         return FeatureTable(
             stored.features, stored.readable, self.request.key, stored.provenance, computed

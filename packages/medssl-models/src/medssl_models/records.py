@@ -39,6 +39,7 @@ __all__ = [
     "find_record",
     "iterate_records",
     "package_versions",
+    "parse_records",
     "read_records",
     "record_key",
 ]
@@ -261,13 +262,29 @@ def iterate_records(path: Path) -> Iterator[Record | str]:
         OSError: The file cannot be read; a missing file raises `FileNotFoundError`.
     """
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield Record.model_validate_json(line)
-            except ValidationError as error:
-                yield _describe(path, number, error, torn=not line.endswith(b"\n"))
+        yield from parse_records(file, path)
+
+
+def parse_records(
+    lines: Iterable[bytes], path: Path, *, first_line: int = 1
+) -> Iterator[Record | str]:
+    """Read lines of a file that the caller has opened, for those who follow a file that grows.
+
+    Args:
+        lines: With their ends; empty ones are passed over.
+        path: The file, for the notes.
+        first_line: The number of the first of them, counted from 1.
+
+    Yields:
+        As `iterate_records`.
+    """
+    for number, line in enumerate(lines, start=first_line):
+        if not line.strip():
+            continue
+        try:
+            yield Record.model_validate_json(line)
+        except ValidationError as error:
+            yield _describe(path, number, error, torn=not line.endswith(b"\n"))
 
 
 def _describe(path: Path, number: int, error: ValidationError, *, torn: bool) -> str:

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from medssl_models.errors import StoreError
-from medssl_models.extraction import ExtractionSettings, FeatureTable, _Job
+from medssl_models.extraction import Extraction, ExtractionSettings, FeatureTable
 from medssl_models.feature_file import FeatureFile, RowState
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def feature_request(
         preprocessing: As for `extract`.
         settings: As for `extract`.
     """
-    return _Job.plan(backbone, source, preprocessing, settings or ExtractionSettings()).request
+    return Extraction.plan(
+        backbone, source, preprocessing, settings or ExtractionSettings()
+    ).request
 
 
 def cut_rows(rows: int, *, most: int, batch_size: int) -> list[tuple[int, int]]:
@@ -89,7 +91,7 @@ def merge_shards(
     Raises:
         StoreError: A stretch is missing or broken, or there is no room.
     """
-    job = _Job.plan(backbone, source, preprocessing, settings)
+    job = Extraction.plan(backbone, source, preprocessing, settings)
     request = job.request
     with store.lock(request.key):
         if store.load_fresh(request) is None:
@@ -145,7 +147,9 @@ def _as_one(path: Path, parts: Sequence[Path], request: Request) -> Iterator[h5p
         path.unlink(missing_ok=True)
 
 
-def _copy(whole: h5py.File, store: FeatureStore, job: _Job, *, precision_error: float) -> None:
+def _copy(
+    whole: h5py.File, store: FeatureStore, job: Extraction, *, precision_error: float
+) -> None:
     size = job.settings.batch_size or 1
     editing = store.edit(
         job.request, batch_size=lambda: size, provenance=job.provenance, anew=job.settings.force
