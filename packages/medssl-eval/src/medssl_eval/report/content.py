@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from medssl_eval.cells import higher_is_better
 from medssl_eval.errors import ResultsError
@@ -19,9 +21,9 @@ from medssl_eval.reference import published_cells
 from medssl_eval.tables import setting_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from medssl_models import Record
+    from medssl_models import Provenance, Record
 
     from medssl_eval.reference import PublishedCell
 
@@ -32,9 +34,8 @@ TRANSFER = ("few-shot", "linear", "finetune", "knn")
 STUDY = "Anton et al. 2022"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One number as a report shows it.
+class Entry(NamedTuple):
+    """One number as a report shows it; a tuple, for there may be hundreds of thousands.
 
     Args:
         experiment: What was run, such as `few-shot`.
@@ -199,16 +200,17 @@ def read_content(paths: Sequence[Path], *, title: str = "medssl report") -> Cont
 
     entries: dict[tuple[object, ...], Entry] = {}
     warnings: list[str] = []
+    shared = _Shared()
     for path in paths:
         if not path.is_file():
             message = f"{path}: there is no such results file; experiments write one with --results"
             raise ResultsError(message)
-        before = len(entries)
+        before, folder = len(entries), path.parent
         for item in iterate_records(path):
             if isinstance(item, Record):
-                key = identity(item)
+                key = identity(item, shared)
                 entries.pop(key, None)
-                entries[key] = entry_of(item, path.parent)
+                entries[key] = entry_of(item, folder, shared)
             else:
                 warnings.append(item)
         if len(entries) == before:
@@ -218,25 +220,59 @@ def read_content(paths: Sequence[Path], *, title: str = "medssl report") -> Cont
     return Content(title, tuple(entries.values()), tuple(warnings), sources)
 
 
-def identity(record: Record) -> tuple[object, ...]:
-    """Give what is equal where `record.key` is equal, at a fraction of its price."""
-    from medssl_models.records import ACCIDENTAL  # noqa: PLC0415 # only with records at hand
+class _Shared:
+    """Texts that many records have in common: made once, kept once.
 
-    origin = record.provenance
-    return (
-        record.experiment,
-        record.metric,
-        json.dumps(record.settings, sort_keys=True),
-        *(value for name, value in origin if name not in ACCIDENTAL),
+    Neighbours in a file mostly have the same settings and versions, and comparing two dictionaries
+    is quicker than writing one down.
+    """
+
+    def __init__(self) -> None:
+        self._settings: tuple[object, str] = ({}, "{}")
+        self._versions: tuple[object, str] = ({}, "{}")
+        self._contexts: dict[tuple[object, ...], tuple[tuple[str, str], ...]] = {}
+
+    def settings(self, record: Record) -> str:
+        """Write settings as JSON in the order of their names."""
+        if record.settings != self._settings[0]:
+            self._settings = record.settings, json.dumps(record.settings, sort_keys=True)
+        return self._settings[1]
+
+    def context(self, record: Record) -> tuple[tuple[str, str], ...]:
+        """Give everything the number depends on, as short texts."""
+        origin = record.provenance
+        if origin.versions != self._versions[0]:
+            self._versions = origin.versions, repr(origin.versions)
+        key = (*_context_of(origin), self._versions[1], self.settings(record), record.created[:10])
+        found = self._contexts.get(key)
+        if found is None:
+            found = self._contexts[key] = _context(record)
+        return found
+
+
+def identity(record: Record, shared: _Shared | None = None) -> tuple[object, ...]:
+    """Give what is equal where `record.key` is equal, at a fraction of its price."""
+    settings = (shared or _Shared()).settings(record)
+    return (record.experiment, record.metric, settings, *_identifying()(record.provenance))
+
+
+@cache
+def _identifying() -> Callable[[Provenance], tuple[object, ...]]:
+    from medssl_models.records import (  # noqa: PLC0415 # only with records at hand
+        ACCIDENTAL,
+        Provenance,
     )
 
+    return attrgetter(*(name for name in Provenance.model_fields if name not in ACCIDENTAL))
 
-def entry_of(record: Record, folder: Path) -> Entry:
+
+def entry_of(record: Record, folder: Path, shared: _Shared | None = None) -> Entry:
     """Make the entry of a record.
 
     Args:
         record: As an experiment wrote it.
         folder: Where its results file lies; pictures that it names are looked for there.
+        shared: Texts of the records before.
     """
     details, provenance = record.details, record.provenance
     files = list(_files(details, folder))
@@ -254,37 +290,39 @@ def entry_of(record: Record, folder: Path) -> Entry:
         n=record.n,
         control=bool(details.get("control")),
         synthetic=bool(details.get("synthetic")),
-        notes=tuple(sys.intern(note) for note in record.notes),
-        context=_context(record),
-        pictures=tuple(path for path in files if path.suffix.lower() == ".png"),
+        notes=tuple([sys.intern(note) for note in record.notes]),
+        context=(shared or _Shared()).context(record),
+        pictures=tuple([path for path in files if path.suffix.lower() == ".png"]),
         curve=next((path for path in files if path.suffix.lower() == ".csv"), None),
     )
 
 
-def _context(record: Record) -> tuple[tuple[str, str], ...]:
-    """Everything the number depends on, as short texts; equal texts are one object."""
-    provenance = record.provenance
-    shown = {
-        "layer": provenance.layer,
-        "weights": provenance.weights,
-        "padding": provenance.padding,
-        "preprocessing": provenance.preprocessing,
-        "images": provenance.images,
-        "labels": provenance.label_policy,
-        "split": provenance.split,
-        "seed": str(provenance.seed),
-        "precision": provenance.precision,
-        "device": provenance.device,
-        "versions": _versions(tuple(provenance.versions.items())),
-        "settings": ", ".join(f"{name} {value}" for name, value in record.settings.items()),
-        "date": record.created[:10],
+_SHOWN = MappingProxyType(
+    {
+        "layer": "layer",
+        "weights": "weights",
+        "padding": "padding",
+        "preprocessing": "preprocessing",
+        "images": "images",
+        "label_policy": "labels",
+        "split": "split",
+        "seed": "seed",
+        "precision": "precision",
+        "device": "device",
     }
+)
+"""What a page shows of a number's origin, and under which name."""
+_context_of = attrgetter(*_SHOWN)
+
+
+def _context(record: Record) -> tuple[tuple[str, str], ...]:
+    provenance = record.provenance
+    values = zip(_SHOWN.values(), _context_of(provenance), strict=True)
+    shown = {name: str(value) for name, value in values}
+    shown["versions"] = ", ".join(f"{name} {text}" for name, text in provenance.versions.items())
+    shown["settings"] = ", ".join(f"{name} {value}" for name, value in record.settings.items())
+    shown["date"] = record.created[:10]
     return tuple((name, sys.intern(text)) for name, text in shown.items() if text)
-
-
-@lru_cache(maxsize=64)  # a file of many records knows few environments
-def _versions(items: tuple[tuple[str, str], ...]) -> str:
-    return ", ".join(f"{name} {text}" for name, text in items)
 
 
 def _files(details: object, folder: Path) -> Iterable[Path]:

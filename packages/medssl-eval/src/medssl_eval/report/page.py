@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata, resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medssl_eval.report import figures
 from medssl_eval.report.content import TRANSFER
@@ -17,7 +17,7 @@ from medssl_eval.report.pictures import gather_pictures
 from medssl_eval.report.relations import relations
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from medssl_eval.report.content import Board, Content, Entry
     from medssl_eval.report.figures import Drawing
@@ -30,7 +30,7 @@ BOARDS = 40
 SCATTERS = 18
 STATIC_ROWS = 100
 """Rows that a reader without JavaScript, or a printer, gets of the list of all numbers."""
-COLUMNS = ("dataset", "experiment", "setting", "metric", "model", "protocol", "unit", "notes")
+TEXTS = ("dataset", "experiment", "setting", "metric", "model", "protocol", "unit")
 
 
 @dataclass(frozen=True)
@@ -203,31 +203,40 @@ def _data(content: Content) -> str:
     """Give all entries as JSON columns, texts by number, safe inside a script element."""
     entries = content.entries
     columns: dict[str, object] = {
-        name: _coded([_text(entry, name) for entry in entries]) for name in COLUMNS
+        name: _coded([getattr(entry, name) for entry in entries]) for name in TEXTS
     }
+    columns["notes"] = _coded([entry.notes for entry in entries], "; ".join)
     columns["value"] = [_rounded(entry.value) for entry in entries]
     columns["low"] = [_rounded(entry.low) for entry in entries]
     columns["high"] = [_rounded(entry.high) for entry in entries]
     columns["n"] = [entry.n for entry in entries]
     columns["control"] = [int(entry.control) for entry in entries]
-    names = dict.fromkeys(name for entry in entries for name, _ in entry.context)
-    contexts = [dict(entry.context) for entry in entries]
-    columns["context"] = {
-        name: _coded([context.get(name, "") for context in contexts]) for name in names
-    }
+    columns["context"] = _contexts(entries)
     text = json.dumps(columns, separators=(",", ":"), allow_nan=False)
     # A text may hold `</script>`; JSON allows the sign to be escaped.
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _text(entry: Entry, column: str) -> str:
-    return "; ".join(entry.notes) if column == "notes" else str(getattr(entry, column))
+def _contexts(entries: Sequence[Entry]) -> dict[str, object]:
+    """Give a column for each part of the origins; many entries share one origin, by identity."""
+    origins = {id(entry.context): dict(entry.context) for entry in entries}
+    places = {origin: place for place, origin in enumerate(origins)}
+    rows = [places[id(entry.context)] for entry in entries]
+    columns: dict[str, object] = {}
+    for name in dict.fromkeys(name for origin in origins.values() for name in origin):
+        numbers: dict[str, int] = {}
+        codes = [numbers.setdefault(o.get(name, ""), len(numbers)) for o in origins.values()]
+        columns[name] = {"texts": list(numbers), "rows": [codes[row] for row in rows]}
+    return columns
 
 
-def _coded(texts: Sequence[str]) -> dict[str, object]:
+def _coded(values: Sequence[Hashable], text: Callable[[Any], str] = str) -> dict[str, object]:
+    """Number the texts of a column; each value is put into words once."""
     numbers: dict[str, int] = {}
-    rows = [numbers.setdefault(text, len(numbers)) for text in texts]
-    return {"texts": list(numbers), "rows": rows}
+    codes = {
+        value: numbers.setdefault(text(value), len(numbers)) for value in dict.fromkeys(values)
+    }
+    return {"texts": list(numbers), "rows": [codes[value] for value in values]}
 
 
 def _rounded(value: float | None) -> float | None:
