@@ -7,6 +7,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from medssl_eval.experiments import differences, experiment_names
+
 project = "medssl"
 author = "The medssl authors"
 copyright = author
@@ -47,6 +49,22 @@ def write_command_pages() -> None:
             subprocess.run([*typer, *docs], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own modules
 
 
+def write_protocol_tables() -> None:
+    """Write where the two protocols differ, one table an experiment."""
+    lines = []
+    for name in experiment_names():
+        lines += [f"## {name}", "", "| setting | published | corrected | entries | why |"]
+        lines += ["|---|---|---|---|---|"]
+        for one in differences(name):
+            values = ("none" if v in (None, {}) else v for v in (one.published, one.corrected))
+            cells = [f"`{one.field}`", *map(str, values), " ".join(one.entries), one.why]
+            lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+        lines.append("")
+    folder = Path(__file__).parent / "_build"
+    folder.mkdir(exist_ok=True)
+    (folder / "protocol-tables.md").write_text("\n".join(lines), encoding="utf-8")
+
+
 def prepare_tutorials() -> None:
     """Give every tutorial an empty folder to work in, and a terminal of one width."""
     here = Path(__file__).parent
@@ -58,3 +76,4 @@ def prepare_tutorials() -> None:
 
 prepare_tutorials()
 write_command_pages()
+write_protocol_tables()

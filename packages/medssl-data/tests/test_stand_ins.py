@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from medssl_data import load_dataset
 from medssl_data.audit import audit_dataset
-from medssl_data.errors import SettingError
+from medssl_data.catalog import load_manifest
+from medssl_data.errors import ManifestError, SettingError
 from medssl_data.images import is_volume
 from medssl_data.leaks import find_leaks
 from medssl_data.phantom import write_phantom
@@ -69,6 +70,21 @@ def test_pairs_are_two_views_of_one_patient(name, views, rule, stand_in) -> None
         for left, right in pairs.tolist():
             assert manifest.groups[left] == manifest.groups[right]
             assert (manifest.views[left], manifest.views[right]) == views
+
+
+def test_one_view_of_a_set_keeps_the_splits_of_the_whole(stand_in) -> None:
+    root = stand_in("chexpert")
+    whole = load_dataset("chexpert", root=root, protocol="published").manifest
+    frontal = load_dataset("chexpert,view=frontal", root=root, protocol="published").manifest
+    kept = [row for row, view in enumerate(whole.views) if view == "frontal"]
+    assert 0 < len(kept) < len(whole)
+    assert frontal.ids == tuple(whole.ids[row] for row in kept)
+    assert frontal.splits == tuple(whole.splits[row] for row in kept)
+    assert "only images of view frontal" in frontal.notes
+    assert len(load_manifest("chexpert,view=frontal", root=root)) == len(kept)
+    assert audit_dataset("chexpert,view=frontal", root=root, decode=False).sound
+    with pytest.raises(ManifestError, match="'oblique' does not occur; there is frontal, lateral"):
+        load_dataset("chexpert,view=oblique,target=Edema", root=root)
 
 
 def test_a_label_against_its_file_name_is_found(tmp_path: Path) -> None:

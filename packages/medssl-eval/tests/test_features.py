@@ -8,7 +8,7 @@ import pytest
 from medssl_data import load_dataset
 from medssl_eval import few_shot
 from medssl_eval.errors import FeatureError
-from medssl_eval.features import SQUASH, Means, patients_of, prepare
+from medssl_eval.features import SQUASH, Means, marks, patients_of, prepare
 from medssl_eval.protocols import FewShotSettings, preset
 from medssl_models import Normalisation
 
@@ -95,3 +95,19 @@ def test_unknown_patients_are_patients_of_their_own():
     names = patients_of(["a", "", "", "a"], separate=True)
     assert names[0] == names[3] == "a"
     assert len(set(names)) == 3
+
+
+def test_a_model_that_was_trained_on_the_data_set_says_so(scans, tiny_model):
+    data = load_dataset(f"folder:{scans}")
+    backbone = tiny_model("random_r18")
+    assert marks(backbone, data) == ("control: random_r18 is untrained",)
+
+    names = ("imagenet", data.name)
+    backbone.card = backbone.card.replace(
+        control=False, seed=None, origin="here", pretraining=names
+    )
+    assert [note[:40] for note in marks(backbone, data)] == [
+        "pretraining: random_r18 was trained on i"
+    ]
+    phantom = replace(data, manifest=replace(data.manifest, synthetic=True))
+    assert marks(backbone, phantom) == data.notes

@@ -48,6 +48,7 @@ MARKER = "PHANTOM.txt"
 _GROUP = "medssl.datasets"
 _SOURCES = ("folder", "table", "medmnist", "phantom")
 _SETTING = re.compile(r",([a-z]+)=([^,=]*)$")
+_VIEW = re.compile(r",view=([^,=]+)(?=,|$)")
 
 Split = Literal["published", "patient", "official", "none"]
 
@@ -91,7 +92,8 @@ def load_dataset(
         name: a card's name, `folder:DIR`, `table:FILE.csv`, `medmnist:FILE.npz` or `phantom:NAME`.
             Settings stand behind it, as in `phantom:chest-xray,difficulty=0.3,seed=1`; those of
             decoding (`reading.SETTINGS`) behind all but the last two, as in
-            `stoic,window=-600..1500,axis=y,slice=0.4`.
+            `stoic,window=-600..1500,axis=y,slice=0.4`. `view` keeps the images of one view, as in
+            `chexpert,view=frontal`; splits are made before, so they stay as they are.
         root: folder that holds the data sets of the cards.
         protocol: "published" repeats the 2022 study, "corrected" avoids its defects.
         labels: label policy; None takes the card's.
@@ -105,10 +107,11 @@ def load_dataset(
         DataError: whatever else is wrong with names, tables and labels.
     """
     options = Options(protocol, labels, official=split == "official")
+    name, view = _cut_view(name)
     manifest = load_manifest(name, root=root, options=options)
     card = None if _source(name) else dataset_card(name)
     manifest = split_manifest(manifest, card, split, protocol=protocol, seed=seed)
-    return ImageDataset(manifest, card, cache_from_environment())
+    return ImageDataset(_keep_view(manifest, view), card, cache_from_environment())
 
 
 def load_manifest(
@@ -124,6 +127,9 @@ def load_manifest(
         options: protocol, label policy and target.
     """
     options = options or Options()
+    name, view = _cut_view(name)
+    if view:
+        return _keep_view(load_manifest(name, root=root, options=options), view)
     source = _source(name)
     if source:
         if options.labels is not None:
@@ -137,6 +143,16 @@ def load_manifest(
     target = settings.pop("target", options.target)
     manifest = _read(plugin, Path(root) / plugin.card.name, replace(options, target=target))
     return _read_as(manifest, name, settings)
+
+
+def _cut_view(name: str) -> tuple[str, str]:
+    """A data set's name without the setting `view`, and its value, "" where there is none."""
+    match = _VIEW.search(name)
+    return (name[: match.start()] + name[match.end() :], match[1]) if match else (name, "")
+
+
+def _keep_view(manifest: Manifest, view: str) -> Manifest:
+    return manifest.filter(view=view).noted(f"only images of view {view}") if view else manifest
 
 
 def _read_as(manifest: Manifest, name: str, settings: Mapping[str, str]) -> Manifest:

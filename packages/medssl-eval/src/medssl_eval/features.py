@@ -248,14 +248,25 @@ def marks(backbone: Backbone, data: ImageDataset, *, skipped: int = 0) -> tuple[
     """Give the notes that a record of this model and data set must carry.
 
     Args:
-        backbone: A control says so.
+        backbone: A control says so, and so does one that was trained on this data set.
         data: Its notes, such as that it is a phantom.
         skipped: How many unreadable images were left out.
     """
     control = (f"control: {backbone.name} is untrained",) if backbone.card.control else ()
     plural = "image was" if skipped == 1 else "images were"
     fewer = (f"{skipped} unreadable {plural} skipped",) if skipped else ()
-    return (*control, *fewer, *data.notes)
+    return (*control, *_trained_on(backbone, data), *fewer, *data.notes)
+
+
+def _trained_on(backbone: Backbone, data: ImageDataset) -> tuple[str, ...]:
+    """Tell where a network may have seen the images before (I-9)."""
+    names = {data.name} | ({data.card.name} if data.card else set())
+    if data.manifest.synthetic or not names & set(backbone.card.pretraining):
+        return ()
+    return (
+        f"pretraining: {backbone.name} was trained on images of {data.name}; those that it has "
+        "seen are no independent test",
+    )
 
 
 def _check_finite(features: NDArray[np.float32], names: list[str], model: str) -> None:

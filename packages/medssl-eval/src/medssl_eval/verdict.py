@@ -59,7 +59,13 @@ def judge(outcome: Outcome, caveats: Sequence[str] = ()) -> Verdict:
         *_cheapest(first, alike),
         *_of_controls(first, alike, others),
     ]
-    limits = [*_of_size(outcome), *_of_dropped(outcome), *outcome.notes, *caveats]
+    limits = [
+        *_of_size(outcome),
+        *_of_dropped(outcome),
+        *_of_pretraining(outcome),
+        *outcome.notes,
+        *caveats,
+    ]
     if alike:
         limits.append("intervals overlap: the order of the first models may be chance")
     return Verdict(
@@ -166,6 +172,11 @@ def _of_size(outcome: Outcome) -> list[str]:
         f"measured on {outcome.images} of {outcome.total} images: a larger --budget uses all of "
         "them"
     ]
+
+
+def _of_pretraining(outcome: Outcome) -> list[str]:
+    notes = (note for record in outcome.records for note in record.notes)
+    return [note for note in dict.fromkeys(notes) if note.startswith("pretraining:")]
 
 
 def _of_dropped(outcome: Outcome) -> list[str]:
