@@ -1,6 +1,7 @@
 """The ranking: nested subsets, what the budget drops, the words, and the command."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,7 +72,9 @@ def contest(monkeypatch, skills, *, budget, seconds_an_image=0.01, images=1600, 
             experiment="few-shot",
             metric="accuracy",
             unit="%",
-            value=100 * np.mean(correct) / 30,
+            value=(value := 100 * np.mean(correct) / 30),
+            ci_low=value - 0.5,
+            ci_high=value + 0.5,
             n=200,
             details={"correct": correct, "questions": 30, "plan": "p"},
             provenance=Provenance(model=name, dataset="d", manifest=str(len(data))),
@@ -123,6 +126,30 @@ def test_what_is_not_told_apart_is_halved_and_a_part_of_the_images_must_do(monke
     assert any("a larger --budget" in caveat for caveat in judge(outcome).caveats)
 
 
+def test_the_leaders_are_compared_again_until_the_rival_was_beaten_twice(monkeypatch):
+    made, asked = contest(monkeypatch, {"aa": 0.9, "bbb": 0.7}, budget=30.0)
+    outcome = made.run()
+    assert asked == [("aa", 96), ("bbb", 96), ("aa", 384), ("bbb", 384)]
+    assert outcome.standings[1].dropped == "clearly worse on 384 images"
+    assert (
+        judge(outcome)
+        .sentences[0]
+        .startswith("aa separates these classes best: mean rank 1.0 of 2")
+    )
+
+
+def test_the_verdict_claims_no_more_than_was_tested(monkeypatch):
+    made, _ = contest(monkeypatch, {"aa": 0.9, "bbb": 0.7, "cccc": 0.88}, budget=None)
+    outcome = made.run()
+    first, left, worse = outcome.standings
+    assert (left.model, worse.model) == ("cccc", "bbb")
+    late = replace(left, images=96, dropped="no time left for 1600 images")
+    apart = replace(outcome, standings=(first, worse, late))
+    assert judge(apart).sentences[0].startswith("aa comes first among 3 models")
+    alone = replace(outcome, standings=(replace(first, ranked=1), late), pairs=())
+    assert "measured alone" in judge(alone).sentences[0]
+
+
 def test_the_first_round_is_always_run(monkeypatch):
     made, asked = contest(monkeypatch, SKILLS, budget=0.1)
     outcome = made.run()
@@ -138,6 +165,7 @@ def test_the_verdict_names_the_cheaper_of_equals(monkeypatch):
     assert judge(outcome).alike == ("bbb",)
     assert "clearly worse on the same images: cccc" in text
     assert "not told apart from it: bbb" in text
+    assert any("order of aa and bbb" in caveat for caveat in judge(outcome).caveats)
     assert any("intervals overlap" in caveat for caveat in judge(outcome).caveats)
 
 

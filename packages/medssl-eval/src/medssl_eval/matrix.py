@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -70,6 +70,7 @@ class Matrix:
         warn: Takes warnings.
         progress: Shows how many cells are done, and the time left.
         force: Do again what is done; the new records are appended, the newest of equal ones counts.
+        skip_impossible: Leave out cells that a data set cannot carry, instead of refusing the plan.
     """
 
     plan: Plan
@@ -77,7 +78,7 @@ class Matrix:
     warn: Say = lambda _: None
     progress: Progress | None = None
     force: bool = False
-    _cells: list[PlannedCell] = field(default_factory=list)
+    skip_impossible: bool = False
 
     @cached_property
     def results(self) -> Ledger:
@@ -139,11 +140,11 @@ class Matrix:
         """
         cells = self.cells()
         impossible = [planned for planned in cells if planned.state == "impossible"]
-        if impossible:
+        if impossible and not self.skip_impossible:
             first = impossible[0]
             message = (
                 f"{len(impossible)} of {len(cells)} cells are impossible, {first.cell.name}: "
-                f"{first.reason}; take them out of the plan, --dry-run lists them"
+                f"{first.reason}; --dry-run lists them, --skip-impossible leaves them out"
             )
             raise PlanError(message)
         by_name = {planned.cell.name: planned for planned in cells}

@@ -2,7 +2,9 @@
 
 Models first meet on few images. Where the whole would not fit into the budget, those that are
 clearly worse are dropped, then the lower half (successive halving), and the others go on with four
-times as many images. What was dropped, and when, is part of the answer. Words for it: `verdict`.
+times as many images. The two that lead go on together, so that the answer rests on a test on the
+most images; it is over where the rival was clearly worse twice. What was dropped, and when, is part
+of the answer. Words for it: `verdict`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ __all__ = ["Contest", "Outcome", "Standing", "available_models", "is_rival", "is
 GROWTH = 4
 LEVEL = 0.05
 ENOUGH = 1.5  # a further round must have so many times the images to be worth its time
+LEADERS = 2  # are never dropped before the end
+MARGIN = 0.8  # of the time that is left may be planned: what an image takes is known roughly
 Say = Callable[[str], None]
 
 
@@ -51,7 +55,9 @@ class Standing:
         cost: What an image costs.
         control: Whether it is untrained.
         dropped: Why it was not measured on more images; empty while it is in the contest.
+        beaten: Whether it was dropped for being clearly worse, not for want of time.
         mean_rank: Over the experiments, among the models on as many images; 1 is the best.
+        ranked: How many models that were.
     """
 
     model: str
@@ -61,7 +67,9 @@ class Standing:
     cost: Cost
     control: bool
     dropped: str = ""
+    beaten: bool = False
     mean_rank: float = 0.0
+    ranked: int = 0
 
     @property
     def mean_value(self) -> float:
@@ -128,6 +136,7 @@ class Contest:
     _costs: dict[str, Cost] = field(default_factory=dict)
     _records: dict[int, list[Record]] = field(default_factory=dict)
     _pairs: list[Pair] = field(default_factory=list)
+    _settled: int = 0
     _notes: list[str] = field(default_factory=list)
 
     def run(self) -> Outcome:
@@ -190,7 +199,7 @@ class Contest:
         )
         measured = 0
         for name in models:
-            if self._is_too_late(name, len(data)):
+            if measured >= LEADERS and self._is_too_late(name, len(data)):
                 self._drop(models, models[measured:], f"no time left for {len(data)} images")
                 break
             measured += 1
@@ -238,7 +247,7 @@ class Contest:
         for standing in field_:
             ranks = [_rank_in(standing, field_, name) for name in standing.records]
             self._standings[standing.model] = replace(
-                standing, mean_rank=statistics.fmean(ranks), dropped=""
+                standing, mean_rank=statistics.fmean(ranks), ranked=len(field_)
             )
 
     def _against_best(self, images: int, results: Path) -> list[Pair]:
@@ -269,11 +278,16 @@ class Contest:
         if self._fits(alive, total):
             return alive, total
         worse = [name for name in alive[1:] if is_worse(name, self._pairs_of(name))]
-        alive = self._drop(alive, worse, f"clearly worse on {size} images")
+        self._settled += len(worse) == len(alive) - 1
+        over = self._settled >= 2 or len(alive) < LEADERS
+        lost = [name for name in worse if over or name not in alive[:LEADERS]]
+        alive = self._drop(alive, lost, f"clearly worse on {size} images", beaten=True)
+        if over:
+            return [], size
         if self._fits(alive, total):
             return alive, total
         size_next = min(total, GROWTH * size)
-        while len(alive) > 2 and not self._fits(alive, size_next, share=0.5):
+        while len(alive) > LEADERS and not self._fits(alive, size_next, share=0.5):
             lower = alive[(len(alive) + 1) // 2 :]
             alive = self._drop(
                 alive, lower, f"in the lower half on {size} images, no time for more"
@@ -285,9 +299,11 @@ class Contest:
             return [], size
         return alive, size_next
 
-    def _drop(self, alive: Sequence[str], who: Sequence[str], why: str) -> list[str]:
+    def _drop(
+        self, alive: Sequence[str], who: Sequence[str], why: str, *, beaten: bool = False
+    ) -> list[str]:
         for name in set(who) & set(alive):
-            self._standings[name] = replace(self._standings[name], dropped=why)
+            self._standings[name] = replace(self._standings[name], dropped=why, beaten=beaten)
         if set(who) != set(alive) and who:
             self.say(f"dropped: {', '.join(n for n in alive if n in who)} ({why})")
         return [name for name in alive if name not in who]
@@ -304,10 +320,10 @@ class Contest:
     def _fits(self, models: Sequence[str], images: int, *, share: float = 1.0) -> bool:
         if self.budget is None:
             return True
-        return self._seconds(models, images) <= share * self._left()
+        return self._seconds(models, images) <= share * MARGIN * self._left()
 
     def _affordable(self, models: Sequence[str]) -> float:
-        return self._left() / max(self._seconds(models, 1), 1e-9)
+        return MARGIN * self._left() / max(self._seconds(models, 1), 1e-9)
 
     def _seconds(self, models: Sequence[str], images: int) -> float:
         """Expect what the last round took, image for image."""

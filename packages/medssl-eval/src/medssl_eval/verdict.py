@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medssl_data import ImageDataset
+    from medssl_models import Record
 
     from medssl_eval.compare import Pair
     from medssl_eval.rank import Outcome, Standing
@@ -67,7 +68,7 @@ def judge(outcome: Outcome, caveats: Sequence[str] = ()) -> Verdict:
         *caveats,
     ]
     if alike:
-        limits.append("intervals overlap: the order of the first models may be chance")
+        limits.append(_of_order(first, alike))
     return Verdict(
         best=first.model,
         alike=tuple(standing.model for standing in alike),
@@ -98,7 +99,7 @@ def caveats_of(data: ImageDataset, *, pixels: bool = True) -> list[str]:
             f"patients are unknown for {unknown} of {len(data)} images: if some have several, "
             "values are too high and intervals too narrow"
         )
-    return [*found, *_leaks(data, pixels=pixels and len(data) <= PIXELS), *data.notes]
+    return [*found, *_leaks(data, pixels=pixels), *data.notes]
 
 
 def _leaks(data: ImageDataset, *, pixels: bool) -> list[str]:
@@ -106,11 +107,24 @@ def _leaks(data: ImageDataset, *, pixels: bool) -> list[str]:
 
     if len({split for split in data.splits if split}) < 2:
         return []
-    counts = find_leaks(data, pixels=pixels).counts()
+    few = len(data) <= PIXELS
+    counts = find_leaks(data, pixels=pixels and few).counts()
     found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    if not found:
-        return []
-    return [f"leakage between splits ({found}): `medssl-data leaks` shows it; values are too high"]
+    said = []
+    if found:
+        said.append(
+            f"leakage between splits ({found}): `medssl-data leaks` shows it; values are too high"
+        )
+    if pixels and not few:
+        said.append(
+            f"near-duplicates between splits were not looked for among {len(data)} images: "
+            "`medssl-data leaks` does"
+        )
+    return said
+
+
+def _listed(standings: Sequence[Standing]) -> str:
+    return ", ".join(standing.model for standing in standings)
 
 
 def _pairs(outcome: Outcome, standing: Standing) -> list[Pair]:
@@ -118,26 +132,30 @@ def _pairs(outcome: Outcome, standing: Standing) -> list[Pair]:
 
 
 def _headline(outcome: Outcome, first: Standing, *, alike: bool) -> str:
+    """Claim no more than was tested: others may have been left behind for want of time."""
     names = ", ".join(first.records)
-    lead = "comes first, but not clearly" if alike else "separates these classes best"
-    return (
-        f"{first.model} {lead}: mean rank {first.mean_rank:.1f} over {names}, on "
-        f"{outcome.images} images"
-    )
+    images = f"{outcome.images} images"
+    rank = f"mean rank {first.mean_rank:.1f} of {first.ranked} over {names}"
+    if first.ranked < 2:
+        return f"{first.model} was measured alone on {images}: nothing to compare it with"
+    if alike:
+        return f"{first.model} comes first, but not clearly: {rank}, on {images}"
+    if any(other.dropped and not other.beaten for other in outcome.standings):
+        return f"{first.model} comes first among {first.ranked} models on {images}: {rank}"
+    return f"{first.model} separates these classes best: {rank}, on {images}"
 
 
 def _told_apart(worse: Sequence[Standing]) -> list[str]:
     if not worse:
         return []
-    return [f"clearly worse on the same images: {', '.join(s.model for s in worse)}"]
+    return [f"clearly worse on the same images: {_listed(worse)}"]
 
 
 def _cheapest(first: Standing, alike: Sequence[Standing]) -> list[str]:
     """Between models that are not told apart the cheaper one is the better choice."""
     if not alike:
         return []
-    names = ", ".join(standing.model for standing in alike)
-    told = f"not told apart from it: {names}"
+    told = f"not told apart from it: {_listed(alike)}"
     cheap = min(alike, key=lambda standing: standing.cost.milliseconds)
     if cheap.cost.milliseconds < 0.8 * first.cost.milliseconds:
         told += (
@@ -163,6 +181,24 @@ def _of_controls(
             "on these images"
         ]
     return []
+
+
+def _of_order(first: Standing, alike: Sequence[Standing]) -> str:
+    overlap = any(
+        _overlap(record, other.records[name])
+        for other in alike
+        for name, record in first.records.items()
+        if name in other.records
+    )
+    why = "their intervals overlap and no test" if overlap else "no test"
+    return f"the order of {first.model} and {_listed(alike)} may be chance: {why} tells them apart"
+
+
+def _overlap(one: Record, other: Record) -> bool:
+    ends = (one.ci_low, one.ci_high, other.ci_low, other.ci_high)
+    if None in ends:
+        return False
+    return one.ci_low <= other.ci_high and other.ci_low <= one.ci_high  # type: ignore[operator] # none is None
 
 
 def _of_size(outcome: Outcome) -> list[str]:

@@ -43,6 +43,10 @@ def matrix(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done and how long it may take.")
     ] = False,
+    skip_impossible: Annotated[
+        bool,
+        typer.Option("--skip-impossible", help="Leave out what a data set cannot carry."),
+    ] = False,
     engine: EngineOption = "local",
     address: AddressOption = None,
     processes: ProcessesOption = None,
@@ -57,7 +61,14 @@ def matrix(
     console = Console(json=json, quiet=quiet)
     read = read_plan(plan)
     chosen = _engine(engine, read.engine, address=address, processes=processes)
-    work = Matrix(read, say=console.say, warn=console.warn, progress=console.progress, force=force)
+    work = Matrix(
+        read,
+        say=console.say,
+        warn=console.warn,
+        progress=console.progress,
+        force=force,
+        skip_impossible=skip_impossible,
+    )
     if dry_run:
         _show_plan(console, work, chosen)
     else:

@@ -164,7 +164,7 @@ def _row(
     return (
         standing.model + (" (control)" if standing.control else ""),
         standing.images,
-        f"{standing.mean_rank:.2f}",
+        f"{standing.mean_rank:.2f} of {standing.ranked}",
         *cells,
         _relation(standing, outcome, verdict),
         f"{standing.cost.milliseconds:.1f}",
@@ -192,6 +192,7 @@ def _document(
                 "control": standing.control,
                 "images": standing.images,
                 "mean_rank": standing.mean_rank,
+                "ranked": standing.ranked,
                 "relation": _relation(standing, outcome, verdict),
                 "cost": standing.cost,
                 "seconds": standing.seconds,
