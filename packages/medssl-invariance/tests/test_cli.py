@@ -156,3 +156,18 @@ def test_published_numbers_carry_their_flags(backbone, data, capsys):
     found = published_similarity(real)
     assert found is not None
     assert found.value == 0.018896
+
+
+def test_batchnorm_in_training_mode_is_for_the_published_protocol(capsys, pairs):
+    code, out, err = synthetic(capsys, "--batchnorm", "training")
+    assert (code, out) == (2, "")
+    assert "published" in err
+    words = ("views", "-m", "random_r18", *pairs)
+    found = {}
+    for mode in ("eval", "training"):
+        asked = ("--protocol", "published", "--covariance", "pca", "--images", 4, "--json")
+        code, out, err = call(capsys, *words, *asked, "--batchnorm", mode)
+        assert code == 0, err
+        found[mode] = json.loads(out)["records"][0]
+    assert found["training"]["settings"]["batchnorm"] == "training"
+    assert found["training"]["value"] != found["eval"]["value"]

@@ -1,21 +1,26 @@
 """Runs from pictures to records: what they hold, what they refuse, and that they go on."""
 
+import copy
 import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from medssl_invariance.errors import FeatureError, GridError, TooFewImagesError
+import torch
+from medssl_invariance.errors import FeatureError, GridError, SettingsError, TooFewImagesError
 from medssl_invariance.families import find_families
 from medssl_invariance.protocols import SyntheticSettings, differences, preset
 from medssl_invariance.reference import plan_images
 from medssl_invariance.runs import Means
-from medssl_invariance.similarity import METRICS
+from medssl_invariance.similarity import METRICS, cosine
 from medssl_invariance.synthetic import clean_preprocessing, synthetic
+from medssl_invariance.unfinished import Unfinished
+from medssl_invariance.whitening import fit_whitening
 from medssl_models import ExtractionSettings, FeatureStore, model_card
 from medssl_models.testing import tiny_backbone
 from PIL import Image
+from torchvision.transforms.v2 import functional as tv
 
 
 def run(backbone, data, *names, means=None, protocol="corrected", **changes):
@@ -230,3 +235,60 @@ def test_controls_bear_names_of_untrained_models():
 
     assert with_controls(["supervised_r18", "random_r18"]) == ["supervised_r18", "random_r18"]
     assert model_card(with_controls(["moco-v2"])[-1]).control
+
+
+# ------------------------------------------------------------------- BatchNorm in training mode
+
+
+def study_features(trunk, pictures):
+    """The study's newest code: the network in training mode; a batch is what it is given."""
+    network = copy.deepcopy(trunk).train()
+    with torch.no_grad():
+        return network(pictures).numpy()
+
+
+def test_batchnorm_in_training_mode_is_the_studys(backbone, data):
+    before = backbone.fingerprint
+    (record, *_) = run(
+        backbone,
+        data,
+        "brightness",
+        protocol="published",
+        batchnorm="training",
+        members=5,
+        images=3,
+    )
+    settings = preset(SyntheticSettings, "published", images=3, members=5, batchnorm="training")
+    preprocessing = clean_preprocessing(backbone, settings)
+    plan, trunk = plan_images(len(data), settings), backbone.trunk
+    behind = torch.stack([preprocessing(data[int(row)][0]) for row in plan.covariance])
+    whitening = fit_whitening(study_features(trunk, behind), "sample", unfactorable="stop")
+    (family,) = find_families(["brightness"])
+    members, values = family.members("study", 5), []
+    for row in plan.compared.tolist():
+        picture = data[row][0]
+        batch = [tv.adjust_brightness(picture, member.values["factor"]) for member in members]
+        views = study_features(trunk, torch.stack([preprocessing(one) for one in batch]))
+        own = study_features(trunk, preprocessing(picture)[None])
+        values.append(cosine(whitening.deviations(own), whitening.deviations(views)))
+    np.testing.assert_allclose(record.details["per_image"], np.mean(values, axis=1), atol=2e-3)
+    assert record.settings["batchnorm"] == "training"
+    assert any("training mode" in note for note in record.notes)
+    assert backbone.fingerprint == before
+    assert not any(module.training for module in backbone.modules())
+
+
+def test_batchnorm_in_training_mode_goes_on_with_whole_batches(backbone, data, tmp_path):
+    asked = {"protocol": "published", "batchnorm": "training", "members": 4, "images": 4}
+    whole, folder = run(backbone, data, "blur", **asked), tmp_path / "unfinished"
+    kept = Unfinished.open(folder, whole[0].key, (5, 4, 4), seconds=0)
+    kept.keep(np.zeros((5, 12)), np.repeat(np.arange(4), 3), np.tile([0, 1, 3], 4))
+    assert list(folder.iterdir())
+    resumed = run(backbone, data, "blur", means=Means(unfinished=folder), **asked)
+    assert [one.value for one in resumed] == [one.value for one in whole]
+
+
+@pytest.mark.parametrize("changes", [{}, {"protocol": "published", "applied": "after_resize"}])
+def test_batchnorm_in_training_mode_is_for_the_study_only(changes):
+    with pytest.raises(SettingsError, match="batchnorm training"):
+        preset(SyntheticSettings, batchnorm="training", **changes)

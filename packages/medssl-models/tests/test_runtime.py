@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from medssl_models.backbone import Backbone
@@ -11,6 +13,7 @@ from medssl_models.errors import SettingsError
 from medssl_models.preprocessing import Normalisation, Preprocessing
 from medssl_models.runtime import (
     FeatureNetwork,
+    batch_statistics,
     fold_batchnorm,
     fold_is_exact,
     inference,
@@ -190,3 +193,19 @@ def test_probe_measures_only_where_it_pays(backbone):
     assert calls == [16, 16, 32, 32]
     network.device = torch.device("cuda")
     assert probe_batch_size(network, 8, rows=5000) == 128
+
+
+def test_batch_statistics_are_those_of_torch_in_training_mode(backbone, images):
+    before = backbone.fingerprint
+    training = batch_statistics(backbone.trunk)
+    running = {name: tensor.clone() for name, tensor in training.named_buffers()}
+    with torch.inference_mode():
+        expected = copy.deepcopy(backbone.trunk).train()(images)
+        torch.testing.assert_close(training(images), expected, rtol=1e-4, atol=1e-5)
+        assert relative_error(training(images[:2]), expected[:2]) > 1e-3
+    for name, tensor in training.named_buffers():
+        assert "running" not in name or torch.equal(tensor, running[name])
+    network = FeatureNetwork.prepare(backbone, device=CPU, batchnorm="training", crop=64)
+    assert relative_error(network(images), expected) < 1e-4
+    assert backbone.fingerprint == before
+    assert not any(module.training for module in backbone.modules())

@@ -87,9 +87,10 @@ def test_batchnorm_in_training_mode_changes_the_map_but_not_the_network(tiny_mod
     backbone = tiny_models("random_r18")
     before = backbone.fingerprint
     subject = from_files([scan])[0]
+    quick = {"window": 10, "stride": 10, "resize": 40, "crop": 40}
     maps = {
         mode: Maps(place).make(
-            Viewer(backbone, preset(window=10, stride=10, batchnorm=mode)), subject
+            Viewer(backbone, preset("published", batchnorm=mode, **quick)), subject
         )
         for mode in ("eval", "training")
     }

@@ -10,7 +10,9 @@ from medssl_models import read_records
 from medssl_saliency.curves import brightest_first, deletion_and_insertion, random_first
 from medssl_saliency.errors import MapError, SettingsError
 from medssl_saliency.occlusion import build_engine, grid_positions, measure
+from medssl_saliency.protocols import preset
 from medssl_saliency.randomisation import learnt_layers, redraw
+from medssl_saliency.saliency_map import network_of
 from medssl_saliency.sanity import Check, Randomised, sanity_records, similarity_rows
 from PIL import Image
 from torch import nn
@@ -201,7 +203,6 @@ def test_a_constant_picture_has_flat_checks(command, place):
 
 def test_a_map_that_ignores_the_weights_is_found_out(tiny_models, scan, place):
     from medssl_saliency.mapping import Maps, Viewer
-    from medssl_saliency.protocols import preset
     from medssl_saliency.subjects import from_files
 
     viewer = Viewer(tiny_models("random_r18"), preset(window=8, stride=8))
@@ -209,3 +210,41 @@ def test_a_map_that_ignores_the_weights_is_found_out(tiny_models, scan, place):
     check = Check(own, [Randomised("cascading", "layer4", own)])
     (row,) = similarity_rows(sanity_records([check], seed=0))
     assert row[3:] == ("1.00", "", "1.00", 1)
+
+
+def test_checks_of_batchnorm_in_training_mode_are_the_studys_only(command, scan, place):
+    words = (
+        "sanity",
+        scan,
+        "-m",
+        "random_r18",
+        *QUICK,
+        "--controls",
+        "0",
+        "--batchnorm",
+        "training",
+    )
+    code, _, err = command(*words)
+    assert code == 2
+    assert "published" in err
+    code, out, err = command(
+        *words, "--protocol", "published", "--resize", "40", "--crop", "40", "--json"
+    )
+    assert code == 0, err
+    (area,) = [
+        record
+        for record in json.loads(out)["sanity"]["records"]
+        if record["metric"] == "deletion area" and record["settings"]["order"] == "own map"
+    ]
+    assert area["settings"]["batchnorm"] == "training"
+
+
+def test_pictures_that_are_deleted_do_not_see_each_other(tiny_models):
+    backbone = tiny_models("random_r18")
+    training = network_of(backbone, preset("published", batchnorm="training"))
+    image, occluder = torch.randn((2, 3, 40, 40), generator=torch.Generator().manual_seed(0))
+    order = random_first((40, 40), block=8, seed=0)
+    few, many = (
+        deletion_and_insertion(training, image, occluder, order, steps=steps) for steps in (4, 20)
+    )
+    np.testing.assert_allclose(few.deletion, many.deletion[::5], rtol=1e-5)

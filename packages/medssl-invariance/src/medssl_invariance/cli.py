@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from medssl_models.console import (
+    BatchNormOption,
     BatchSizeOption,
     Console,
     DatasetsOption,
@@ -103,6 +104,7 @@ def synthetic(
     k: MembersOption = None,
     images: ImagesOption = None,
     covariance: CovarianceOption = None,
+    batchnorm: BatchNormOption = None,
     controls: ControlsOption = True,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -139,6 +141,7 @@ def synthetic(
         members=k,
         images=images,
         covariance=covariance,
+        batchnorm=batchnorm,
         seed=seed,
     )
     _show(console, records, results)
@@ -161,6 +164,7 @@ def views(
         typer.Option("--missing", help="What to do with views without partner.", **choice(Missing)),
     ] = "skip",
     covariance: CovarianceOption = None,
+    batchnorm: BatchNormOption = None,
     controls: ControlsOption = True,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -196,6 +200,7 @@ def views(
         images=images,
         missing=missing,
         covariance=covariance,
+        batchnorm=batchnorm,
         seed=seed,
     )
     datasets = runs.open_datasets(
@@ -235,6 +240,7 @@ def curve(
     k: MembersOption = None,
     images: ImagesOption = None,
     covariance: CovarianceOption = None,
+    batchnorm: BatchNormOption = None,
     controls: ControlsOption = True,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -273,6 +279,7 @@ def curve(
         members=k,
         images=images,
         covariance=covariance,
+        batchnorm=batchnorm,
         seed=seed,
     )
     files = write_curves(records, output, metric=metric)

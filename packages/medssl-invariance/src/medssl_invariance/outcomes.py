@@ -113,7 +113,13 @@ def make_records(
                 n=mean.images,
                 settings=dict(identity),
                 details=details,
-                notes=marks(backbone, data, *outcome.notes, *_undefined(metric, undefined, values)),
+                notes=marks(
+                    backbone,
+                    data,
+                    *_batch_notes(settings),
+                    *outcome.notes,
+                    *_undefined(metric, undefined, values),
+                ),
                 provenance=provenance,
             )
         )
@@ -191,6 +197,12 @@ def _over_members(values: NDArray[np.float64]) -> NDArray[np.float64]:
     defined = ~np.isnan(values)
     sums, counts = np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1)
     return np.asarray(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0))
+
+
+def _batch_notes(settings: Comparison) -> tuple[str, ...]:
+    if settings.batchnorm == "eval":
+        return ()
+    return ("BatchNorm in training mode: every feature depends on what was in its batch (I-1)",)
 
 
 def _undefined(metric: str, count: int, values: NDArray[np.float64]) -> tuple[str, ...]:

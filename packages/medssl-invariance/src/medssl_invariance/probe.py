@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from medssl_models.presets import setting
 from medssl_models.probes import ProbePlugin
 
-from medssl_invariance.protocols import SyntheticSettings, ViewsSettings, preset, setting
+from medssl_invariance.protocols import SyntheticSettings, ViewsSettings, preset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Record
-    from medssl_models.probes import ProtocolName, Work
+    from medssl_models.presets import ProtocolName
+    from medssl_models.probes import Work
 
     from medssl_invariance.families import Family
     from medssl_invariance.runs import Means

@@ -6,21 +6,22 @@ name, and the field carries the reason; entries such as I-26 number the study's 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from medssl_models import presets
+from medssl_models.presets import (
+    BatchNormPreset,
+    Difference,
+    ProtocolName,
+    from_preset,
+    setting,
+)
+from pydantic import Field, PositiveInt, model_validator
 
 from medssl_invariance.errors import SettingsError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pydantic.fields import FieldInfo
-
 __all__ = [
     "Comparison",
-    "Difference",
-    "ProtocolName",
     "SyntheticSettings",
     "ViewsSettings",
     "differences",
@@ -28,26 +29,10 @@ __all__ = [
     "preset",
 ]
 
-ProtocolName = Literal["published", "corrected"]
 
-
-def setting(
-    why: str, *, corrected: object, published: object = ..., entries: tuple[str, ...] = ()
-) -> Any:  # noqa: ANN401 # as pydantic.Field: the annotation beside it is the type
-    """Declare a field by what it decides, the value of each preset, and the quirks behind it."""
-    study = corrected if published is ... else published
-    extra: dict[str, Any] = {"published": study, "entries": list(entries)}
-    return Field(default=corrected, description=why, json_schema_extra=extra)
-
-
-class Comparison(BaseModel):
+class Comparison(BatchNormPreset):
     """What both experiments share: how features are whitened, compared and averaged."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    protocol: ProtocolName = setting(
-        "The preset that the values started from.", corrected="corrected", published="published"
-    )
     covariance: Literal["ledoit-wolf", "pca", "sample"] = setting(
         "sample: the sample covariance with 1e-6 added to its diagonal, inverted; with fewer "
         "images than features it is singular, and every similarity falls to 0. ledoit-wolf: "
@@ -105,7 +90,6 @@ class Comparison(BaseModel):
         "synthetic transforms, 224 (bicubic) for views, both cropped to 224.",
         corrected="model",
         published="experiment",
-        entries=("B.1",),
     )
     normalisation: Literal["model", "study"] = setting(
         "model: what the network was pretrained with. study: what the study fed, which for some "
@@ -168,6 +152,13 @@ class SyntheticSettings(Comparison):
         entries=("I-25",),
     )
 
+    @model_validator(mode="after")
+    def _versions_of_an_image_are_a_batch(self) -> SyntheticSettings:
+        if self.batchnorm == "training" and self.applied != "native":
+            message = "batchnorm training is for applied native: a batch is one image's versions"
+            raise ValueError(message)
+        return self
+
 
 class ViewsSettings(Comparison):
     """Features of one view of a patient against those of the other view."""
@@ -183,26 +174,6 @@ class ViewsSettings(Comparison):
         "What happens with views that have no partner: left out and counted, or an error.",
         corrected="skip",
     )
-
-
-class Difference(BaseModel):
-    """A field that the two presets set differently.
-
-    Args:
-        field: Its name.
-        published: The study's value.
-        corrected: The default.
-        entries: Numbers of the quirks that explain it.
-        why: What the field decides.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    field: str
-    published: Any
-    corrected: Any
-    entries: tuple[str, ...]
-    why: str
 
 
 S = TypeVar("S", bound=Comparison)
@@ -223,54 +194,14 @@ def preset(settings: type[S], protocol: ProtocolName = "corrected", **changes: o
         >>> preset(SyntheticSettings, "published").identity_in_mean
         True
     """
-    values = _values(settings, protocol)
-    values.update({name: value for name, value in changes.items() if value is not None})
-    try:
-        return settings.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError(_sentence(error, settings)) from error
+    return from_preset(settings, protocol, changes, refusal=SettingsError)
 
 
 def differences(settings: type[Comparison]) -> list[Difference]:
     """List what the two presets set differently, with the entries that explain it."""
-    published, corrected = (_values(settings, name) for name in ("published", "corrected"))
-    return [
-        Difference(
-            field=name,
-            published=published[name],
-            corrected=corrected[name],
-            entries=tuple(_extra(field)["entries"]),
-            why=field.description or "",
-        )
-        for name, field in settings.model_fields.items()
-        if name != "protocol" and published[name] != corrected[name]
-    ]
+    return presets.differences(preset(settings, "published"), preset(settings))
 
 
 def identity(settings: Comparison, **more: object) -> dict[str, object]:
     """Give what of the settings belongs to a record; protocol and seed are in its provenance."""
     return {**settings.model_dump(exclude={"protocol", "seed"}), **more}
-
-
-def _values(settings: type[Comparison], protocol: str) -> dict[str, Any]:
-    fields: Mapping[str, FieldInfo] = settings.model_fields
-    if protocol == "corrected":
-        return {name: field.default for name, field in fields.items()}
-    if protocol == "published":
-        return {name: _extra(field)["published"] for name, field in fields.items()}
-    message = f"protocol is {protocol!r}; choose from published, corrected"
-    raise SettingsError(message)
-
-
-def _extra(field: FieldInfo) -> dict[str, Any]:
-    extra = field.json_schema_extra
-    return extra if isinstance(extra, dict) else {"published": field.default, "entries": []}
-
-
-def _sentence(error: ValidationError, settings: type[Comparison]) -> str:
-    """Say the first thing that is wrong in one line."""
-    first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        return f"unknown setting {name!r}; there are {', '.join(settings.model_fields)}"
-    return f"{name} is {first['input']!r}: {first['msg'].lower()}"

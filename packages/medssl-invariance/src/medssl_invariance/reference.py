@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int64]
 
-__all__ = ["BASELINES", "CleanFeatures", "Plan", "Reference", "baselines", "plan_images"]
+__all__ = [
+    "BASELINES",
+    "CleanFeatures",
+    "Plan",
+    "Reference",
+    "baselines",
+    "check_finite",
+    "plan_images",
+]
 
 BASELINES = ("random other", "same class", "same patient")
 """Which other images an image is compared with, so that a similarity can be judged."""
@@ -149,13 +157,9 @@ class CleanFeatures:
             progress=means.progress,
         )
         readable = np.flatnonzero(table.readable)
-        features = table.features[readable]
-        if not np.isfinite(features).all():
-            message = f"{backbone.name} gives NaN or infinite features; check the weights"
-            raise FeatureError(message)
         return cls(
             rows=rows[readable],
-            features=features,
+            features=check_finite(table.features[readable], backbone),
             unreadable=tuple(data.ids[row] for row in rows[~table.readable]),
             device=table.provenance.get("device", ""),
             precision_error=table.provenance.get("precision_error", "nan"),
@@ -172,6 +176,14 @@ class CleanFeatures:
     def at(self, rows: Rows) -> NDArray[np.float32]:
         """Give the features of rows of the data set, `(len(rows), D)`."""
         return self.features[self.places(rows)]
+
+
+def check_finite(features: NDArray[np.float32], backbone: Backbone) -> NDArray[np.float32]:
+    """Give the features back, or refuse them where they are not finite."""
+    if not np.isfinite(features).all():
+        message = f"{backbone.name} gives NaN or infinite features; check the weights"
+        raise FeatureError(message)
+    return features
 
 
 @dataclass(frozen=True)
@@ -196,7 +208,13 @@ class Reference:
 
     @classmethod
     def build(
-        cls, clean: CleanFeatures, plan: Plan, settings: Comparison, *, gallery: Rows | None = None
+        cls,
+        clean: CleanFeatures,
+        plan: Plan,
+        settings: Comparison,
+        *,
+        gallery: Rows | None = None,
+        spread: NDArray[np.float32] | None = None,
     ) -> Reference:
         """Estimate the whitening and lay out the gallery.
 
@@ -205,6 +223,8 @@ class Reference:
             plan: Which images.
             settings: Way of whitening, size of the gallery.
             gallery: Rows of the gallery; None takes the compared images and then others.
+            spread: `(m, D)` features of the plan's covariance images, where they are others than
+                those that are compared.
 
         Raises:
             TooFewImagesError: Not enough readable images.
@@ -216,7 +236,7 @@ class Reference:
             message = "none of the images that were chosen can be read"
             raise TooFewImagesError(message)
         whitening = fit_whitening(
-            clean.at(behind),
+            clean.at(behind) if spread is None else spread,
             settings.covariance,
             distinct=len(np.unique(behind)),
             pca_variance=settings.pca_variance,

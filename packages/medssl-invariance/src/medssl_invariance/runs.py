@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medssl_data import ImageDataset
     from medssl_models import Backbone, ExtractionSettings, FeatureStore, Provenance, Record
     from medssl_models.console import Progress
+    from medssl_models.runtime import FeatureNetwork
 
     from medssl_invariance.protocols import Comparison
 
@@ -25,6 +26,7 @@ __all__ = [
     "known_records",
     "marks",
     "open_datasets",
+    "prepare_network",
     "provenance_of",
     "run_all",
     "with_controls",
@@ -183,6 +185,34 @@ def provenance_of(
         device=extraction.device,
         precision=extraction.precision,
         versions=package_versions("scikit-learn"),
+    )
+
+
+def prepare_network(
+    backbone: Backbone, settings: Comparison, means: Means, *, crop: int
+) -> FeatureNetwork:
+    """Make the fastest copy of a backbone that computes as the settings say.
+
+    Args:
+        backbone: It is not changed.
+        settings: What BatchNorm normalises with.
+        means: Layer, device and precision.
+        crop: Side of the images.
+    """
+    from medssl_models import ExtractionSettings as Extraction  # noqa: PLC0415 # imports torch
+    from medssl_models.runtime import (  # noqa: PLC0415 # as above
+        FeatureNetwork as Network,
+    )
+    from medssl_models.runtime import resolve_device  # noqa: PLC0415 # as above
+
+    extraction = means.extraction or Extraction()
+    return Network.prepare(
+        backbone,
+        layer=extraction.layer,
+        device=resolve_device(extraction.device),
+        precision=extraction.precision,
+        batchnorm=settings.batchnorm,
+        crop=crop,
     )
 
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl_invariance.batches import Batch, Block, ViewMaker, frame_side
+from medssl_invariance.clean_batches import collect_in_batches
 from medssl_invariance.outcomes import Outcome, make_records
 from medssl_invariance.protocols import SyntheticSettings, identity
 from medssl_invariance.reference import CleanFeatures, Reference, baselines, plan_images
-from medssl_invariance.runs import Means, provenance_of
+from medssl_invariance.runs import Means, prepare_network, provenance_of
 from medssl_invariance.similarity import METRICS
 from medssl_invariance.unfinished import Unfinished
 
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Preprocessing, Record
     from medssl_models.console import Advance
+    from medssl_models.presets import ProtocolName
     from medssl_models.runtime import FeatureNetwork
     from numpy.typing import NDArray
 
     from medssl_invariance.families import Family
-    from medssl_invariance.protocols import ProtocolName
     from medssl_invariance.similarity import Mean
 
 __all__ = ["clean_preprocessing", "feasible", "synthetic"]
@@ -135,10 +136,8 @@ class _Session:
         """Give the clean side, and the baselines, for a preprocessing; computed once."""
         key = preprocessing.fingerprint
         if key not in self._references:
-            clean = CleanFeatures.collect(
-                self.backbone, self.data, preprocessing, self.plan.needed, self.means
-            )
-            reference = Reference.build(clean, self.plan, self.settings)
+            clean, spread = self._clean(preprocessing)
+            reference = Reference.build(clean, self.plan, self.settings, spread=spread)
             if not self._references:  # another frame changes nothing of it
                 for note in reference.whitening.report.notes:
                     LOG.warning("%s on %s: %s", self.backbone.name, self.data.name, note)
@@ -146,20 +145,22 @@ class _Session:
             self._references[key] = reference, found
         return self._references[key]
 
+    def _clean(
+        self, preprocessing: Preprocessing
+    ) -> tuple[CleanFeatures, NDArray[np.float32] | None]:
+        """Give clean features, and others for the covariance where BatchNorm tells them apart."""
+        rows = self.plan.needed
+        if self.settings.batchnorm == "training":
+            return collect_in_batches(self.network, self.data, preprocessing, self.plan, rows)
+        return CleanFeatures.collect(
+            self.backbone, self.data, preprocessing, rows, self.means
+        ), None
+
     @cached_property
     def network(self) -> FeatureNetwork:
         """The fastest copy of the backbone."""
-        from medssl_models import ExtractionSettings  # noqa: PLC0415 # beside its use
-        from medssl_models.runtime import FeatureNetwork, resolve_device  # noqa: PLC0415 # as above
-
-        extraction = self.means.extraction or ExtractionSettings()
-        return FeatureNetwork.prepare(
-            self.backbone,
-            layer=extraction.layer,
-            device=resolve_device(extraction.device),
-            precision=extraction.precision,
-            crop=clean_preprocessing(self.backbone, self.settings).crop,
-        )
+        crop = clean_preprocessing(self.backbone, self.settings).crop
+        return prepare_network(self.backbone, self.settings, self.means, crop=crop)
 
     @property
     def batch_size(self) -> int:
@@ -266,6 +267,8 @@ class _Measurement:
     ) -> None:
         block = Block(self.session.data, reference.compared[place])
         todo = np.flatnonzero(~unfinished.done[place].all(axis=0))
+        if self.session.settings.batchnorm == "training":
+            todo = np.arange(len(self.members))  # with fewer of them the batch is another
         waiting: list[tuple[Batch, NDArray[np.float32]]] = []
         for batch in self._maker.batches(block, todo):
             waiting.append((batch, self.session.network(batch.pixels).numpy()))
@@ -277,9 +280,9 @@ class _Measurement:
     @property
     def _maker(self) -> ViewMaker:
         session = self.session
-        return ViewMaker(
-            self.family, session.settings, self.preprocessing, session.batch_size, session.workers
-        )
+        together = session.settings.batchnorm == "training"
+        size = len(self.members) if together else session.batch_size
+        return ViewMaker(self.family, session.settings, self.preprocessing, size, session.workers)
 
 
 def _settle(

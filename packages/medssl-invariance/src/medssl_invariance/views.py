@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medssl_invariance.clean_batches import collect_in_batches
 from medssl_invariance.errors import PairError, TooFewImagesError
 from medssl_invariance.outcomes import EXPERIMENT, Outcome, make_records
 from medssl_invariance.protocols import ViewsSettings, identity
 from medssl_invariance.reference import CleanFeatures, Plan, Reference, baselines
-from medssl_invariance.runs import Means, provenance_of
+from medssl_invariance.runs import Means, prepare_network, provenance_of
 from medssl_invariance.similarity import METRICS
 
 if TYPE_CHECKING:
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Preprocessing, Record
+    from medssl_models.presets import ProtocolName
     from numpy.typing import NDArray
-
-    from medssl_invariance.protocols import ProtocolName
 
     Rows = NDArray[np.int64]
 
@@ -93,8 +93,8 @@ def views(
     keys = [record_key(EXPERIMENT, metric, own, provenance) for metric in METRICS]
     if all(key in means.known for key in keys):
         return [means.known[key] for key in keys]
-    clean = CleanFeatures.collect(backbone, data, preprocessing, planned.needed, means)
-    outcome = _measure(data, planned, clean, settings)
+    clean, spread = _clean(backbone, data, preprocessing, planned, settings, means)
+    outcome = _measure(data, planned, clean, settings, spread=spread)
     return make_records(
         backbone,
         data,
@@ -103,6 +103,22 @@ def views(
         provenance=provenance.model_copy(update={"device": clean.device}),
         identity=own,
     )
+
+
+def _clean(
+    backbone: Backbone,
+    data: ImageDataset,
+    preprocessing: Preprocessing,
+    planned: PairPlan,
+    settings: ViewsSettings,
+    means: Means,
+) -> tuple[CleanFeatures, NDArray[np.float32] | None]:
+    """Give features of all views, and those of the covariance where BatchNorm makes them others."""
+    rows = planned.needed
+    if settings.batchnorm == "training":
+        network = prepare_network(backbone, settings, means, crop=preprocessing.crop)
+        return collect_in_batches(network, data, preprocessing, planned.plan, rows)
+    return CleanFeatures.collect(backbone, data, preprocessing, rows, means), None
 
 
 def plan_pairs(data: ImageDataset, settings: ViewsSettings) -> PairPlan:
@@ -173,13 +189,18 @@ def _preprocessing(backbone: Backbone, settings: ViewsSettings) -> Preprocessing
 
 
 def _measure(
-    data: ImageDataset, planned: PairPlan, clean: CleanFeatures, settings: ViewsSettings
+    data: ImageDataset,
+    planned: PairPlan,
+    clean: CleanFeatures,
+    settings: ViewsSettings,
+    *,
+    spread: NDArray[np.float32] | None = None,
 ) -> Outcome:
     readable = np.isin(planned.pairs, clean.rows).all(axis=1)
     first, second = planned.pairs[readable].T
     kept = Plan(first, planned.plan.covariance, planned.plan.rows)
     gallery = clean.readable(planned.gallery)
-    reference = Reference.build(clean, kept, settings, gallery=gallery)
+    reference = Reference.build(clean, kept, settings, gallery=gallery, spread=spread)
     features = clean.at(first)
     values = reference.measure(second, features, second)
     places = np.searchsorted(gallery, second)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Advance",
+    "BatchNormOption",
     "BatchSizeOption",
     "Console",
     "DatasetsOption",
@@ -95,6 +96,7 @@ def choice(alternatives: object) -> dict[str, object]:
 _Device = Literal["auto", "cpu", "cuda", "mps"]
 _Precision = Literal["fp32", "bf16"]
 _ProtocolName = Literal["published", "corrected"]
+_BatchNorm = Literal["eval", "training"]
 
 ModelsOption = Annotated[
     list[str],
@@ -122,6 +124,14 @@ DeviceOption = Annotated[
 PrecisionOption = Annotated[
     _Precision,
     typer.Option("--precision", help="bf16 is faster and records its error.", **choice(_Precision)),
+]
+BatchNormOption = Annotated[
+    _BatchNorm | None,
+    typer.Option(
+        "--batchnorm",
+        help="training repeats a defect of the study's newest code; needs --protocol published.",
+        **choice(_BatchNorm),
+    ),
 ]
 BatchSizeOption = Annotated[
     int | None,

@@ -12,7 +12,7 @@ import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medssl_models.errors import SettingsError
 from medssl_models.matching import did_you_mean
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROTOCOLS",
+    "BatchNormName",
+    "BatchNormPreset",
     "Difference",
     "Preset",
     "ProtocolName",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 ProtocolName = Literal["published", "corrected"]
+BatchNormName = Literal["eval", "training"]
 PROTOCOLS: tuple[ProtocolName, ...] = typing.get_args(ProtocolName)
 
 
@@ -61,6 +64,25 @@ class Preset(BaseModel):
     protocol: ProtocolName = setting(
         "The preset that the values started from.", corrected="corrected", published="published"
     )
+
+
+class BatchNormPreset(Preset):
+    """Of an experiment in which the study's newest code left BatchNorm in training mode."""
+
+    batchnorm: BatchNormName = setting(
+        "training: BatchNorm uses the statistics of the batch that it is given, as the study's "
+        "newest code does by mistake. Most of the released numbers were made in eval mode, so "
+        "both presets say eval; training is for the published protocol only.",
+        corrected="eval",
+        entries=("I-1",),
+    )
+
+    @model_validator(mode="after")
+    def _training_is_a_defect(self) -> BatchNormPreset:
+        if self.batchnorm == "training" and self.protocol == "corrected":
+            message = "batchnorm training is a defect of the study and needs protocol published"
+            raise ValueError(message)
+        return self
 
 
 S = TypeVar("S", bound=Preset)

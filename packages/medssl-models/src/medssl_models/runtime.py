@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
     from medssl_models.backbone import Backbone
+    from medssl_models.presets import BatchNormName
 
 __all__ = [
     "DeviceName",
     "FeatureNetwork",
     "PrecisionName",
+    "batch_statistics",
     "fold_batchnorm",
     "fold_is_exact",
     "inference",
@@ -164,6 +166,23 @@ def fold_batchnorm(module: ModuleT) -> ModuleT:
     return folded.requires_grad_(requires_grad=False)
 
 
+def batch_statistics(module: ModuleT) -> ModuleT:
+    """Copy a network so that BatchNorm normalises with the statistics of each batch.
+
+    That is what the study's newest code did by mistake (I-1): the features of an image depend on
+    the images that are with it in the batch. Running statistics are neither used nor changed.
+
+    Args:
+        module: A network in evaluation mode; it is not changed.
+    """
+    changed = copy.deepcopy(module)
+    for norm in changed.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            norm.train()
+            norm.momentum = 0.0
+    return changed
+
+
 def _fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     """Fold in float64, so that the weights are rounded once."""
     kind = conv.weight.dtype
@@ -226,6 +245,7 @@ class FeatureNetwork:
         layer: str = "pooled",
         device: torch.device,
         precision: PrecisionName = "fp32",
+        batchnorm: BatchNormName = "eval",
         crop: int,
     ) -> FeatureNetwork:
         """Copy, fold, lay out channels last and move a backbone.
@@ -235,13 +255,11 @@ class FeatureNetwork:
             layer: A name out of `backbone.layers`.
             device: Where to run.
             precision: `fp32` or `bf16`.
+            batchnorm: `training` normalises with the statistics of each batch, and folds nothing.
             crop: Side of the images, for the check that folding is exact.
         """
         plain = _quiet_copy(backbone)
-        folded = fold_batchnorm(plain)
-        noise = torch.rand((1, 3, crop, crop), generator=torch.Generator().manual_seed(0))
-        # Differing layers would show in the pooled features: all layers lie before them.
-        network = folded if fold_is_exact(plain, folded, noise) else plain
+        network = batch_statistics(plain) if batchnorm == "training" else _folded(plain, crop)
         if device.type != "mps":  # channels last is slower there
             network = network.to(memory_format=torch.channels_last)
         return cls(network.to(device), layer, device, precision).in_precision(precision)
@@ -273,6 +291,13 @@ class FeatureNetwork:
             )
             features = _over_positions(outputs[self.layer].float())
             return features.contiguous().cpu()
+
+
+def _folded(plain: Backbone, crop: int) -> Backbone:
+    """Fold, unless that gives other features; differing layers would show in the pooled ones."""
+    folded = fold_batchnorm(plain)
+    noise = torch.rand((1, 3, crop, crop), generator=torch.Generator().manual_seed(0))
+    return folded if fold_is_exact(plain, folded, noise) else plain
 
 
 def _over_positions(output: Tensor) -> Tensor:

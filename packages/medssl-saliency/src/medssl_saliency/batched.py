@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 
     from medssl_saliency.tape import Pair
 
-__all__ = ["BatchedNetwork"]
+__all__ = ["BatchedNetwork", "depends_on_batch"]
 
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LARGEST_BATCH = 32
 """Larger batches are slower on a CPU."""
 LIVE_MAPS = 24
 """Feature maps, in images of 64 channels at a quarter of the size, that one image may need."""
+
+
+def depends_on_batch(network: nn.Module) -> bool:
+    """Tell whether features depend on what else is in the batch: BatchNorm in training mode."""
+    return any(module.training for module in network.modules() if isinstance(module, NORMS))
 
 
 class BatchedNetwork:
@@ -43,9 +49,7 @@ class BatchedNetwork:
     def __init__(
         self, network: nn.Module, image: Tensor, *, precision: torch.dtype = torch.float32
     ) -> None:
-        self.alone = any(
-            module.training for module in network.modules() if isinstance(module, NORMS)
-        )
+        self.alone = depends_on_batch(network)
         self.network = copy.deepcopy(network).to(dtype=precision)
         self.network.to(memory_format=torch.channels_last)
         for module in self.network.modules():
@@ -86,6 +90,3 @@ class BatchedNetwork:
     def _features(self, images: Tensor) -> Tensor:
         features: Tensor = self.network(images.to(self.precision))
         return features.float()
-
-
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -2,12 +2,10 @@
 
 from typing import Literal
 
-__all__ = ["BatchNorm", "CaptumMethod", "MapMethod", "Occluder", "Precision", "ProtocolName"]
+__all__ = ["CaptumMethod", "MapMethod", "Occluder", "Precision"]
 
-ProtocolName = Literal["published", "corrected"]
 Precision = Literal["fp32", "bf16"]
 Occluder = Literal["zero", "mean", "blur", "noise"]
-BatchNorm = Literal["eval", "training"]
 CaptumMethod = Literal[
     "integrated-gradients",
     "gradient-shap",

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medssl_saliency.batched import depends_on_batch
 from medssl_saliency.errors import MapError, SettingsError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def deletion_and_insertion(
     """Occlude and uncover a picture in an order of its pixels.
 
     Args:
-        network: `(N, 3, H, W)` to `(N, D)`, in eval mode.
+        network: `(N, 3, H, W)` to `(N, D)`.
         image: `(3, H, W)` float32, normalised.
         occluder: `(3, H, W)`, what is seen in place of the image.
         order: `(H, W)`, rank of each pixel from 0 on.
@@ -79,7 +80,9 @@ def deletion_and_insertion(
     if order.shape != tuple(image.shape[1:]):
         message = f"the order has {order.shape} pixels, the image {tuple(image.shape[1:])}"
         raise MapError(message)
-    clean, nothing = network(torch.stack([image, occluder]))
+    size = 1 if depends_on_batch(network) else BATCH
+    ends = torch.split(torch.stack([image, occluder]), size)
+    clean, nothing = torch.cat([network(some) for some in ends])
     whole = float((nothing - clean).norm())
     ranks = torch.from_numpy(order).to(image.device)
     cuts = torch.arange(steps + 1, device=image.device) * order.size / steps
@@ -87,7 +90,7 @@ def deletion_and_insertion(
     for front, back in ((occluder, image), (image, occluder)):
         distances = [
             (network(torch.where(ranks < part[:, None, None, None], front, back)) - clean)
-            for part in torch.split(cuts, BATCH)
+            for part in torch.split(cuts, size)
         ]
         found.append(torch.cat(distances).norm(dim=1).double().cpu().numpy() / (whole or 1.0))
     return Curves(*found)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from medssl_models.presets import ProtocolName, from_preset, setting
 from medssl_models.probes import ProbePlugin
 from pydantic import PositiveInt  # noqa: TC002 # pydantic reads it
 
 from medssl_saliency.errors import SettingsError
-from medssl_saliency.protocols import MapSettings, preset, setting
+from medssl_saliency.protocols import MapSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Record
-    from medssl_models.probes import ProtocolName, Work
+    from medssl_models.probes import Work
 
 __all__ = ["PROBE", "StatsSettings"]
 
@@ -33,13 +34,7 @@ class StatsSettings(MapSettings):
 
 
 def _preset(protocol: ProtocolName, changes: Mapping[str, object]) -> StatsSettings:
-    pictures = changes.get("pictures", 20)
-    if not isinstance(pictures, int) or pictures < 1:
-        message = f"pictures is {pictures!r}; give a number above 0"
-        raise SettingsError(message)
-    rest = {name: value for name, value in changes.items() if name != "pictures"}
-    base = preset(protocol, **rest)
-    return StatsSettings.model_validate({**base.model_dump(), "pictures": pictures})
+    return from_preset(StatsSettings, protocol, changes, refusal=SettingsError)
 
 
 def _run(

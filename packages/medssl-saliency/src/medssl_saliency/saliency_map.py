@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from medssl_models.runtime import batch_statistics
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -204,13 +205,7 @@ def prepare(image: Image, preprocessing: Preprocessing, settings: MapSettings) -
 
 def network_of(backbone: Backbone, settings: MapSettings) -> nn.Module:
     """Give the network that is asked: the backbone's own, or a copy whose BatchNorm trains."""
-    if settings.batchnorm == "eval":
-        return backbone.trunk
-    network = copy.deepcopy(backbone.trunk)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.train()
-    return network
+    return batch_statistics(backbone.trunk) if settings.batchnorm == "training" else backbone.trunk
 
 
 # ----------------------------------------------------------------------------------------- the map

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medssl_models.console import (
+    BatchNormOption,
     Console,
     DatasetsOption,
     DeviceOption,
@@ -23,7 +24,6 @@ from medssl_saliency.commands.shared import (
     DATA,
     OUTPUT,
     RESULTS,
-    BatchNormOption,
     CropOption,
     FastOption,
     ImagesArgument,

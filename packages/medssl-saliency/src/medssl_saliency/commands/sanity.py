@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from medssl_models.console import (
+    BatchNormOption,
     Console,
     DatasetsOption,
     DeviceOption,
@@ -65,6 +66,7 @@ def sanity(
     occluder: OccluderOption = None,
     resize: ResizeOption = None,
     crop: CropOption = None,
+    batchnorm: BatchNormOption = None,
     precision: PrecisionOption = "fp32",
     device: DeviceOption = "auto",
     memory: MemoryOption = 2.0,
@@ -91,6 +93,7 @@ def sanity(
         occluder=occluder,
         resize=resize,
         crop=crop,
+        batchnorm=batchnorm,
         precision=precision,
         seed=seed,
     )

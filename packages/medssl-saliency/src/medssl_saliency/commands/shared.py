@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from medssl_models.console import Console, choice
 
-from medssl_saliency.choices import BatchNorm, MapMethod, Occluder
+from medssl_saliency.choices import MapMethod, Occluder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +23,6 @@ __all__ = [
     "DATA",
     "OUTPUT",
     "RESULTS",
-    "BatchNormOption",
     "CropOption",
     "FastOption",
     "ImagesArgument",
@@ -81,14 +80,6 @@ ResizeOption = Annotated[
 ]
 CropOption = Annotated[
     int | None, typer.Option("--crop", min=1, help="Side of the crop; else the model's own.")
-]
-BatchNormOption = Annotated[
-    BatchNorm | None,
-    typer.Option(
-        "--batchnorm",
-        help="training repeats a defect of the study's newest code.",
-        **choice(BatchNorm),
-    ),
 ]
 MemoryOption = Annotated[
     float,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from medssl_models.console import (
+    BatchNormOption,
     Console,
     DatasetsOption,
     DeviceOption,
@@ -25,7 +26,6 @@ from medssl_saliency.commands.shared import (
     DATA,
     OUTPUT,
     RESULTS,
-    BatchNormOption,
     CropOption,
     FastOption,
     ImagesArgument,
