@@ -6,19 +6,24 @@ feed it (standardised or raw features, which split) is the business of `linear`.
 
 from __future__ import annotations
 
+import math
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medssl_eval.errors import FeatureError, LabelError, SettingsError
+from medssl_eval.gram import GramLandscape
 from medssl_eval.newton import (
     Design,
-    Preconditioner,
     Problem,
+    RowLandscape,
     SolverSettings,
     evaluate,
+    evaluate_all,
     minimise,
 )
 
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import ThreadpoolController
+
+    from medssl_eval.newton import Landscape, Point
 
     Floats = NDArray[np.float64]
 
@@ -40,6 +48,8 @@ __all__ = [
     "solve",
     "solve_path",
 ]
+
+ONE_THREAD_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,9 +107,9 @@ def solve_path(
 ) -> list[LogisticSolution]:
     """Fit one model for each C, each from where the next weaker one ended.
 
-    With fewer rows than columns the rows are first rotated into their own span, which loses
-    nothing: the optimum has no part outside it. Memory is one float64 copy of the features plus
-    (classes x D^2) numbers.
+    With fewer rows than columns all is done in their own span, which loses nothing: the optimum has
+    no part outside it. Memory is one float64 copy of the features plus (classes x D^2) numbers,
+    of the lesser side.
 
     Arguments:
         features: Shape (N, D), float32 or float64, finite.
@@ -124,74 +134,139 @@ def solve_path(
     _ascending(strengths)
     columns = soft[:, 1:] if soft.shape[1] == 2 else soft
     options = settings or SolverSettings()
-    if len(rows) >= rows.shape[1]:
-        mean = rows.mean(axis=0, dtype=np.float64)
-        design = Design(rows, mean, copy_limit=options.copy_limit)
-        return _walk(Problem(design, columns, row_weights), mean, strengths, options, None)
-    return _solve_in_span(rows, columns, row_weights, strengths, options)
+    mean = rows.mean(axis=0, dtype=np.float64)
+    if len(rows) < rows.shape[1]:
+        return _solve_in_span(rows, mean, columns, row_weights, strengths, options)
+    design = Design(rows, mean, copy_limit=options.copy_limit)
+    walked = _walk_rows(Problem(design, columns, row_weights), strengths, options)
+    return [walk.solution(walk.point, mean) for walk in walked]
 
 
 def _solve_in_span(
     rows: NDArray[np.floating],
+    mean: Floats,
     targets: Floats,
     weights: Floats,
     strengths: Sequence[float],
     settings: SolverSettings,
 ) -> list[LogisticSolution]:
     """By way of the Gram matrix, and where its rounding shows by the slower orthogonal way."""
-    mean = rows.mean(axis=0, dtype=np.float64)
-    centred = np.subtract(rows, mean, dtype=np.float64)
-    whole = Problem(Design(centred, np.zeros(len(mean))), targets, weights)
-    span = _Span(centred, exact=False)
-    quick = _walk(Problem(span.design, targets, weights), mean, strengths, settings, span)
-    certified = [_certified(solution, whole, mean, settings) for solution in quick]
-    if all(now.converged or not then.converged for now, then in zip(certified, quick, strict=True)):
+    design = Design(rows, mean, copy_limit=8 * rows.size)
+    centred, whole = design.centred, Problem(design, targets, weights)
+    landscape = GramLandscape(centred @ centred.T, targets, weights)
+    with _blas_threads(len(rows)):
+        walked = _walk(landscape, targets.shape, strengths, settings, landscape.easy)
+    certified = _certified(walked, centred.T, whole, mean, settings)
+    if all(solution.converged for solution in certified):
         return certified
-    span = _Span(centred, exact=True)
-    return _walk(Problem(span.design, targets, weights), mean, strengths, settings, span)
+    axes, triangle = np.linalg.qr(centred.T)
+    rotated = Problem(Design(triangle.T, np.zeros(len(triangle))), targets, weights)
+    return _certified(_walk_rows(rotated, strengths, settings), axes, whole, mean, settings)
 
 
 def _certified(
-    solution: LogisticSolution, whole: Problem, mean: Floats, settings: SolverSettings
-) -> LogisticSolution:
-    """The solution with objective and gradient as the features themselves give them."""
-    intercepts = solution.intercepts + solution.coefficients @ mean
-    point = evaluate(whole, np.vstack([solution.coefficients.T, intercepts]), solution.c)
-    return replace(
-        solution,
-        objective=point.objective,
-        gradient_norm=float(np.linalg.norm(point.gradient)),
-        relative_gradient=point.relative,
-        converged=solution.converged and point.relative <= 2 * max(settings.tolerance, point.floor),
-    )
-
-
-def _walk(
-    problem: Problem,
-    mean: Floats,
-    strengths: Sequence[float],
-    settings: SolverSettings,
-    span: _Span | None,
+    walked: Sequence[_Walked], axes: Floats, whole: Problem, mean: Floats, settings: SolverSettings
 ) -> list[LogisticSolution]:
-    """Solve from the smallest C to the largest."""
-    memory = Preconditioner(None if span is None else span.spectrum)
-    trail, found = _Trail(problem.design.columns, problem.targets), {}
-    for index in _ascending(strengths):
-        c = float(strengths[index])
-        point, iterations, converged = minimise(problem, trail.guess(c), c, memory, settings)
-        trail.add(c, point.theta)
-        coefficients = point.theta[:-1] if span is None else span.back(point.theta[:-1])
-        found[index] = LogisticSolution(
-            c=c,
+    """Solutions with objective and gradient as the features themselves give them."""
+    coefficients = axes @ np.concatenate([walk.point.theta[:-1] for walk in walked], axis=1)
+    parts = np.split(coefficients, len(walked), axis=1)
+    thetas = [
+        np.vstack([part, walk.point.theta[-1]]) for part, walk in zip(parts, walked, strict=True)
+    ]
+    points = evaluate_all(whole, thetas, [walk.c for walk in walked])
+    solutions = []
+    for walk, point in zip(walked, points, strict=True):
+        close = point.relative <= 2 * max(settings.tolerance, point.floor)
+        solution = replace(walk, converged=walk.converged and close).solution(point, mean)
+        solutions.append(solution)
+    return solutions
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Walked:
+    """Where the path came to at one strength."""
+
+    c: float
+    point: Point
+    iterations: int
+    converged: bool
+
+    def solution(self, point: Point, mean: Floats) -> LogisticSolution:
+        """Give it for features as they came; `point` is over all their centred columns."""
+        coefficients = point.theta[:-1]
+        return LogisticSolution(
+            c=self.c,
             coefficients=np.ascontiguousarray(coefficients.T),
             intercepts=point.theta[-1] - mean @ coefficients,
             objective=point.objective,
             gradient_norm=float(np.linalg.norm(point.gradient)),
             relative_gradient=point.relative,
-            iterations=iterations,
-            converged=converged,
+            iterations=self.iterations,
+            converged=self.converged,
         )
+
+
+def _walk_rows(
+    problem: Problem, strengths: Sequence[float], settings: SolverSettings
+) -> list[_Walked]:
+    shape = problem.design.columns, problem.targets.shape[1]
+    return _walk(RowLandscape(problem), shape, strengths, settings, math.inf)
+
+
+def _walk(
+    landscape: Landscape,
+    shape: tuple[int, int],
+    strengths: Sequence[float],
+    settings: SolverSettings,
+    easy: float,
+) -> list[_Walked]:
+    """Solve from the smallest C to the largest.
+
+    Arguments:
+        landscape: The objective.
+        shape: Of its parameters without the intercepts.
+        strengths: Values of C.
+        settings: Tolerance and limits.
+        easy: A strength that can be solved from zero. Beyond it no stride is longer than a decade:
+            rough solutions between lead on, and their steps count.
+    """
+    trail = _Trail((shape[0] + 1, shape[1]))
+    found: dict[int, _Walked] = {}
+    rough = replace(settings, tolerance=max(settings.tolerance, 1e-2))
+    for index in _ascending(strengths):
+        c, steps = float(strengths[index]), 0
+        for between in [easy][: not found and easy < c] + _between(easy, c):
+            point, taken, _ = minimise(landscape, trail.guess(between), between, rough)
+            trail.add(between, point.theta)
+            steps += taken
+        point, taken, converged = minimise(landscape, trail.guess(c), c, settings)
+        trail.add(c, point.theta)
+        found[index] = _Walked(c, point, steps + taken, converged)
+        easy = max(easy, c)
     return [found[index] for index in range(len(strengths))]
+
+
+def _between(start: float, end: float) -> list[float]:
+    """Strengths that part the way from `start` to `end` into strides of at most ten."""
+    strides = math.ceil(math.log10(end / start)) if end > start else 0
+    return [start * (end / start) ** (stride / strides) for stride in range(1, strides)]
+
+
+def _blas_threads(rows: int) -> AbstractContextManager[object]:
+    """One thread for small matrices: to wake and await a second costs more than it brings."""
+    if rows > ONE_THREAD_ROWS:
+        return nullcontext()
+    limited: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
+    return limited
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The linear algebra libraries of numpy and scipy; to find them takes milliseconds."""
+    import scipy.linalg.blas  # noqa: F401, PLC0415 - or its library would not be loaded yet
+    from threadpoolctl import ThreadpoolController  # noqa: PLC0415 - heavy, one caller
+
+    return ThreadpoolController()
 
 
 def solve(
@@ -216,52 +291,23 @@ class _Trail:
     last two, 82 from a parabola through three, 72 through four.
     """
 
-    ORDER = 3
+    ORDER = 4
 
-    def __init__(self, columns: int, targets: Floats) -> None:
-        self._first = np.zeros((columns + 1, targets.shape[1]))
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._first = np.zeros(shape)
         self._past: list[tuple[float, Floats]] = []
 
     def guess(self, c: float) -> Floats:
-        if not self._past:
-            return self._first
-        at = np.log([strength for strength, _ in self._past])
-        guess = np.zeros_like(self._first)
-        for i, (_, theta) in enumerate(self._past):
-            others = np.delete(at, i)
-            guess += np.prod((np.log(c) - others) / (at[i] - others)) * theta
+        guess = self._first.copy()
+        for strength, theta in self._past:
+            others = [other for other, _ in self._past if other != strength]
+            share = math.prod(math.log(c / o) / math.log(strength / o) for o in others)
+            guess += share * theta
         return guess
 
     def add(self, c: float, theta: Floats) -> None:
-        if not any(np.isclose(c, past, rtol=1e-9) for past, _ in self._past):
+        if not any(math.isclose(c, past) for past, _ in self._past):
             self._past = [*self._past, (c, theta)][-self.ORDER :]
-
-
-class _Span:
-    """Principal axes of centred features with fewer rows than columns: X = Z A^T.
-
-    From the Gram matrix of the rows, which squares the spread of the singular values; `exact` goes
-    over a QR factorisation, three times slower, and loses nothing.
-    """
-
-    def __init__(self, centred: Floats, *, exact: bool) -> None:
-        if exact:
-            axes, triangle = np.linalg.qr(centred.T)
-            _, vectors = np.linalg.eigh(triangle @ triangle.T)
-            rotated = triangle.T @ vectors
-            self.spectrum = (rotated**2).sum(axis=0)
-            self._left, self._axes = axes, vectors
-        else:
-            values, vectors = np.linalg.eigh(centred @ centred.T)
-            kept = values > max(values[-1], 0) * len(centred) * np.finfo(float).eps
-            self.spectrum = values[kept]
-            self._left, self._axes = centred.T, vectors[:, kept] / np.sqrt(self.spectrum)
-            rotated = self._axes * self.spectrum
-        self.design = Design(rotated, np.zeros(rotated.shape[1]))
-
-    def back(self, coefficients: Floats) -> Floats:
-        """From coordinates on the axes, shape (r, K), to coefficients, shape (D, K)."""
-        return np.asarray(self._left @ (self._axes @ coefficients), np.float64)
 
 
 def _checked_features(features: ArrayLike) -> NDArray[np.floating]:

@@ -1,29 +1,42 @@
 """Truncated Newton for L2-regularised logistic models: one strength C from one start.
 
-Curvature is met by conjugate gradients, preconditioned with a Cholesky factor that is renewed only
-when it has become dear. Rows are centred float64; paths and classes are not known here.
+Curvature is met by preconditioned conjugate gradients. Here is the way over coefficients, row by
+row; `gram` has the way over the rows' weights. Paths and classes are not known here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from medssl_eval.preconditioner import FACTOR_BYTES, Preconditioner, cholesky
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Design", "Point", "Preconditioner", "Problem", "SolverSettings", "evaluate", "minimise"]
+__all__ = [
+    "Design",
+    "Landscape",
+    "Point",
+    "Problem",
+    "RowLandscape",
+    "SolverSettings",
+    "evaluate",
+    "evaluate_all",
+    "losses_and_residuals",
+    "minimise",
+    "relative_floor",
+]
 
 TINY = float(np.finfo(float).tiny)
 ROUNDING = 8 * float(np.finfo(float).eps)  # a probability is good to a few units of rounding
 MAX_HALVINGS = 40
-FACTOR_BYTES = 2**29  # above it all classes share one preconditioner of averaged curvature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +79,13 @@ class Design:
         self._features = features
         if 8 * features.size <= copy_limit:
             self._centred = np.subtract(features, mean, dtype=np.float64)
-        self.squares = np.concatenate([(b * b).sum(axis=1) for _, b in self.blocks()])
+        self.squares = np.concatenate([np.einsum("nd,nd->n", b, b) for _, b in self.blocks()])
+
+    @property
+    def centred(self) -> Floats:
+        """All centred rows, shape (N, D)."""
+        kept = self._centred
+        return kept if kept is not None else self._features - self._mean
 
     def blocks(self) -> Iterator[tuple[slice, Floats]]:
         """Slices of the rows, each with its centred block, shape (n, D)."""
@@ -103,6 +122,7 @@ class Point:
         objective: C * sum(loss) + 0.5 * ||coefficients||^2.
         gradient: Shape (D + 1, K).
         probabilities: Shape (N, K).
+        residuals: Probabilities minus targets, times the weights, shape (N, K).
         relative: The gradient divided by the size of the terms that cancel in it: coefficients
             against C times the pull of the data, and residuals among themselves (intercepts).
         floor: The relative gradient that rounding alone can leave.
@@ -112,19 +132,23 @@ class Point:
     objective: float
     gradient: Floats
     probabilities: Floats
+    residuals: Floats
     relative: float
     floor: float
 
 
 def _binary(logits: Floats, targets: Floats) -> tuple[Floats, Floats, Floats]:
-    """Losses, residuals and probabilities, without cancellation where a prediction is sure."""
+    """Losses, residuals and probabilities, without cancellation where a prediction is sure.
+
+    All of the shape of the logits, whose columns need not belong together.
+    """
     tail = np.exp(-np.abs(logits))
     positive = logits > 0
     losses = np.log1p(tail) + np.where(positive, (1 - targets) * logits, -targets * logits)
     low, high = tail / (1 + tail), 1 / (1 + tail)
     probabilities = np.where(positive, high, low)
     residuals = (1 - targets) * probabilities - targets * np.where(positive, low, high)
-    return losses[:, 0], residuals, probabilities
+    return losses, residuals, probabilities
 
 
 def _multinomial(logits: Floats, targets: Floats) -> tuple[Floats, Floats, Floats]:
@@ -143,29 +167,92 @@ def _multinomial(logits: Floats, targets: Floats) -> tuple[Floats, Floats, Float
     return losses, residuals, probabilities
 
 
+def losses_and_residuals(logits: Floats, targets: Floats) -> tuple[Floats, Floats, Floats]:
+    """Losses (N,), residuals (N, K) and probabilities (N, K) of logits (N, K)."""
+    if logits.shape[1] > 1:
+        return _multinomial(logits, targets)
+    losses, residuals, probabilities = _binary(logits, targets)
+    return losses[:, 0], residuals, probabilities
+
+
 def evaluate(problem: Problem, theta: Floats, c: float) -> Point:
     """Objective and gradient at `theta`, in one pass over the rows."""
-    family = _binary if theta.shape[1] == 1 else _multinomial
-    pull, probabilities = np.zeros_like(theta), np.empty_like(problem.targets)
-    loss = size = 0.0
+    pull = np.zeros_like(theta)
+    probabilities, residuals = np.empty_like(problem.targets), np.empty_like(problem.targets)
+    loss = 0.0
     for rows, block in problem.design.blocks():
-        weights = problem.weights[rows]
         logits = block @ theta[:-1] + theta[-1]
-        losses, residuals, probabilities[rows] = family(logits, problem.targets[rows])
-        residuals *= weights[:, None]
-        loss += float(losses @ weights)
-        size += float(np.abs(residuals).sum())
-        pull[:-1] += block.T @ residuals
-        pull[-1] += residuals.sum(axis=0)
-    gradient = c * pull
-    gradient[:-1] += theta[:-1]
+        losses, remains, probabilities[rows] = losses_and_residuals(logits, problem.targets[rows])
+        remains *= problem.weights[rows, None]
+        loss += float(losses @ problem.weights[rows])
+        pull[:-1] += block.T @ remains
+        residuals[rows] = remains
+    return _point(problem, theta, c, loss, pull[:-1], probabilities, residuals)
+
+
+def evaluate_all(
+    problem: Problem, thetas: Sequence[Floats], strengths: Sequence[float]
+) -> list[Point]:
+    """The same at many vectors of parameters, each with its C, in one pass together."""
+    classes = problem.targets.shape[1]
+    owns = [slice(start, start + classes) for start in range(0, classes * len(thetas), classes)]
+    stacked = np.concatenate(thetas, axis=1)
+    losses, pulls = np.zeros(len(thetas)), np.zeros_like(stacked[:-1])
+    residuals = np.empty((problem.design.rows, stacked.shape[1]))
+    probabilities = np.empty_like(residuals)
+    for rows, block in problem.design.blocks():
+        logits, targets = block @ stacked[:-1] + stacked[-1], problem.targets[rows]
+        if classes == 1:
+            found = [_binary(logits, targets)]
+        else:
+            found = [_multinomial(logits[:, own], targets) for own in owns]
+        losses += problem.weights[rows] @ np.column_stack([each[0] for each in found])
+        remains = np.concatenate([each[1] for each in found], axis=1)
+        residuals[rows] = remains * problem.weights[rows, None]
+        probabilities[rows] = np.concatenate([each[2] for each in found], axis=1)
+        pulls += block.T @ residuals[rows]
+    return [
+        _point(problem, theta, c, loss, pulls[:, own], probabilities[:, own], residuals[:, own])
+        for theta, c, loss, own in zip(thetas, strengths, losses.tolist(), owns, strict=True)
+    ]
+
+
+def _point(
+    problem: Problem,
+    theta: Floats,
+    c: float,
+    loss: float,
+    pull: Floats,
+    probabilities: Floats,
+    residuals: Floats,
+) -> Point:
+    """Put together what a pass over the rows has summed."""
+    tilt, size = residuals.sum(axis=0), float(np.abs(residuals).sum())
+    gradient = np.vstack([theta[:-1] + c * pull, c * tilt])
     norm = float(np.linalg.norm(theta[:-1]))
-    scale = max(norm, c * float(np.linalg.norm(pull[:-1])), TINY)
+    scale = max(norm, c * float(np.linalg.norm(pull)), TINY)
     slope = float(np.linalg.norm(gradient[:-1])) / scale
-    tilt = float(np.abs(pull[-1]).max()) / max(size, TINY)
     noise = float(np.sqrt(problem.weights**2 @ problem.design.squares))
-    floor = ROUNDING * max(c * noise / scale, float(problem.weights.sum()) / max(size, TINY))
-    return Point(theta, c * loss + norm**2 / 2, gradient, probabilities, max(slope, tilt), floor)
+    return Point(
+        theta=theta,
+        objective=c * loss + norm**2 / 2,
+        gradient=gradient,
+        probabilities=probabilities,
+        residuals=residuals,
+        relative=max(slope, float(np.abs(tilt).max()) / max(size, TINY)),
+        floor=relative_floor(c * noise / scale, problem.weights, size),
+    )
+
+
+def relative_floor(noise: float, weights: Floats, size: float) -> float:
+    """The relative gradient that rounding alone can leave.
+
+    Arguments:
+        noise: What one unit of rounding in each residual adds to the gradient, against its scale.
+        weights: Of the rows, shape (N,).
+        size: Sum of the absolute residuals.
+    """
+    return ROUNDING * max(noise, float(weights.sum()) / max(size, TINY))
 
 
 def _bend(probabilities: Floats, change: Floats) -> Floats:
@@ -189,73 +276,66 @@ def _curvature(problem: Problem, point: Point, direction: Floats, c: float) -> F
     return product
 
 
-@dataclass(slots=True)
-class Preconditioner:
-    """Inverses of the Hessian's diagonal blocks, one a class, taken at some earlier point.
+class Landscape(Protocol):
+    """What is minimised: an objective over some parameters, and its Newton steps."""
 
-    They are handed from one strength to the next and renewed by the rule of optimal replacement:
-    when the last solve cost more than the average since the renewal, the renewal's price included.
+    def evaluate(self, theta: Floats, c: float) -> Point:
+        """Objective and derivatives at `theta`."""
 
-    Attributes:
-        spectrum: Squared singular values of the design where its columns are principal axes, shape
-            (D,). Then the first preconditioner is diagonal and free; it takes the curvature as
-            equal for all rows.
-    """
+    def step(self, point: Point, c: float, settings: SolverSettings) -> Floats:
+        """Solve Hessian x step = -gradient so well as the distance from the optimum deserves."""
 
-    spectrum: Floats | None = None
-    _inverses: list[Floats] = field(default_factory=list)
-    _solves: int = 0
-    _spent: float = 0.0
-    _last: int = 0
-    _diagonal: Floats | None = None
 
-    def prepare(self, problem: Problem, point: Point, c: float) -> None:
-        """Follow the point, by a new factor where it pays."""
-        curvature = point.probabilities * (1 - point.probabilities) * problem.weights[:, None]
-        first = not self._solves
-        if not first:
-            price = _price(problem) * (1 if curvature.shape[1] == 1 else 2)
-            worn = self._last > (price + self._spent) / self._solves
-        if self.spectrum is not None and (first or not (self._inverses or worn)):
-            scaled = 1 + c * np.outer(self.spectrum, curvature.mean(axis=0))
-            self._diagonal = 1 / np.vstack([scaled, c * curvature.sum(axis=0) + TINY**0.5])
-        elif first or worn:
-            self._renew(problem.design, curvature, c)
+@dataclass(frozen=True, slots=True)
+class RowLandscape:
+    """The objective over coefficients with the intercepts as last row, shape (D + 1, K)."""
 
-    def _renew(self, design: Design, curvature: Floats, c: float) -> None:
-        if 8 * curvature.shape[1] * design.columns**2 > FACTOR_BYTES:
+    problem: Problem
+    _memory: Preconditioner = field(default_factory=Preconditioner)
+
+    def evaluate(self, theta: Floats, c: float) -> Point:
+        """Objective and derivatives at `theta`."""
+        return evaluate(self.problem, theta, c)
+
+    def step(self, point: Point, c: float, settings: SolverSettings) -> Floats:
+        """A Newton step, by conjugate gradients."""
+        memory = self._memory
+        memory.prepare(self._price(), lambda: self._factors(point, c))
+        target = min(0.1, max(point.relative, 0.3 * settings.tolerance / point.relative))
+        step, residual = np.zeros_like(point.theta), -point.gradient
+        solved = memory.solve(residual.T).T
+        direction, inner = solved.copy(), float(np.vdot(residual, solved))
+        goal = inner * target**2
+        for steps in range(1, settings.max_inner + 1):  # noqa: B007 - read after the loop
+            product = _curvature(self.problem, point, direction, c)
+            bend = float(np.vdot(direction, product))
+            if not bend > 0:
+                break
+            length = inner / bend
+            step += length * direction
+            residual -= length * product
+            solved = memory.solve(residual.T).T
+            previous, inner = inner, float(np.vdot(residual, solved))
+            if inner <= goal:
+                break
+            direction = solved + inner / previous * direction
+        memory.account(steps)
+        return step if step.any() else direction
+
+    def _price(self) -> float:
+        """What a renewal costs, in conjugate-gradient steps (measured on 1 core: 30 to 100)."""
+        size, classes = self.problem.design.columns, self.problem.targets.shape[1]
+        return float((size + size**2 / self.problem.design.rows) / 20) * min(classes, 2)
+
+    def _factors(self, point: Point, c: float) -> list[Floats]:
+        curvature = point.probabilities * (1 - point.probabilities) * self.problem.weights[:, None]
+        if 8 * curvature.shape[1] * self.problem.design.columns**2 > FACTOR_BYTES:
             curvature = curvature.mean(axis=1, keepdims=True)
-        self._inverses = [_inverse(design, column, c) for column in curvature.T]
-        self._solves, self._spent = 0, 0.0
-
-    def solve(self, residual: Floats) -> Floats:
-        """Apply the inverse to each column, shape (D + 1, K)."""
-        if not self._inverses:
-            return residual if self._diagonal is None else self._diagonal * residual
-        columns = residual.shape[1]
-        inverses = self._inverses if len(self._inverses) == columns else self._inverses * columns
-        solved = [inverse @ residual[:, k] for k, inverse in enumerate(inverses)]
-        return np.stack(solved, axis=1)
-
-    def account(self, inner: int) -> None:
-        """Note what a solve cost."""
-        self._last, self._solves, self._spent = inner, self._solves + 1, self._spent + inner
+        return [_factor(self.problem.design, column, c) for column in curvature.T]
 
 
-def _price(problem: Problem) -> float:
-    """What a renewal costs, in conjugate-gradient steps (measured on 1 core: 30 to 100)."""
-    size = problem.design.columns
-    return float((size + size**2 / problem.design.rows) / 20)
-
-
-def _inverse(design: Design, weights: Floats, c: float) -> Floats:
-    """Inverse of I + c * X^T diag(weights) X with its border for the intercept.
-
-    Explicit, because a triangular solve with one right-hand side was measured to be eight times
-    slower than a product, and a preconditioner need not be exact.
-    """
-    from scipy.linalg.lapack import dpotrf, dpotri  # noqa: PLC0415 - heavy, one caller
-
+def _factor(design: Design, weights: Floats, c: float) -> Floats:
+    """Cholesky factor of I + c * X^T diag(weights) X with its border for the intercept."""
     size = design.columns
     hessian = np.zeros((size + 1, size + 1))
     root = np.sqrt(c * weights)
@@ -263,52 +343,22 @@ def _inverse(design: Design, weights: Floats, c: float) -> Floats:
         scaled = block * root[rows, None]
         hessian[:size, :size] += scaled.T @ scaled
         hessian[size, :size] += root[rows] @ scaled
+    hessian[:size, size] = hessian[size, :size]
     hessian[size, size] = c * weights.sum()
     diagonal = np.einsum("ii->i", hessian)
     diagonal[:size] += 1
     # the intercept has no penalty: where all predictions are sure nothing else keeps it positive
     diagonal[size] = diagonal[size] * (1 + 1e-10) + TINY**0.5
-    factor, failed = dpotrf(hessian, lower=True, clean=False)
-    if failed:
-        return np.diag(1 / np.maximum(diagonal, TINY**0.5))
-    inverse = np.tril(dpotri(factor, lower=True)[0])
-    return np.asarray(inverse + np.tril(inverse, -1).T, np.float64)
+    return np.asarray(cholesky(hessian.T), np.float64)
 
 
-def _newton_step(
-    problem: Problem, point: Point, c: float, memory: Preconditioner, settings: SolverSettings
-) -> Floats:
-    """Solve Hessian x step = -gradient so well as the distance from the optimum deserves."""
-    memory.prepare(problem, point, c)
-    target = min(0.1, max(point.relative, 0.3 * settings.tolerance / point.relative))
-    step, residual = np.zeros_like(point.theta), -point.gradient
-    solved = memory.solve(residual)
-    direction, inner = solved.copy(), float(np.vdot(residual, solved))
-    goal = inner * target**2
-    for steps in range(1, settings.max_inner + 1):  # noqa: B007 - read after the loop
-        product = _curvature(problem, point, direction, c)
-        bend = float(np.vdot(direction, product))
-        if not bend > 0:
-            break
-        length = inner / bend
-        step += length * direction
-        residual -= length * product
-        solved = memory.solve(residual)
-        previous, inner = inner, float(np.vdot(residual, solved))
-        if inner <= goal:
-            break
-        direction = solved + inner / previous * direction
-    memory.account(steps)
-    return step if step.any() else direction
-
-
-def _line_search(problem: Problem, point: Point, step: Floats, c: float) -> Point | None:
+def _line_search(landscape: Landscape, point: Point, step: Floats, c: float) -> Point | None:
     """The first halving of the step that lowers the objective; None when none does."""
     slope = float(np.vdot(point.gradient, step))
     slack = ROUNDING * abs(point.objective)
     length = 1.0
     for _ in range(MAX_HALVINGS):
-        trial = evaluate(problem, point.theta + length * step, c)
+        trial = landscape.evaluate(point.theta + length * step, c)
         # where the objective drowns in rounding the gradient still says which point is nearer
         if trial.relative <= 0.5 * point.relative and length == 1:
             return trial
@@ -319,29 +369,28 @@ def _line_search(problem: Problem, point: Point, step: Floats, c: float) -> Poin
 
 
 def minimise(
-    problem: Problem, start: Floats, c: float, memory: Preconditioner, settings: SolverSettings
+    landscape: Landscape, start: Floats, c: float, settings: SolverSettings
 ) -> tuple[Point, int, bool]:
     """Minimise C * sum(loss) + 0.5 * ||coefficients||^2 from `start`.
 
     Arguments:
-        problem: Centred rows and targets.
-        start: Coefficients with intercepts as last row, shape (D + 1, K).
+        landscape: The objective; what it keeps of one strength serves the next.
+        start: Its parameters, with the intercepts as last row.
         c: The strength C.
-        memory: Preconditioner of the path, changed in place.
         settings: Tolerance and limits.
 
     Returns:
         The last point, the Newton steps taken, and whether the tolerance (or the floor that
         rounding sets) was reached.
     """
-    point = evaluate(problem, start, c)
+    point = landscape.evaluate(start, c)
     for iteration in range(settings.max_iterations + 1):
         if point.relative <= max(settings.tolerance, point.floor):
             return point, iteration, True
         if iteration == settings.max_iterations:
             break
-        step = _newton_step(problem, point, c, memory, settings)
-        trial = _line_search(problem, point, step, c)
+        step = landscape.step(point, c, settings)
+        trial = _line_search(landscape, point, step, c)
         if trial is None:
             return point, iteration, False
         point = trial
