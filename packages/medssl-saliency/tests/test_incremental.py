@@ -114,11 +114,30 @@ def test_the_plan_saves_work_and_keeps_to_its_memory(trunks):
     positions = grid_positions((224, 224), (10, 10), stride=4)
     free = engine.plan(positions, (10, 10), memory=2**30)
     assert free.gain > 2
-    kept = sum(clean.nbytes for clean in engine.maps)
+    kept = sum(clean.nbytes for clean in (*engine.maps, *engine.sums.values()))
+    kept += sum(quick.weight.nbytes for quick in engine.quick.values())
     tight = engine.plan(positions, (10, 10), memory=kept + free.peak // 2)
     assert tight.peak <= free.peak // 2
     with pytest.raises(SettingsError, match="one window needs"):
         engine.plan(positions, (10, 10), memory=1000)
+
+
+def test_the_plan_counts_what_winograd_holds(images, monkeypatch):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 96, 3, padding=1), nn.ReLU(), nn.Conv2d(96, 96, 3, padding=1)
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    image, _ = images(40, 40)
+    engine = IncrementalNetwork(network.requires_grad_(False), image)
+    positions, asked = grid_positions((40, 40), (6, 6)), {"side": (4, 4), "memory": 2**30}
+    quick = engine.plan(positions, (6, 6), **asked)
+    # A tile of 4 x 4 windows changes 9 x 9 pixels, 13 x 13 results in the end: 18 x 18 are read.
+    assert quick.peak > 16 * 18 * 18 * (96 + 96) * 4
+    monkeypatch.setattr("medssl_saliency.planning.is_worth_it", lambda step: False)
+    assert quick.peak > engine.plan(positions, (6, 6), **asked).peak
+    weights = sum(one.weight.nbytes for one in engine.quick.values())
+    assert weights == 36 * 96 * 96 * 4
+    with pytest.raises(SettingsError, match="one window needs"):
+        engine.plan(positions, (6, 6), memory=sum(c.nbytes for c in engine.maps) + weights)
 
 
 def test_bf16_is_near(trunk, images):

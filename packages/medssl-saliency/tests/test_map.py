@@ -400,3 +400,30 @@ def from_dataset_like(names):
 
 def test_durations_are_told_in_words():
     assert [duration(seconds) for seconds in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
+
+
+# ------------------------------------------------------------------ folders that cannot be written
+
+
+@pytest.mark.parametrize("option", ["--output", "--results"])
+def test_a_file_where_a_folder_should_be_is_said_before_the_work(command, scan, place, option):
+    (place / "file").write_text("taken")
+    where = place / "file" if option == "--output" else place / "file" / "results.jsonl"
+    code, out, err = command("map", scan, "-m", "random_r18", option, where)
+    assert (code, out) == (1, "")
+    assert f"another with {option}" in err
+    assert err.count("\n") == 1
+    assert not list(place.glob("saliency/*"))
+
+
+def test_a_read_only_folder_is_said_before_the_work(command, scan, place, monkeypatch):
+    """As a user who is not root meets it: the folder is there, a file in it is refused."""
+
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("medssl_saliency.mapping.tempfile.TemporaryFile", refuse)
+    code, out, err = command("stats", scan, "-m", "random_r18", "--output", place / "locked")
+    assert (code, out) == (1, "")
+    assert "locked cannot be written (Permission denied)" in err
+    assert not list((place / "locked").iterdir())

@@ -90,11 +90,12 @@ class IncrementalNetwork:
         Args:
             positions: `(n, 2)` int64, top rows and left columns.
             window: Height and width of a window.
-            memory: Bytes that may be used, the clean feature maps included.
+            memory: Bytes that may be used, clean feature maps and transformed weights included.
             side: Height and width of a tile in positions; None chooses.
         """
         clean_maps = (*self.maps, *self.sums.values())
-        kept = sum(clean.numel() * clean.element_size() for clean in clean_maps)
+        transformed = (quick.weight for quick in self.quick.values())
+        kept = sum(held.numel() * held.element_size() for held in (*clean_maps, *transformed))
         itemsize = self.precision.itemsize
         return plan(
             self.tape, positions, window, memory=memory - kept, itemsize=itemsize, side=side

@@ -15,6 +15,7 @@ import numpy as np
 from medssl_saliency.errors import SettingsError
 from medssl_saliency.geometry import Span
 from medssl_saliency.tape import Kind
+from medssl_saliency.winograd import is_worth_it, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -183,15 +184,21 @@ class _Tiling:
         return float(self.work * crowding + np.count_nonzero(self.counts) * overhead)
 
     def _peak(self) -> int:
-        """Numbers that the fullest tile holds at once, with one copy of a step's input."""
+        """Numbers that the fullest tile holds at once, with what a step needs to be computed."""
         fullest = int(self.counts.max())
         longest = [self._lengths(axis).max(axis=0) for axis in range(2)]
         sizes = [
             step.shape[0] * int(longest[0][i] + 2) * int(longest[1][i] + 2)
             for i, step in enumerate(self.tape.steps)
         ]
-        return fullest * max(
-            sum(sizes[i] for i in alive) + sum(sizes[i] for i in self.tape.steps[now].inputs)
+        beside = [
+            scratch(step, int(longest[0][i]), int(longest[1][i]), fullest)
+            if is_worth_it(step)
+            else fullest * sum(sizes[source] for source in step.inputs)
+            for i, step in enumerate(self.tape.steps)
+        ]
+        return max(
+            fullest * sum(sizes[i] for i in alive) + beside[now]
             for now, alive in enumerate(_alive(self.tape))
         )
 

@@ -18,7 +18,7 @@ from medssl_saliency.tape import Kind
 if TYPE_CHECKING:
     from medssl_saliency.tape import Step
 
-__all__ = ["TILE", "Winograd", "is_worth_it", "padded"]
+__all__ = ["TILE", "Winograd", "is_worth_it", "padded", "scratch"]
 
 TILE = 4
 """Side of the square of results that is computed at once."""
@@ -62,6 +62,23 @@ def is_worth_it(step: Step) -> bool:
 def padded(size: int) -> int:
     """Give how many inputs along an axis are read for `size` results: whole tiles and a border."""
     return -(-size // TILE) * TILE + 2
+
+
+def scratch(step: Step, height: int, width: int, number: int) -> int:
+    """Give how many numbers are held beside a step's own input and result while it is computed.
+
+    Args:
+        step: One that `is_worth_it`.
+        height: Rows of results.
+        width: Columns of results.
+        number: Images in the batch.
+    """
+    made, read = step.weight.shape[:2]
+    cells = padded(height) * padded(width)
+    chunk = max(CHUNK // 2, cells * read)
+    # Inputs twice, products and results once are carried to and fro, (TAPS / TILE)^2 as many.
+    carried = (TAPS / TILE) ** 2 * (2 + 2 * made / read)
+    return number * cells * (read + made) + int(min(chunk, number * cells * read) * carried)
 
 
 class Winograd:

@@ -99,6 +99,7 @@ def map_(
     maps = open_maps(
         console,
         output,
+        results,
         device=device,
         memory=memory,
         force=force,

@@ -101,6 +101,7 @@ def sanity(
     maps = open_maps(
         console,
         output,
+        results,
         device=device,
         memory=memory,
         force=force,

@@ -153,16 +153,20 @@ def gather_subjects(
 def open_maps(
     console: Console,
     output: Path,
+    results: Path,
     *,
     device: Literal["auto", "cpu", "cuda", "mps"],
     memory: float,
     force: bool,
     skip_unreadable: bool = False,
 ) -> Maps:
-    """Open the folder of maps that a command works in."""
+    """Open the folder of maps that a command works in, when all folders can be written."""
     from medssl_models.runtime import resolve_device
 
-    from medssl_saliency.mapping import Maps, Voice
+    from medssl_saliency.mapping import Maps, Voice, check_writable
+
+    check_writable(output)
+    check_writable(results.parent, option="--results")
 
     return Maps(
         output,

@@ -104,6 +104,7 @@ def stats(
     maps = open_maps(
         console,
         output,
+        results,
         device=device,
         memory=memory,
         force=force,
