@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
     from medssl_eval.average_ranks import Ranking
 
-__all__ = ["bar_chart", "rank_chart"]
+__all__ = ["bar_chart", "draw_ranks", "rank_chart", "rank_height"]
 
 INK, FAINT, RULE = "#1f2933", "#7b8794", "#d9dee4"
 # One hue from light to dark: settings of an experiment, such as shots, have an order.
 LIGHT, DARK = (0.62, 0.79, 0.91), (0.03, 0.32, 0.55)
+ACCENT = "#08528c"
+"""`DARK` in the notation of the web."""
 
 
 def bar_chart(records: Sequence[Record], path: Path, *, title: str = "") -> Path:
@@ -138,19 +140,29 @@ def rank_chart(rankings: Sequence[tuple[str, Ranking]], path: Path) -> Path:
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 # slow to import
 
-    heights = [1.15 + 0.24 * ((len(r.models) + 1) // 2) + 0.14 * len(r.groups) for _, r in rankings]
+    heights = [rank_height(ranking) for _, ranking in rankings]
     figure = Figure(figsize=(8.0, sum(heights) + 0.1), layout="constrained", facecolor="white")
     axes = figure.subplots(len(rankings), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axis, height, (title, ranking) in zip(axes, heights, rankings, strict=True):
-        _draw_ranks(axis, ranking, height=height)
+    for axis, (title, ranking) in zip(axes, rankings, strict=True):
+        draw_ranks(axis, ranking)
         axis.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=4)
     _save(figure, path)
     return path
 
 
-def _draw_ranks(axis: Axes, ranking: Ranking, *, height: float) -> None:
-    """Draw one panel; its vertical unit is an inch, counted downwards from the axis of ranks."""
-    count = len(ranking.models)
+def rank_height(ranking: Ranking) -> float:
+    """Inches that `draw_ranks` needs."""
+    return 1.15 + 0.24 * ((len(ranking.models) + 1) // 2) + 0.14 * len(ranking.groups)
+
+
+def draw_ranks(axis: Axes, ranking: Ranking) -> None:
+    """Draw one panel; its vertical unit is an inch, counted downwards from the axis of ranks.
+
+    Args:
+        axis: As high as `rank_height` says.
+        ranking: Average ranks and groups.
+    """
+    count, height = len(ranking.models), rank_height(ranking)
     axis.set_xlim(1 - 0.42 * (count - 1) - 0.1, count + 0.42 * (count - 1) + 0.1)
     axis.set_ylim(height - 0.75, -0.45)
     axis.axis("off")
@@ -162,7 +174,7 @@ def _draw_ranks(axis: Axes, ranking: Ranking, *, height: float) -> None:
     for level, (first, last) in enumerate(ranking.groups):
         ends = [ranking.mean_ranks[first] - 0.03, ranking.mean_ranks[last] + 0.03]
         depth = 0.12 + 0.14 * level
-        axis.plot(ends, [depth, depth], color=DARK, lw=4, solid_capstyle="round")
+        axis.plot(ends, [depth, depth], color=ACCENT, lw=4, solid_capstyle="round")
     below = 0.16 + 0.14 * len(ranking.groups)
     for place, name in enumerate(ranking.models):
         _draw_model(axis, ranking, place, name=name, below=below)
@@ -171,13 +183,13 @@ def _draw_ranks(axis: Axes, ranking: Ranking, *, height: float) -> None:
 def _draw_critical_difference(axis: Axes, length: float, ranking: Ranking) -> None:
     whole = length == ranking.critical_difference
     text = f"critical difference {ranking.critical_difference:.2f}"
-    axis.plot([1, 1 + length], [-0.33, -0.33], color=DARK, lw=1.4)
+    axis.plot([1, 1 + length], [-0.33, -0.33], color=ACCENT, lw=1.4)
     for end in [1.0, 1 + length] if whole else [1.0]:
-        axis.plot([end, end], [-0.37, -0.29], color=DARK, lw=1.4)
+        axis.plot([end, end], [-0.37, -0.29], color=ACCENT, lw=1.4)
     note = text if whole else f"{text}: longer than the axis"
     axis.annotate(
         note, (1 + length, -0.33), (6, 0), textcoords="offset points", va="center", fontsize=8.5,
-        color=DARK,
+        color=ACCENT,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from medssl_eval.average_ranks import rank_models
 from medssl_eval.errors import InfeasibleError
+from medssl_eval.figures import ACCENT, FAINT, INK, RULE, draw_ranks, rank_height
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,14 +27,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from medssl_eval.average_ranks import Ranking
     from medssl_eval.report.content import Board, Entry
     from medssl_eval.report.relations import Relation
 
-__all__ = ["Drawing", "critical_difference", "learning_curve", "radar", "scatter"]
+__all__ = [
+    "Drawing",
+    "as_svg",
+    "blank_figure",
+    "critical_difference",
+    "drawn",
+    "learning_curve",
+    "radar",
+    "scatter",
+]
 
-INK, FAINT, RULE = "#1f2933", "#7b8794", "#d9dee4"
-THEME = {INK: "var(--ink)", FAINT: "var(--faint)", RULE: "var(--rule)"}
+THEME = {
+    INK: "var(--ink)",
+    FAINT: "var(--faint)",
+    RULE: "var(--rule)",
+    ACCENT: "var(--accent)",
+}
 # Okabe and Ito's colours keep apart for colour-blind readers, and on dark and light ground.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 IN_RADAR = 5
@@ -77,8 +90,8 @@ def critical_difference(board: Board) -> Drawing | None:
         ranking = rank_models(values, models, higher_is_better=board.higher_is_better)
     except InfeasibleError:
         return None
-    figure = _figure(8.0, 0.7 + 0.11 * (len(models) + 1) + 0.09 * len(ranking.groups))
-    _draw_ranks(figure.add_subplot(), ranking)
+    figure = blank_figure(8.0, rank_height(ranking))
+    draw_ranks(figure.add_subplot(), ranking)
     ranks = ", ".join(
         f"{name} {rank:.2f}" for name, rank in zip(ranking.models, ranking.mean_ranks, strict=True)
     )
@@ -87,36 +100,7 @@ def critical_difference(board: Board) -> Drawing | None:
         f"differ by less than the critical difference {ranking.critical_difference:.2f}."
     )
     alt = f"Average ranks, 1 is best: {ranks}. {note}"
-    return Drawing(f"Average ranks: {board.title}", _svg(figure, alt), alt, note)
-
-
-def _draw_ranks(axis: Axes, ranking: Ranking) -> None:
-    count = len(ranking.models)
-    axis.set_xlim(0.2, count + 0.8)
-    half = (count + 1) // 2
-    bars = 0.35 * len(ranking.groups)
-    axis.set_ylim(-bars - half - 0.4, 1.3)
-    axis.axis("off")
-    axis.plot([1, count], [0, 0], color=INK, lw=1.2)
-    for rank in range(1, count + 1):
-        axis.plot([rank, rank], [0, 0.2], color=INK, lw=1)
-        axis.text(rank, 0.35, str(rank), ha="center", va="bottom", fontsize=9, color=INK)
-    for place, (name, mean) in enumerate(zip(ranking.models, ranking.mean_ranks, strict=True)):
-        left = place < half
-        y = -bars - 0.6 - (place if left else count - 1 - place)
-        x = 0.9 if left else count + 0.1
-        axis.plot([mean, mean, x], [0, y, y], color=FAINT, lw=0.9)
-        axis.text(
-            x, y, f" {name}  {mean:.2f} ", ha="right" if left else "left", va="center",
-            fontsize=9, color=INK,
-        )  # fmt: skip
-    for number, (first, last) in enumerate(ranking.groups):
-        ends = [ranking.mean_ranks[first] - 0.05, ranking.mean_ranks[last] + 0.05]
-        axis.plot(ends, [-0.3 - 0.35 * number] * 2, color=COLOURS[0], lw=3.2)
-    span = ranking.critical_difference
-    axis.plot([1, 1 + span], [1.05, 1.05], color=COLOURS[1], lw=2)
-    axis.text(1 + span, 1.05, f"  critical difference {span:.2f}", va="center", fontsize=8.5,
-              color=FAINT)  # fmt: skip
+    return Drawing(f"Average ranks: {board.title}", as_svg(figure, alt), alt, note)
 
 
 def radar(board: Board) -> Drawing | None:
@@ -133,7 +117,7 @@ def radar(board: Board) -> Drawing | None:
         return None
     shown = models[:IN_RADAR]
     angles = np.linspace(0, 2 * np.pi, len(datasets), endpoint=False)
-    figure = _figure(6.4, 4.4)
+    figure = blank_figure(6.4, 4.4)
     axis = figure.add_subplot(projection="polar")
     values = np.array([[board.cells[model, name].value for name in datasets] for model in shown])
     # The hub lies below the smallest value, so that models differ visibly; the axis tells.
@@ -141,8 +125,11 @@ def radar(board: Board) -> Drawing | None:
     for colour, model, line in zip(COLOURS, shown, values, strict=False):
         axis.plot([*angles, angles[0]], [*line, line[0]], color=colour, lw=1.6, label=model)
     axis.set_xticks(angles, datasets, fontsize=8.5, color=INK)
+    for label, angle in zip(axis.get_xticklabels(), angles, strict=True):
+        side = np.cos(angle)
+        label.set_ha("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
     axis.tick_params(axis="y", labelsize=7.5, labelcolor=FAINT)
-    axis.tick_params(axis="x", pad=8)
+    axis.tick_params(axis="x", pad=2)
     axis.grid(color=RULE, lw=0.8)
     axis.spines["polar"].set_color(RULE)
     axis.set_facecolor("none")
@@ -154,7 +141,7 @@ def radar(board: Board) -> Drawing | None:
         + ", ".join(f"{name} {board.cells[model, name].value:.1f}" for name in datasets)
         for model in shown
     )
-    return Drawing(f"Radar: {board.title}", _svg(figure, alt), alt, note)
+    return Drawing(f"Radar: {board.title}", as_svg(figure, alt), alt, note)
 
 
 def scatter(relation: Relation) -> Drawing:
@@ -163,24 +150,42 @@ def scatter(relation: Relation) -> Drawing:
     Args:
         relation: Values and correlation.
     """
-    figure = _figure(4.4, 3.5)
+    figure = blank_figure(4.8, 3.8)
     axis = figure.add_subplot()
-    axis.scatter(relation.x, relation.y, s=26, color=COLOURS[0], zorder=3)
-    for name, x, y in zip(relation.models, relation.x, relation.y, strict=True):
-        axis.annotate(
-            name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=6.5, color=FAINT
-        )
+    axis.scatter(relation.x, relation.y, s=30, color=ACCENT, zorder=3)
+    axis.margins(0.16)
     _dress(axis, _label(relation.trait, relation.trait_unit),
            _label(relation.outcome, relation.outcome_unit))  # fmt: skip
-    axis.margins(0.14)
-    title = (
-        f"rank correlation {relation.rho:+.2f} ({relation.low:+.2f} to {relation.high:+.2f}), "
-        f"{len(relation.models)} models"
+    figure.get_layout_engine().execute(figure)  # type: ignore[union-attr] # it has one
+    _name_points(axis, relation)
+    found = (
+        f"Rank correlation {relation.rho:+.2f} ({relation.low:+.2f} to {relation.high:+.2f}), "
+        f"{len(relation.models)} models."
     )
-    axis.set_title(title, fontsize=8.5, loc="left", color=INK)
-    alt = f"{relation.outcome} against {relation.trait}: {title}"
     within = ", ".join(f"{name} {rho:+.2f}" for name, rho in relation.within)
-    return Drawing(title, _svg(figure, alt), alt, f"On single data sets: {within}" * bool(within))
+    note = f"{found} On single data sets: {within}." if within else found
+    alt = f"{relation.outcome} against {relation.trait}. {found}"
+    return Drawing(relation.trait, as_svg(figure, alt), alt, note)
+
+
+def _name_points(axis: Axes, relation: Relation) -> None:
+    """Write each name beside its point, where it covers the fewest points and names."""
+    points = axis.transData.transform(np.column_stack([relation.x, relation.y]))
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in points]
+    for name, (x, y) in zip(relation.models, points, strict=True):
+        width, height = 5.0 * len(name), 10.0  # points of the type, near enough
+        places = [(6, 3), (6, -11), (-6 - width, 3), (-6 - width, -11), (-width / 2, 8)]
+        boxes = [(x + dx, y + dy, x + dx + width, y + dy + height) for dx, dy in places]
+        best = min(range(len(boxes)), key=lambda i: sum(_covers(boxes[i], t) for t in taken))
+        taken.append(boxes[best])
+        axis.annotate(
+            name, axis.transData.inverted().transform((x, y)), xytext=places[best],
+            textcoords="offset points", fontsize=7.5, color=FAINT,
+        )  # fmt: skip
+
+
+def _covers(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def learning_curve(entries: Sequence[Entry]) -> Drawing | None:
@@ -199,7 +204,7 @@ def learning_curve(entries: Sequence[Entry]) -> Drawing | None:
     names = list(dict.fromkeys(name for columns in curves.values() for name in columns))
     x_name = names[0]
     shown = [name for name in names[1:] if name not in {"lr", "learning_rate"}][:4]
-    figure = _figure(8.0, 2.9)
+    figure = blank_figure(8.0, 2.9)
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
     for axis, name in zip(axes, shown, strict=True):
         for number, (model, columns) in enumerate(curves.items()):
@@ -213,7 +218,7 @@ def learning_curve(entries: Sequence[Entry]) -> Drawing | None:
     axes[0].legend(frameon=False, fontsize=7.5, labelcolor=INK)
     title = f"Learning curves on {entries[0].dataset}"
     alt = f"{title}: {', '.join(shown)} of {', '.join(curves)}"
-    return Drawing(title, _svg(figure, alt), alt)
+    return Drawing(title, as_svg(figure, alt), alt)
 
 
 def _read_curve(path: Path) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
@@ -239,16 +244,17 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank_figure(width: float, height: float) -> Figure:
+    """Give an empty figure of so many inches on the page's own ground."""
     from matplotlib.figure import Figure as Canvas  # noqa: PLC0415 # slow to import
 
     return Canvas(figsize=(width, height), layout="constrained", facecolor="none")
 
 
 def _dress(axis: Axes, x: str, y: str) -> None:
-    axis.set_xlabel(x, fontsize=7.5, color=FAINT)
-    axis.set_ylabel(y, fontsize=7.5, color=FAINT)
-    axis.tick_params(length=0, labelsize=7.5, labelcolor=FAINT)
+    axis.set_xlabel(x, fontsize=8.5, color=FAINT)
+    axis.set_ylabel(y, fontsize=8.5, color=FAINT)
+    axis.tick_params(length=0, labelsize=8, labelcolor=FAINT)
     axis.grid(color=RULE, lw=0.7)
     axis.set_axisbelow(True)
     axis.set_facecolor("none")
@@ -268,13 +274,16 @@ def _label(title: str, unit: str, width: int = 46) -> str:
     return "\n".join([*lines, line])
 
 
-def _svg(figure: Figure, alt: str) -> str:
+def as_svg(figure: Figure, alt: str) -> str:
     """Write a figure as one element with its description, in the page's colours."""
     from matplotlib import rc_context  # noqa: PLC0415 # slow to import
 
     buffer = io.StringIO()
     with rc_context(STYLE):  # type: ignore[arg-type] # names of settings, as plain text
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+        figure.savefig(
+            buffer, format="svg", metadata={"Date": None}, transparent=True,
+            bbox_inches="tight", pad_inches=0.04,
+        )  # fmt: skip
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

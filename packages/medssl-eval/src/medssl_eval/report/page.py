@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from medssl_eval.report import figures
 from medssl_eval.report.content import TRANSFER
 from medssl_eval.report.exports import cell_text
+from medssl_eval.report.overview import draw_overview, leading_boards
 from medssl_eval.report.pictures import gather_pictures
 from medssl_eval.report.relations import relations
 
@@ -56,7 +57,6 @@ class Cell:
 class Leader:
     """The best model of a data set, and whether the next one can be told from it."""
 
-    board: str
     best: Entry
     text: str
     runner_up: str
@@ -93,7 +93,8 @@ def write_page(content: Content) -> str:
         style=_asset("page.css"),
         script=_asset("page.js"),
         counts=_counts(content),
-        leaders=_leaders(transfer[:BOARDS]),
+        overview=draw_overview(transfer),
+        leaders=_leaders(leading_boards(transfer)[:BOARDS]),
         boards=[(board, _heat(board)) for board in boards[:BOARDS]],
         more_boards=len(boards) - BOARDS,
         ranks=figures.drawn(figures.critical_difference(board) for board in transfer[:BOARDS]),
@@ -138,8 +139,8 @@ def _left_out(content: Content) -> list[str]:
     return found
 
 
-def _leaders(boards: Sequence[Board]) -> list[Leader]:
-    return [_leader(board, name) for board in boards for name in board.datasets]
+def _leaders(boards: Sequence[Board]) -> list[tuple[Board, list[Leader]]]:
+    return [(board, [_leader(board, name) for name in board.datasets]) for board in boards]
 
 
 def _leader(board: Board, dataset: str) -> Leader:
@@ -150,12 +151,10 @@ def _leader(board: Board, dataset: str) -> Leader:
     )
     best, second = here[0], here[1] if len(here) > 1 else None
     if second is None:
-        return Leader(board.title, best, cell_text(best), "", None)
+        return Leader(best, cell_text(best), "", None)
     ends = (best.low, best.high, second.low, second.high)
     overlap = None if None in ends else best.low <= second.high and second.low <= best.high  # type: ignore[operator] # none is None
-    return Leader(
-        board.title, best, cell_text(best), f"{second.model}, {cell_text(second)}", overlap
-    )
+    return Leader(best, cell_text(best), f"{second.model}, {cell_text(second)}", overlap)
 
 
 def _heat(board: Board) -> list[tuple[str, list[Cell | None]]]:
