@@ -51,7 +51,7 @@ class GramLandscape:
     _unit: float = field(init=False)
     _single: Singles = field(init=False)
     _noise: float = field(init=False)
-    _memory: Preconditioner = field(init=False, default_factory=Preconditioner)
+    _memory: Preconditioner[np.float32] = field(init=False, default_factory=Preconditioner)
 
     def __post_init__(self) -> None:
         squares = self.gram.diagonal()
@@ -93,21 +93,22 @@ class GramLandscape:
     def step(self, point: Point, c: float, settings: SolverSettings) -> Floats:
         """Solve for a Newton step so well as the distance from the optimum deserves."""
         root = _Root(point.probabilities, self.weights, c * self._unit)
-        self._memory.prepare(self._price(), lambda: self._factors(root))
+        new = self._memory.prepare(self._price(), lambda: self._factors(root))
         slopes, tilt = point.gradient[:-1] / self._unit, point.gradient[-1]
         size = max(float(np.abs(slopes).max()), float(np.abs(tilt).max()), TINY)
         slopes, tilt = slopes / size, tilt / size
         rest = (point.theta[:-1] + c * point.residuals) / size
         right = root.transposed(slopes.T.astype(np.float32))
         constraint = _Constraint(root, self._memory)
-        solution = constraint.meet(right, tilt.astype(np.float32))
-        fall = float(np.vdot(slopes, rest - root(solution).T))
-        fall = max(fall, 1e-4 * float(np.vdot(slopes, rest)))
-        target = min(0.1, max(point.relative, 0.3 * settings.tolerance / point.relative))
-        goal = fall * target**2
-        balance = self._improve(solution, right, constraint, goal, settings.max_inner)
+        solution, balance = constraint.meet(right, tilt.astype(np.float32))
+        if not new or len(right) > 1:  # a new factor of one class is the whole system's
+            fall = float(np.vdot(slopes, rest - root(solution).T))
+            fall = max(fall, 1e-4 * float(np.vdot(slopes, rest)))
+            target = min(0.1, max(point.relative, 0.3 * settings.tolerance / point.relative))
+            goal = fall * target**2
+            balance = self._improve(solution, right, constraint, goal, settings.max_inner)
         change = root(solution).T - rest
-        return size * np.concatenate([change, self._unit * balance[None]])
+        return np.asarray(size * np.concatenate([change, self._unit * balance[None]]), np.float64)
 
     def _improve(
         self, solution: Singles, right: Singles, constraint: _Constraint, goal: float, limit: int
@@ -145,7 +146,7 @@ class GramLandscape:
     def _price(self) -> float:
         """What a renewal costs, in conjugate-gradient steps (measured: 0.4 for 110 rows, 28)."""
         rows = len(self.gram)
-        return rows**3 / (rows**2 + 300**2) / 33
+        return float(rows**3 / (rows**2 + 300**2) / 33)
 
     def _factors(self, root: _Root) -> list[Singles]:
         diagonal = root.diagonal
@@ -182,7 +183,7 @@ class _Root:
             self._scale = (np.sqrt(c * weights) * axis).astype(np.float32)
 
     def __call__(self, columns: Singles) -> Singles:
-        return self._scale * self._across(columns)
+        return np.asarray(self._scale * self._across(columns), np.float32)
 
     def transposed(self, columns: Singles) -> Singles:
         """R^T columns, shape (K, N)."""
@@ -193,7 +194,7 @@ class _Root:
         if self._axis is None:
             return columns
         shift = (self._axis * columns).sum(axis=0)
-        return columns - self._axis * shift
+        return np.asarray(columns - self._axis * shift, np.float32)
 
     def ones(self) -> Singles:
         """R^T of a one for every row of one class, shape (K, K, N)."""
@@ -208,7 +209,7 @@ class _Root:
 class _Constraint:
     """The preconditioner, kept to steps under which the intercepts stay balanced."""
 
-    def __init__(self, root: _Root, memory: Preconditioner) -> None:
+    def __init__(self, root: _Root, memory: Preconditioner[np.float32]) -> None:
         self.root, self._memory = root, memory
         ones = root.ones()
         self._ones = ones.reshape(len(ones), -1)
@@ -219,14 +220,18 @@ class _Constraint:
         else:  # one direction is empty: the same change of all intercepts
             self._inverse = np.linalg.pinv((inner + inner.T) / 2, rcond=1e-6, hermitian=True)
 
-    def meet(self, right: Singles, tilt: Singles) -> Singles:
-        """The preconditioner's solution under which the intercepts' slope falls by `tilt`."""
+    def meet(self, right: Singles, tilt: Singles) -> tuple[Singles, Singles]:
+        """The preconditioner's solution under which the intercepts' slope falls by `tilt`.
+
+        Returns:
+            The solution (K, N), and the change of the intercepts that goes with it, shape (K,).
+        """
         solved = self._memory.solve(right)
-        wanted = self._inverse @ (tilt - self._flat @ right.ravel())
-        return solved + (wanted.astype(np.float32) @ self._flat).reshape(solved.shape)
+        change = (self._inverse @ (self._flat @ right.ravel() - tilt)).astype(np.float32)
+        return solved - (change @ self._flat).reshape(solved.shape), change
 
     def balance(self, residual: Singles) -> Singles:
         """Take from `residual` what a change of the intercepts makes good; gives that change."""
-        amounts = (self._inverse @ (self._flat @ residual.ravel())).astype(np.float32)
+        amounts: Singles = (self._inverse @ (self._flat @ residual.ravel())).astype(np.float32)
         residual -= (amounts @ self._ones).reshape(residual.shape)
         return amounts

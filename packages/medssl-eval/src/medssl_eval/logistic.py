@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import ThreadpoolController
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
     from medssl_eval.newton import Landscape, Point
 
@@ -168,10 +168,10 @@ def _certified(
     walked: Sequence[_Walked], axes: Floats, whole: Problem, mean: Floats, settings: SolverSettings
 ) -> list[LogisticSolution]:
     """Solutions with objective and gradient as the features themselves give them."""
-    coefficients = axes @ np.concatenate([walk.point.theta[:-1] for walk in walked], axis=1)
-    parts = np.split(coefficients, len(walked), axis=1)
+    duals = np.concatenate([walk.point.theta[:-1].T for walk in walked])
+    parts = np.split(duals @ axes.T, len(walked))
     thetas = [
-        np.vstack([part, walk.point.theta[-1]]) for part, walk in zip(parts, walked, strict=True)
+        np.vstack([part.T, walk.point.theta[-1]]) for part, walk in zip(parts, walked, strict=True)
     ]
     points = evaluate_all(whole, thetas, [walk.c for walk in walked])
     solutions = []

@@ -197,7 +197,8 @@ def evaluate_all(
     classes = problem.targets.shape[1]
     owns = [slice(start, start + classes) for start in range(0, classes * len(thetas), classes)]
     stacked = np.concatenate(thetas, axis=1)
-    losses, pulls = np.zeros(len(thetas)), np.zeros_like(stacked[:-1])
+    losses = np.zeros(len(thetas))
+    pulls = np.zeros((stacked.shape[1], problem.design.columns))  # a parameter vector is contiguous
     residuals = np.empty((problem.design.rows, stacked.shape[1]))
     probabilities = np.empty_like(residuals)
     for rows, block in problem.design.blocks():
@@ -210,9 +211,9 @@ def evaluate_all(
         remains = np.concatenate([each[1] for each in found], axis=1)
         residuals[rows] = remains * problem.weights[rows, None]
         probabilities[rows] = np.concatenate([each[2] for each in found], axis=1)
-        pulls += block.T @ residuals[rows]
+        pulls += residuals[rows].T @ block
     return [
-        _point(problem, theta, c, loss, pulls[:, own], probabilities[:, own], residuals[:, own])
+        _point(problem, theta, c, loss, pulls[own].T, probabilities[:, own], residuals[:, own])
         for theta, c, loss, own in zip(thetas, strengths, losses.tolist(), owns, strict=True)
     ]
 
@@ -291,7 +292,7 @@ class RowLandscape:
     """The objective over coefficients with the intercepts as last row, shape (D + 1, K)."""
 
     problem: Problem
-    _memory: Preconditioner = field(default_factory=Preconditioner)
+    _memory: Preconditioner[np.float64] = field(default_factory=Preconditioner)
 
     def evaluate(self, theta: Floats, c: float) -> Point:
         """Objective and derivatives at `theta`."""
@@ -324,8 +325,8 @@ class RowLandscape:
 
     def _price(self) -> float:
         """What a renewal costs, in conjugate-gradient steps (measured on 1 core: 30 to 100)."""
-        size, classes = self.problem.design.columns, self.problem.targets.shape[1]
-        return float((size + size**2 / self.problem.design.rows) / 20) * min(classes, 2)
+        size, classes = self.problem.design.columns, int(self.problem.targets.shape[1])
+        return float((size + size**2 / self.problem.design.rows) / 20 * min(classes, 2))
 
     def _factors(self, point: Point, c: float) -> list[Floats]:
         curvature = point.probabilities * (1 - point.probabilities) * self.problem.weights[:, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Matrix = NDArray[np.floating]
+T = TypeVar("T", np.float32, np.float64)
 
 __all__ = ["FACTOR_BYTES", "Preconditioner", "cholesky"]
 
@@ -20,27 +20,32 @@ FACTOR_BYTES = 2**29  # above it all classes share one factor of averaged curvat
 
 
 @dataclass(slots=True)
-class Preconditioner:
+class Preconditioner(Generic[T]):
     """Factors of the Hessian's diagonal blocks, one a class, taken at some earlier point.
 
     They are handed from one strength to the next and renewed by the rule of optimal replacement:
     when the last solve cost more than the average since the renewal, the renewal's price included.
     """
 
-    _factors: list[Matrix] = field(default_factory=list)
+    _factors: list[NDArray[T]] = field(default_factory=list)
     _solves: int = 0
     _spent: float = 0.0
     _last: int = 0
 
-    def prepare(self, price: float, renew: Callable[[], Sequence[Matrix]]) -> None:
-        """Take new factors where it pays; `price` is theirs in conjugate-gradient steps."""
-        if not self._factors or (
-            self._solves and self._last > (price + self._spent) / self._solves
-        ):
-            self._factors = list(renew())
-            self._solves, self._spent = 0, 0.0
+    def prepare(self, price: float, renew: Callable[[], Sequence[NDArray[T]]]) -> bool:
+        """Take new factors where it pays; `price` is theirs in conjugate-gradient steps.
 
-    def solve(self, residuals: Matrix) -> Matrix:
+        Returns:
+            Whether they are new.
+        """
+        worn = self._solves and self._last > (price + self._spent) / self._solves
+        if self._factors and price >= 1 and not worn:
+            return False
+        self._factors = list(renew())
+        self._solves, self._spent, self._last = 0, 0.0, 0
+        return True
+
+    def solve(self, residuals: NDArray[T]) -> NDArray[T]:
         """Apply the inverse to each row, shape (K, n), of the factors' type.
 
         Triangular solves want a factor in Fortran order: else they were measured to take 12 times
@@ -61,7 +66,7 @@ class Preconditioner:
         self._last, self._solves, self._spent = inner, self._solves + 1, self._spent + inner
 
 
-def cholesky(matrix: Matrix) -> Matrix:
+def cholesky(matrix: NDArray[T]) -> NDArray[T]:
     """The lower factor of a symmetric matrix in Fortran order, which is overwritten.
 
     Where rounding has made it indefinite, the factor of its diagonal: a preconditioner need not be
@@ -74,5 +79,5 @@ def cholesky(matrix: Matrix) -> Matrix:
     factor, failed = factorise(matrix, lower=1, clean=0, overwrite_a=1)
     if failed:
         tiny = np.finfo(matrix.dtype).tiny
-        return np.asfortranarray(np.diag(np.sqrt(np.maximum(diagonal, tiny))))
-    return np.asarray(factor)
+        factor = np.asfortranarray(np.diag(np.sqrt(np.maximum(diagonal, tiny))))
+    return np.asarray(factor, matrix.dtype)
