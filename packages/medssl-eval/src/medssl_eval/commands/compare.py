@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from medssl_eval.cells import Choice
     from medssl_eval.compare import Pair, RankedCells
+    from medssl_eval.reference import PublishedCell
 
 __all__ = ["compare"]
 
@@ -28,7 +29,7 @@ PAIR_COLUMNS = (
 )
 CELL_COLUMNS = (
     *("data set", "experiment", "model", "metric", "protocol", "yours", "95 % interval", "study"),
-    *("difference", "verdict", "flag"),
+    *("its interval", "difference", "verdict", "flag"),
 )
 
 ModelsArgument = Annotated[
@@ -223,6 +224,7 @@ def _show_published(console: Console, records: Sequence[Record]) -> None:
                 f"{entry.record.value:.2f}",
                 interval(entry.record),
                 f"{entry.cell.value:.2f}",
+                _published_interval(entry.cell),
                 f"{entry.difference:+.2f}",
                 entry.verdict,
                 "; ".join((*entry.cell.flags, *entry.cell.doubts)),
@@ -230,6 +232,10 @@ def _show_published(console: Console, records: Sequence[Record]) -> None:
             for entry in found
         ],
         title="Your records beside the numbers that the study released",
+    )
+    console.write(
+        "agrees: the difference is within both intervals together; higher, lower: yours is, beyond "
+        "them. A flag says why the study's number may not be repeatable."
     )
     console.document(
         {
@@ -244,12 +250,24 @@ def _show_published(console: Console, records: Sequence[Record]) -> None:
             ]
         }
     )
+    phantoms = sum(bool(entry.record.details.get("synthetic")) for entry in found)
+    if phantoms:
+        console.say(
+            f"note: {phantoms} of these records are of synthetic phantoms; they show that the "
+            "commands work and say nothing about the study"
+        )
     others = sum(entry.record.provenance.protocol != "published" for entry in found)
     if others:
         console.say(
             f"note: {others} of these records follow the corrected protocol; they differ from the "
             "study by intent: `medssl-eval protocol diff EXPERIMENT` lists how"
         )
+
+
+def _published_interval(cell: PublishedCell) -> str:
+    if cell.low is None or cell.high is None:
+        return ""
+    return f"{cell.low:.2f} to {cell.high:.2f}"
 
 
 def _draw(ranked: Sequence[RankedCells], plot: Path) -> None:
