@@ -127,7 +127,10 @@ def patient_split(
         raise SplitError(msg)
     members = _members(manifest)
     if len(members) < len(fractions):
-        msg = f"{manifest.name} has {len(members)} patients for {len(fractions)} splits"
+        msg = (
+            f"{manifest.name} has {len(members)} patients for {len(fractions)} splits; "
+            "each split needs one: give more patients or fewer splits"
+        )
         raise SplitError(msg)
     owners = _deal(manifest.labels, members, seed, fractions)
     splits = [""] * len(manifest)

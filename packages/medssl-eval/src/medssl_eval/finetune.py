@@ -86,6 +86,7 @@ def finetune(
     Raises:
         InfeasibleError: A part is missing or cannot serve; said before training.
         DivergedError: The loss left all bounds.
+        FeatureError: The loss is no number before any step.
         CheckpointFileError: The checkpoint of the run is damaged.
     """
     settings, means, keep = settings or FinetuneSettings(), means or Means(), keep or Keep()

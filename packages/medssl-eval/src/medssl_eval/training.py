@@ -23,7 +23,7 @@ from medssl_eval.classifier import (
     random_numbers,
     training_step,
 )
-from medssl_eval.errors import DivergedError
+from medssl_eval.errors import DivergedError, FeatureError
 from medssl_eval.training_checkpoint import read_checkpoint, write_checkpoint
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ POINT_EVERY = 10
 """Steps whose mean loss is one point of the learning curve."""
 DIVERGED = 10.0
 """No return from a mean loss of so many times the larger of ln(classes) and the loss at first."""
+USUAL_RATE = 0.01
+"""No larger rate is advised where one has diverged."""
 _MODEL, _MOMENTUM, _BEST = "model.", "momentum.", "best."
 
 
@@ -156,6 +158,7 @@ class Trainer:
 
         Raises:
             DivergedError: The loss left all bounds; nothing is kept.
+            FeatureError: The loss is no number before any step.
             CheckpointFileError: The checkpoint is damaged.
         """
         self._resume()
@@ -203,6 +206,8 @@ class Trainer:
         course.step += 1
         course.pending.append(float(loss))
         if not math.isfinite(course.pending[-1]):
+            if course.step == 1:
+                self._refuse_start(course.pending[-1])
             self._refuse(course.pending[-1])
 
     def _look(self) -> None:
@@ -256,11 +261,19 @@ class Trainer:
         if self.place.checkpoint is not None:
             self.place.checkpoint.unlink(missing_ok=True)
         rate = self.settings.learning_rate
+        smaller = min(rate / 10, USUAL_RATE)
         message = (
             f"{self.title}: training diverged at step {self.course.step} (loss {loss:.3g}); "
-            f"nothing is kept; try a smaller learning rate, such as --learning-rate {rate / 10:g}"
+            f"nothing is kept; try a smaller learning rate, such as --learning-rate {smaller:g}"
         )
         raise DivergedError(message)
+
+    def _refuse_start(self, loss: float) -> None:
+        message = (
+            f"{self.title}: the loss is {loss:.3g} before the first step; check the training "
+            "images and the weights, or try another --precision"
+        )
+        raise FeatureError(message)
 
     def _note(self) -> str:
         course = self.course
