@@ -171,3 +171,15 @@ def test_batchnorm_in_training_mode_is_for_the_published_protocol(capsys, pairs)
         found[mode] = json.loads(out)["records"][0]
     assert found["training"]["settings"]["batchnorm"] == "training"
     assert found["training"]["value"] != found["eval"]["value"]
+
+
+@pytest.mark.parametrize("option", ["--output", "--results"])
+def test_a_file_where_a_folder_should_be_is_said_before_the_work(capsys, tmp_path, option):
+    (tmp_path / "file").write_text("taken")
+    where = tmp_path / "file" if option == "--output" else tmp_path / "file" / "results.jsonl"
+    code, out, err = call(
+        capsys, "curve", "-m", "random_r18", *SOURCE, "-t", "h_flip", option, where
+    )
+    assert (code, out) == (1, "")
+    assert f"another with {option}" in err
+    assert err.count("\n") == 1

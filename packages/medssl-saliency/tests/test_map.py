@@ -422,7 +422,7 @@ def test_a_read_only_folder_is_said_before_the_work(command, scan, place, monkey
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("medssl_saliency.mapping.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("medssl_data.files.tempfile.TemporaryFile", refuse)
     code, out, err = command("stats", scan, "-m", "random_r18", "--output", place / "locked")
     assert (code, out) == (1, "")
     assert "locked cannot be written (Permission denied)" in err

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["home", "replacing", "write_atomically"]
+__all__ = ["check_writable", "home", "replacing", "write_atomically"]
 
 
 def home() -> Path:
@@ -22,6 +22,26 @@ def home() -> Path:
     from platformdirs import user_cache_path  # noqa: PLC0415 - rarely needed
 
     return user_cache_path("medssl")
+
+
+def check_writable(folder: Path, *, option: str) -> None:
+    """Fail before the work, not after it, where a folder cannot be written.
+
+    Args:
+        folder: It is created.
+        option: What names another folder.
+
+    Raises:
+        OSError: It cannot be created, or no file in it; the message names the option.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        message = f"{folder} cannot be written ({reason}); name another with {option}"
+        raise OSError(message) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

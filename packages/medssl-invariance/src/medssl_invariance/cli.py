@@ -254,9 +254,12 @@ def curve(
     quiet: QuietOption = False,
 ) -> None:
     """Draw similarity against the parameter, and models against families."""
+    from medssl_data.files import check_writable
+
     from medssl_invariance.curves import write_curves
 
     console = Console(json=json, quiet=quiet)
+    check_writable(output, option="--output")
     means = _means(
         console,
         results,
@@ -293,10 +296,12 @@ def main() -> None:
 
 def _means(console: Console, results: Path, *, force: bool, **extraction: object) -> Means:
     """Gather what an experiment may use from a command's options."""
+    from medssl_data.files import check_writable
     from medssl_models import ExtractionSettings, FeatureStore, home
 
     from medssl_invariance.runs import Means, known_records
 
+    check_writable(results.parent, option="--results")
     return Means(
         extraction=ExtractionSettings.model_validate({**extraction, "force": force}),
         store=FeatureStore(),

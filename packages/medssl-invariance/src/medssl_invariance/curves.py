@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from medssl_data.files import write_atomically
 
 from medssl_invariance.tables import cells, dataset_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from medssl_models import Record
 
@@ -39,9 +40,8 @@ def write_curves(
     """
     from medssl_invariance.figures import draw_curves, draw_summary  # noqa: PLC0415 # matplotlib
 
-    folder.mkdir(parents=True, exist_ok=True)
     table = folder / "curves.csv"
-    _replace(table, csv_text(records).encode())
+    write_atomically(table, csv_text(records).encode())
     written = [table]
     shown = [record for record in records if record.metric == metric]
     for dataset in dict.fromkeys(record.provenance.dataset for record in shown):
@@ -50,7 +50,7 @@ def write_curves(
         title = dataset_label(own[0].first)
         for name, draw in (("curves", draw_curves), ("summary", draw_summary)):
             path = folder / f"{stem}-{name}.png"
-            _replace(path, draw(own, metric, title))
+            write_atomically(path, draw(own, metric, title))
             written.append(path)
     return written
 
@@ -81,10 +81,3 @@ def csv_text(records: Sequence[Record]) -> str:
 def _plain(value: float | None) -> str:
     """Write a number with all its digits; nothing where it is undefined."""
     return "" if value is None else repr(float(value))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".medssl-") as folder:
-        draft = Path(folder) / path.name
-        draft.write_bytes(content)
-        draft.replace(path)

@@ -10,7 +10,6 @@ __all__ = [
     "ImageError",
     "MapError",
     "MaskError",
-    "OutputError",
     "SaliencyError",
     "SettingsError",
     "UnsupportedNetworkError",
@@ -45,10 +44,6 @@ class MapError(SaliencyError, ValueError):
     """A stored map or an unfinished one is broken or belongs to another run."""
 
     exit_code = 3
-
-
-class OutputError(SaliencyError, OSError):
-    """A folder for maps or results cannot be written."""
 
 
 class UnsupportedNetworkError(SaliencyError, NotImplementedError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -18,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from medssl_data.files import check_writable
 from medssl_models.records import Provenance, package_versions
 
-from medssl_saliency.errors import OutputError
 from medssl_saliency.map_file import (
     forget_partial,
     map_key,
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     from medssl_saliency.saliency_map import Prepared, SaliencyMap
     from medssl_saliency.subjects import Subject
 
-__all__ = ["Mapped", "Maps", "Target", "Viewer", "Voice", "check_writable", "duration"]
+__all__ = ["Mapped", "Maps", "Target", "Viewer", "Voice", "duration"]
 
 KEEP_EVERY = 10.0
 """Seconds between two copies of an unfinished map."""
@@ -191,7 +190,7 @@ class Maps:
             subjects: The pictures.
 
         Raises:
-            OutputError: The folder cannot be written.
+            OSError: The folder cannot be written.
             ImageError: A picture cannot be occluded; its name is in the message's note.
         """
         told = False
@@ -275,7 +274,7 @@ class Maps:
         self, viewer: Viewer, subject: Subject, prepared: Prepared, *, path: Path, key: str
     ) -> SaliencyMap:
         settings, partial = viewer.settings, _partial(path)
-        check_writable(path.parent)
+        check_writable(path.parent, option="--output")
         label = f"{viewer.name} on {subject.name}"
         occluded = settings.method == "occlusion"
         number = len(measured_positions(prepared.size, settings)) if occluded else 1
@@ -389,26 +388,6 @@ def _identity(viewer: Viewer, prepared: Prepared) -> dict[str, object]:
         "settings": viewer.settings.model_dump(mode="json"),
         "picture": prepared.fingerprint,
     }
-
-
-def check_writable(folder: Path, *, option: str = "--output") -> None:
-    """Fail before the work, not after it, where a folder cannot be written.
-
-    Args:
-        folder: It is created.
-        option: What names another folder.
-
-    Raises:
-        OutputError: It cannot be created, or no file in it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        message = f"{folder} cannot be written ({reason}); name another with {option}"
-        raise OutputError(message) from error
 
 
 def _partial(path: Path) -> Path:

@@ -161,11 +161,12 @@ def open_maps(
     skip_unreadable: bool = False,
 ) -> Maps:
     """Open the folder of maps that a command works in, when all folders can be written."""
+    from medssl_data.files import check_writable
     from medssl_models.runtime import resolve_device
 
-    from medssl_saliency.mapping import Maps, Voice, check_writable
+    from medssl_saliency.mapping import Maps, Voice
 
-    check_writable(output)
+    check_writable(output, option="--output")
     check_writable(results.parent, option="--results")
 
     return Maps(
