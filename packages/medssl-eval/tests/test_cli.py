@@ -232,7 +232,8 @@ def test_protocol_diff_names_every_defect_with_its_reason(capsys):
 def test_protocol_show_and_unknown_experiments(capsys):
     code, out, _ = call(capsys, "protocol", "show", "knn", "--protocol", "published", "--json")
     assert code == 0
-    assert {"setting": "folds", "value": 5}.items() <= json.loads(out)["settings"][2].items()
+    shown = {entry["setting"]: entry["value"] for entry in json.loads(out)["settings"]}
+    assert (shown["folds"], shown["patients"]) == (5, "ignored")
     code, _, err = call(capsys, "protocol", "diff", "fewshot")
     assert code == 2
     assert "did you mean 'few-shot'?" in err

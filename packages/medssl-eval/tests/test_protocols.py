@@ -2,8 +2,22 @@
 
 import pytest
 from medssl_eval.errors import SettingsError, UnknownNameError
-from medssl_eval.protocols import EXPERIMENTS, FewShotSettings, describe, differences, preset
+from medssl_eval.experiments import describe, differences
+from medssl_eval.protocols import (
+    FewShotSettings,
+    FinetuneSettings,
+    KnnSettings,
+    LinearSettings,
+    preset,
+)
 from pydantic import ValidationError
+
+EXPERIMENTS = {
+    "few-shot": FewShotSettings,
+    "linear": LinearSettings,
+    "knn": KnnSettings,
+    "finetune": FinetuneSettings,
+}
 
 
 def test_the_default_is_corrected():
@@ -49,7 +63,7 @@ def test_changes_leave_the_rest_and_none_changes_nothing():
     ("changes", "sentence"),
     [
         ({"episodes": 0}, "episodes is 0"),
-        ({"shotz": 1}, "unknown setting 'shotz'; did you mean 'shots'?"),
+        ({"shotz": 1}, "unknown setting 'shotz'; did you mean shots?"),
         ({"pool": "some"}, "pool is 'some'"),
     ],
 )

@@ -1,36 +1,19 @@
 """The settings of each experiment, and its two presets: `published` and `corrected`.
 
 A preset is a set of values. Where the 2022 study's way is a defect, the defect is a field with a
-name, and the field carries the reason; entries such as I-14 number the study's known quirks.
+name, and the field carries the reason; entries such as I-14 number the study's known defects.
 """
 
 from __future__ import annotations
 
-import difflib
-import types
-import typing
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-)
+from medssl_models.presets import Difference, Preset, ProtocolName, from_preset, setting
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from medssl_eval.errors import SettingsError, UnknownNameError
-
-if typing.TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pydantic.fields import FieldInfo
+from medssl_eval.errors import SettingsError
 
 __all__ = [
-    "EXPERIMENTS",
     "Difference",
     "FewShotSettings",
     "FinetuneSettings",
@@ -43,78 +26,89 @@ __all__ = [
     "Preset",
     "ProtocolName",
     "Seed",
-    "describe",
-    "differences",
     "preset",
-    "setting",
-    "settings_type",
 ]
 
-ProtocolName = Literal["published", "corrected"]
-PROTOCOLS: tuple[ProtocolName, ...] = typing.get_args(ProtocolName)
-Seed = typing.Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Geometry = Literal["experiment", "model"]
 Normalising = Literal["study", "model"]
 Padding = Literal["study", "model"]
 Labels = Literal["study", "corrected"]
 
 
-def setting(
-    why: str, *, corrected: object, published: object = ..., entries: tuple[str, ...] = ()
-) -> Any:  # noqa: ANN401 # as pydantic.Field: the annotation beside it is the type
-    """Declare a field with the value that each preset gives it.
+class ImageSettings(Preset):
+    """How all experiments see images and labels."""
 
-    Args:
-        why: What it decides, and why the presets differ.
-        corrected: The default.
-        published: The study's value; left out where it is the same.
-        entries: Numbers of the study's quirks that explain the difference.
-    """
-    study = corrected if published is ... else published
-    return Field(
-        default=corrected,
-        description=why,
-        json_schema_extra={"published": study, "entries": list(entries)},  # type: ignore[dict-item]
+    seed: Seed = setting("Seed of everything random.", corrected=0)
+    geometry: Geometry = setting(
+        "model: resizing and crop are the model's own. experiment: short side 224 (bicubic), crop "
+        "224.",
+        corrected="model",
+        published="experiment",
+        entries=("I-14",),
+    )
+    normalisation: Normalising = setting(
+        "model: what the network was pretrained with. study: what the study fed, which for some "
+        "models is another mean and deviation.",
+        corrected="model",
+        published="study",
+        entries=("I-11",),
+    )
+    padding: Padding = setting(
+        "model: strided layers pad as where the weights were trained. study: as in torchvision's "
+        "networks, which moves the features of weights that come from TensorFlow.",
+        corrected="model",
+        published="study",
+    )
+    labels: Labels = setting(
+        "corrected: uncertain labels, class merges and file selection as documented on the data "
+        "set's card. study: as the study's loaders had them.",
+        corrected="corrected",
+        published="study",
+        entries=("I-2", "I-17", "I-18", "I-19", "I-47", "I-48"),
+    )
+    patients: Literal["ignored", "separate"] = setting(
+        "separate: the validation part is cut by patient. ignored: it is a fifth of the images.",
+        corrected="separate",
+        published="ignored",
+        entries=("I-8",),
     )
 
 
-# Fields that several experiments share, declared once.
-_PROTOCOL = setting(
-    "The preset that the values started from.", corrected="corrected", published="published"
-)
-_NORMALISATION = setting(
-    "model: what the network was pretrained with. study: what the study fed, which for some models "
-    "is another mean and deviation.",
-    corrected="model",
-    published="study",
-    entries=("I-11",),
-)
-_PADDING = setting(
-    "model: strided layers pad as where the weights were trained. study: as in torchvision's "
-    "networks, which moves the features of weights that come from TensorFlow.",
-    corrected="model",
-    published="study",
-)
-_LABELS = setting(
-    "corrected: uncertain labels, class merges and file selection as documented on the data set's "
-    "card. study: as the study's loaders had them.",
-    corrected="corrected",
-    published="study",
-    entries=("I-2", "I-17", "I-18", "I-19", "I-47", "I-48"),
-)
-_SEED = setting("Seed of everything random.", corrected=0)
+class ScoredSettings(ImageSettings):
+    """How experiments that score every metric on a test part choose and score."""
+
+    select: str = setting(
+        "Validation metric that chooses: C, the number of neighbours, or when training is best. "
+        "study: what the study reports for the data set, else accuracy.",
+        corrected="study",
+    )
+    ordered: bool | Literal["card"] = setting(
+        "Whether classes are grades, so that their quadratic kappa is measured.", corrected="card"
+    )
 
 
-class Preset(BaseModel):
-    """What all settings share: they are frozen, and an unknown field is an error."""
+class TrainedSettings(ScoredSettings):
+    """What training on a part of the images needs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    targets: Literal["soft", "truncated"] = setting(
+        "soft: soft targets are fitted as they are. truncated: uncertain labels, 0.55 to 0.85, "
+        "become 0 in training, validation and test.",
+        corrected="soft",
+        published="truncated",
+        entries=("I-2",),
+    )
+    fractions: tuple[Share, ...] = setting(
+        "Shares of the training and validation patients that are used, each a run of its own; "
+        "smaller shares are part of larger ones.",
+        corrected=(1.0,),
+    )
 
 
-class FewShotSettings(Preset):
+class FewShotSettings(ImageSettings):
     """Few-shot: prototypes of a few support images classify the queries of many small episodes."""
 
-    protocol: ProtocolName = _PROTOCOL
     ways: PositiveInt | Literal["all", "study"] = setting(
         "Classes in an episode; study: as many as the study took, else 2. Fewer ways than classes "
         "average over pairs or subsets of classes, which is nobody's task.",
@@ -125,7 +119,6 @@ class FewShotSettings(Preset):
     shots: tuple[PositiveInt, ...] = setting("Support images of a class.", corrected=(20,))
     queries: PositiveInt = setting("Query images of a class.", corrected=15)
     episodes: PositiveInt = setting("Number of episodes.", corrected=600)
-    seed: Seed = _SEED
     geometry: Geometry = setting(
         "model: resizing and crop are the model's own. experiment: small sets squashed to 257x257 "
         "(bilinear), large sets resized to a short side of 224 (bicubic), both cropped to 224.",
@@ -133,9 +126,6 @@ class FewShotSettings(Preset):
         published="experiment",
         entries=("I-14",),
     )
-    normalisation: Normalising = _NORMALISATION
-    padding: Padding = _PADDING
-    labels: Labels = _LABELS
     pool: Literal["first_10001", "all"] = setting(
         "all: every image can be drawn. first_10001: of sets that the study cached, only the first "
         "10,001 images of train followed by test.",
@@ -166,10 +156,9 @@ class FewShotSettings(Preset):
     )
 
 
-class LinearSettings(Preset):
+class LinearSettings(TrainedSettings):
     """Linear: logistic regression on features, its strength C chosen on a validation part."""
 
-    protocol: ProtocolName = _PROTOCOL
     strengths: tuple[PositiveFloat, ...] | Literal["grid"] = setting(
         "Values of C to choose from; grid: the study's 45, from 1e6 down to 1e-5. The study's "
         "readme gives their inverses, the weight decays.",
@@ -203,55 +192,17 @@ class LinearSettings(Preset):
         published="softmax",
         entries=("I-7",),
     )
-    select: str = setting(
-        "Validation metric that chooses C; study: what the study reports for the data set, else "
-        "accuracy.",
-        corrected="study",
-    )
-    targets: Literal["soft", "truncated"] = setting(
-        "soft: soft targets are fitted as they are. truncated: uncertain labels, 0.55 to 0.85, "
-        "become 0 in training, validation and test.",
-        corrected="soft",
-        published="truncated",
-        entries=("I-2",),
-    )
-    ordered: bool | Literal["card"] = setting(
-        "Whether classes are grades, so that their quadratic kappa is measured.", corrected="card"
-    )
-    fractions: tuple[typing.Annotated[float, Field(gt=0, le=1)], ...] = setting(
-        "Shares of the training and validation patients that are used, each a run of its own; "
-        "smaller shares are part of larger ones.",
-        corrected=(1.0,),
-    )
-    seed: Seed = _SEED
-    geometry: Geometry = setting(
-        "model: resizing and crop are the model's own. experiment: short side 224 (bicubic), crop "
-        "224.",
-        corrected="model",
-        published="experiment",
-        entries=("I-14",),
-    )
-    normalisation: Normalising = _NORMALISATION
-    padding: Padding = _PADDING
-    labels: Labels = _LABELS
-    patients: Literal["ignored", "separate"] = setting(
-        "separate: the validation part is cut by patient. ignored: it is a fifth of the images.",
-        corrected="separate",
-        published="ignored",
-        entries=("I-8",),
-    )
 
 
-class KnnSettings(Preset):
+class KnnSettings(ScoredSettings):
     """k-NN: the classes of the nearest images vote; not part of the study."""
 
-    protocol: ProtocolName = _PROTOCOL
     evaluation: Literal["folds", "test_part"] = setting(
         "folds: each image is asked once, in cross-validation. test_part: the test images are "
         "asked, training and validation images answer.",
         corrected="folds",
     )
-    folds: typing.Annotated[int, Field(ge=2)] = setting(
+    folds: Annotated[int, Field(ge=2)] = setting(
         "Folds of the stratified cross-validation.", corrected=5
     )
     neighbours: PositiveInt | Literal["validated"] = setting(
@@ -266,25 +217,6 @@ class KnnSettings(Preset):
     temperature: PositiveFloat = setting(
         "The smaller, the more the nearest decide.", corrected=0.07
     )
-    select: str = setting(
-        "Validation metric that chooses the number of neighbours; study: what the study reports "
-        "for the data set, else accuracy.",
-        corrected="study",
-    )
-    ordered: bool | Literal["card"] = setting(
-        "Whether classes are grades, so that their quadratic kappa is measured.", corrected="card"
-    )
-    seed: Seed = _SEED
-    geometry: Geometry = setting(
-        "model: resizing and crop are the model's own. experiment: short side 224 (bicubic), crop "
-        "224, as in the study's linear evaluation.",
-        corrected="model",
-        published="experiment",
-        entries=("I-14",),
-    )
-    normalisation: Normalising = _NORMALISATION
-    padding: Padding = _PADDING
-    labels: Labels = _LABELS
     patients: Literal["ignored", "separate"] = setting(
         "separate: all images of a patient are in one fold. ignored: folds are drawn by image.",
         corrected="separate",
@@ -293,15 +225,14 @@ class KnnSettings(Preset):
     )
 
 
-class FinetuneSettings(Preset):
+class FinetuneSettings(TrainedSettings):
     """Fine-tuning: the whole network and a new linear layer are trained with SGD and cosine."""
 
-    protocol: ProtocolName = _PROTOCOL
     steps: PositiveInt = setting("Batches at most; the cosine ends there.", corrected=5000)
     batch_size: PositiveInt = setting("Images of a batch.", corrected=64)
     learning_rate: PositiveFloat = setting("At the first step; 0 at the last.", corrected=0.01)
     weight_decay: NonNegativeFloat = setting("L2 penalty of SGD.", corrected=1e-8)
-    momentum: typing.Annotated[float, Field(ge=0, lt=1)] = setting(
+    momentum: Annotated[float, Field(ge=0, lt=1)] = setting(
         "Nesterov momentum; 0 is plain SGD.", corrected=0.9
     )
     search: bool = setting(
@@ -329,38 +260,18 @@ class FinetuneSettings(Preset):
         published="last",
         entries=("I-3",),
     )
-    targets: Literal["soft", "truncated"] = setting(
-        "soft: the loss takes soft targets as they are. truncated: uncertain labels, 0.55 to 0.85, "
-        "become 0 in training, validation and test.",
-        corrected="soft",
-        published="truncated",
-        entries=("I-2",),
-    )
     auroc: Literal["probabilities", "decisions"] = setting(
         "decisions: the area under the curve of arg-max classes, which is balanced accuracy.",
         corrected="probabilities",
         published="decisions",
         entries=("I-5",),
     )
-    select: str = setting(
-        "Validation metric that decides when training is best; study: what the study reports for "
-        "the data set, else accuracy.",
-        corrected="study",
-    )
-    ordered: bool | Literal["card"] = setting(
-        "Whether classes are grades, so that their quadratic kappa is measured.", corrected="card"
-    )
-    fractions: tuple[typing.Annotated[float, Field(gt=0, le=1)], ...] = setting(
-        "Shares of the training and validation patients that are used, each a run of its own; "
-        "smaller shares are part of larger ones.",
-        corrected=(1.0,),
-    )
-    side: typing.Annotated[int, Field(ge=16, le=2048)] | None = setting(
+    side: Annotated[int, Field(ge=16, le=2048)] | None = setting(
         "Side of the images that the network sees, everything scaled in proportion; None is the "
         "side of the geometry. Small sides suit small pictures and quick looks.",
         corrected=None,
     )
-    smallest_crop: typing.Annotated[float, Field(gt=0, le=1)] = setting(
+    smallest_crop: Share = setting(
         "Random crops in training cover at least this share of the image.", corrected=0.08
     )
     flip: bool = setting("Half of the training images are mirrored.", corrected=True)
@@ -368,66 +279,9 @@ class FinetuneSettings(Preset):
         "Seed of head, order and crops. The study set none, so its runs cannot be repeated.",
         corrected=0,
     )
-    geometry: Geometry = setting(
-        "model: resizing and crop are the model's own. experiment: short side 224 (bicubic), crop "
-        "224.",
-        corrected="model",
-        published="experiment",
-        entries=("I-14",),
-    )
-    normalisation: Normalising = _NORMALISATION
-    padding: Padding = _PADDING
-    labels: Labels = _LABELS
-    patients: Literal["ignored", "separate"] = setting(
-        "separate: the validation part is cut by patient. ignored: it is a fifth of the images.",
-        corrected="separate",
-        published="ignored",
-        entries=("I-8",),
-    )
 
 
-EXPERIMENTS: Mapping[str, type[Preset]] = types.MappingProxyType(
-    {
-        "few-shot": FewShotSettings,
-        "linear": LinearSettings,
-        "knn": KnnSettings,
-        "finetune": FinetuneSettings,
-    }
-)
 S = TypeVar("S", bound=Preset)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A field that the two presets set differently.
-
-    Attributes:
-        field: Its name.
-        published: The study's value.
-        corrected: The default.
-        entries: Numbers of the quirks that explain it.
-        why: What the field decides.
-    """
-
-    field: str
-    published: object
-    corrected: object
-    entries: tuple[str, ...]
-    why: str
-
-
-def settings_type(experiment: str) -> type[Preset]:
-    """Find the settings of an experiment.
-
-    Raises:
-        UnknownNameError: No experiment has this name; the message lists them.
-    """
-    if experiment in EXPERIMENTS:
-        return EXPERIMENTS[experiment]
-    close = difflib.get_close_matches(experiment, EXPERIMENTS, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    message = f"unknown experiment {experiment!r}: {hint}choose from {', '.join(EXPERIMENTS)}"
-    raise UnknownNameError(message)
 
 
 def preset(settings: type[S], protocol: ProtocolName = "corrected", **changes: object) -> S:
@@ -443,71 +297,6 @@ def preset(settings: type[S], protocol: ProtocolName = "corrected", **changes: o
 
     Example:
         >>> preset(FewShotSettings, "published", shots=(1, 5)).ways
-        2
+        'study'
     """
-    if protocol not in PROTOCOLS:
-        message = f"protocol is {protocol!r}; choose from {', '.join(PROTOCOLS)}"
-        raise SettingsError(message)
-    values = _values(settings, protocol)
-    values.update({name: value for name, value in changes.items() if value is not None})
-    try:
-        return settings.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError(_sentence(error, settings)) from error
-
-
-def differences(experiment: str) -> list[Difference]:
-    """List what the two presets of an experiment set differently.
-
-    Raises:
-        UnknownNameError: No experiment has this name.
-    """
-    settings = settings_type(experiment)
-    published, corrected = (_values(settings, protocol) for protocol in PROTOCOLS)
-    return [
-        Difference(
-            field=name,
-            published=published[name],
-            corrected=corrected[name],
-            entries=tuple(_extra(field)["entries"]),
-            why=field.description or "",
-        )
-        for name, field in settings.model_fields.items()
-        if name != "protocol" and published[name] != corrected[name]
-    ]
-
-
-def describe(experiment: str, protocol: ProtocolName) -> list[tuple[str, object, str]]:
-    """List each field of a preset: name, value, what it decides.
-
-    Raises:
-        UnknownNameError: No experiment has this name.
-    """
-    settings = settings_type(experiment)
-    values = _values(settings, protocol)
-    return [
-        (name, values[name], field.description or "")
-        for name, field in settings.model_fields.items()
-    ]
-
-
-def _values(settings: type[Preset], protocol: str) -> dict[str, Any]:
-    if protocol == "corrected":
-        return {name: field.default for name, field in settings.model_fields.items()}
-    return {name: _extra(field)["published"] for name, field in settings.model_fields.items()}
-
-
-def _extra(field: FieldInfo) -> dict[str, Any]:
-    extra = field.json_schema_extra
-    return extra if isinstance(extra, dict) else {"published": field.default, "entries": []}
-
-
-def _sentence(error: ValidationError, settings: type[Preset]) -> str:
-    """Say the first thing that is wrong in one line."""
-    first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else "settings"
-    if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, settings.model_fields, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"unknown setting {name!r}{hint}"
-    return f"{name} is {first['input']!r}: {first['msg'].lower()}"
+    return from_preset(settings, protocol, changes, refusal=SettingsError)
