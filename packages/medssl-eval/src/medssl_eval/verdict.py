@@ -184,14 +184,16 @@ def _of_controls(
 
 
 def _of_order(first: Standing, alike: Sequence[Standing]) -> str:
-    overlap = any(
-        _overlap(record, other.records[name])
-        for other in alike
+    shared = [
+        name
         for name, record in first.records.items()
-        if name in other.records
+        if any(name in o.records and _overlap(record, o.records[name]) for o in alike)
+    ]
+    why = f"intervals overlap in {', '.join(shared)} and " if shared else ""
+    return (
+        f"the order of {first.model} and {_listed(alike)} may be chance: {why}no test over images "
+        "tells them apart"
     )
-    why = "their intervals overlap and no test" if overlap else "no test"
-    return f"the order of {first.model} and {_listed(alike)} may be chance: {why} tells them apart"
 
 
 def _overlap(one: Record, other: Record) -> bool:
