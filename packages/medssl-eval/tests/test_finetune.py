@@ -13,10 +13,11 @@ import torch
 from medssl_data import load_dataset
 from medssl_eval.cli import app
 from medssl_eval.errors import DivergedError, InfeasibleError
+from medssl_eval.features import Means
 from medssl_eval.finetune import Keep, finetune
 from medssl_eval.predictions import predictions_folder, read_predictions
 from medssl_eval.protocols import FinetuneSettings, preset
-from medssl_models import create_model, read_records
+from medssl_models import ExtractionSettings, create_model, read_records
 from medssl_models.console import run as run_app
 from medssl_models.testing import tiny_backbone
 from medssl_models.verification import verify
@@ -36,7 +37,9 @@ def train(folder, pictures, threads):
     torch.set_num_threads(int(threads))
     chosen = FinetuneSettings(steps=24, batch_size=8, validate_every=8, patience=9, side=32)
     data = load_dataset(f"folder:{pictures}", split="patient")
-    return finetune(tiny_backbone(width=8), data, settings=chosen, keep=Keep(Path(folder), every=2))
+    means = Means(extraction=ExtractionSettings(workers=0))  # to start readers takes longer
+    keep = Keep(Path(folder), every=2)
+    return finetune(tiny_backbone(width=8), data, settings=chosen, means=means, keep=keep)
 
 
 def split(scans, **options):
@@ -180,9 +183,6 @@ def test_fractions_are_runs_of_their_own(scans):
 
 @pytest.mark.parametrize("broken", ["train", "val", "test"])
 def test_unreadable_images_stop_it_or_are_passed_over(scans, broken):
-    from medssl_eval.features import Means
-    from medssl_models import ExtractionSettings
-
     data = split(scans)
     row = data.splits.index(broken)
     (data.manifest.root / data.manifest.paths[row]).write_bytes(b"no picture")
