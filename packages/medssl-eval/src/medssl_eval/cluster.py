@@ -83,6 +83,8 @@ class RayEngine:
             yield
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's own niceness of 15 starves the cells beside anything else that the machine does.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         options = _of_theirs() if self.address else OF_OURS
         try:
             ray.init(

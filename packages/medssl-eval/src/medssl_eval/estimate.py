@@ -5,6 +5,7 @@ What neither can tell stays unknown; a total says how many cells it leaves out.
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,45 +51,56 @@ def estimate_cells(matrix: Matrix, cells: Sequence[PlannedCell]) -> list[Estimat
 
 
 def total_seconds(estimates: Iterable[Estimate], places: int) -> float:
-    """Sum what is known, spread over so many processes."""
-    return sum(e.features + (e.experiment or 0.0) for e in estimates) / places
+    """Sum what is known, spread over so many processes; no shorter than the longest cell."""
+    each = [estimate.features + (estimate.experiment or 0.0) for estimate in estimates]
+    return max(sum(each) / places, max(each, default=0.0))
 
 
 def _of(
     planned: PlannedCell,
-    history: Mapping[tuple[str, str], list[float]],
+    history: Mapping[tuple[str, str, str], list[float]],
     clock: _Clock,
     begun: set[str],
 ) -> Estimate:
-    from medssl_eval.experiments import find_experiment  # noqa: PLC0415 # only where asked
-
     if planned.state != "to do":
         return Estimate(0.0, 0.0, planned.state)
-    cell, features = planned.cell, 0.0
+    features = 0.0
     if planned.features and not planned.cached and planned.features not in begun:
         begun.add(planned.features)
         features = planned.images * clock.seconds(planned)
-    for name in (cell.model, ""):
-        rates = history.get((cell.probe, name))
+    kind, size = _size(planned.images, planned.passes, reads_features=bool(planned.features))
+    for name in (planned.cell.model, ""):
+        rates = history.get((planned.cell.probe, name, kind))
         if rates:
-            return Estimate(features, planned.images * sum(rates) / len(rates), "such cells before")
-    passes = find_experiment(cell.probe).passes
-    if passes is None:
+            return Estimate(features, size * statistics.fmean(rates), "such cells before")
+    if planned.passes is None:
         return Estimate(features, None, "timed network" if features else "")
-    _, data = clock.open(planned)
-    return Estimate(features, passes(data, cell.settings) * clock.seconds(planned), "timed network")
+    return Estimate(features, planned.passes * clock.seconds(planned), "timed network")
 
 
-def _history(lines: Iterable[Record]) -> dict[tuple[str, str], list[float]]:
-    """Seconds an image by experiment and model, and by experiment alone."""
-    found: dict[tuple[str, str], list[float]] = {}
+def _size(images: int, passes: object, *, reads_features: bool) -> tuple[str, float]:
+    """What an experiment's time is proportional to.
+
+    Those that read features grow with the images. Of those that run the network, the number of
+    passes tells; where that is not known, their settings decide and not the size of the data set.
+    """
+    if reads_features:
+        return "images", images
+    return ("passes", passes) if isinstance(passes, int) and passes else ("cells", 1.0)
+
+
+def _history(lines: Iterable[Record]) -> dict[tuple[str, str, str], list[float]]:
+    """Seconds for one of what counts, by experiment and model, and by experiment alone."""
+    found: dict[tuple[str, str, str], list[float]] = {}
     for line in lines:
-        images = line.details.get("images")
+        images, passes = line.details.get("images"), line.details.get("passes")
         if not isinstance(images, int) or images < 1:
             continue
+        probe = str(line.settings.get("probe"))
+        reads = bool(line.details.get("reads_features"))
+        kind, size = _size(images, passes, reads_features=reads)
         for name in (line.provenance.model, ""):
-            probe = str(line.settings.get("probe"))
-            found.setdefault((probe, name), []).append(line.value / images)
+            found.setdefault((probe, name, kind), []).append(line.value / size)
     return found
 
 

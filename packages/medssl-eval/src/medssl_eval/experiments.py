@@ -7,15 +7,14 @@ when it is asked for, and harms no other.
 from __future__ import annotations
 
 import difflib
-import re
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from medssl_models import presets
 from medssl_models.probes import GROUP, ProbePlugin
 
 from medssl_eval.errors import UnknownNameError
 from medssl_eval.protocols import (
-    Difference,
     FewShotSettings,
     FinetuneSettings,
     KnnSettings,
@@ -29,9 +28,8 @@ if TYPE_CHECKING:
 
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Preprocessing, Record
+    from medssl_models.presets import Difference
     from medssl_models.probes import ProtocolName, Work
-    from pydantic import BaseModel
-    from pydantic.fields import FieldInfo
 
     from medssl_eval.features import Means
     from medssl_eval.protocols import Preset
@@ -93,14 +91,9 @@ def differences(name: str) -> list[Difference]:
         UnknownNameError: As in `find_experiment`.
     """
     plugin = find_experiment(name)
-    published, corrected = (plugin.preset(protocol, {}) for protocol in ("published", "corrected"))
-    found = []
-    for field, info in type(corrected).model_fields.items():
-        values = _plain(published, field), _plain(corrected, field)
-        if field != "protocol" and values[0] != values[1]:
-            why = plugin.reasons.get(field) or info.description or ""
-            found.append(Difference(field, *values, _entries(info, why), why))
-    return found
+    return presets.differences(
+        plugin.preset("published", {}), plugin.preset("corrected", {}), plugin.reasons
+    )
 
 
 def describe(name: str, protocol: ProtocolName) -> list[tuple[str, object, str]]:
@@ -110,22 +103,7 @@ def describe(name: str, protocol: ProtocolName) -> list[tuple[str, object, str]]
         UnknownNameError: As in `find_experiment`.
     """
     plugin = find_experiment(name)
-    settings = plugin.preset(protocol, {})
-    return [
-        (field, _plain(settings, field), info.description or plugin.reasons.get(field, ""))
-        for field, info in type(settings).model_fields.items()
-    ]
-
-
-def _plain(settings: BaseModel, field: str) -> object:
-    return settings.model_dump(include={field})[field]
-
-
-def _entries(info: FieldInfo, why: str) -> tuple[str, ...]:
-    """Numbers of the study's quirks: declared with the field, or named in the reason."""
-    extra = info.json_schema_extra
-    declared: Any = extra.get("entries", ()) if isinstance(extra, dict) else ()
-    return tuple(declared) or tuple(re.findall(r"\bI-\d+\b", why))
+    return presets.describe(plugin.preset(protocol, {}), plugin.reasons)
 
 
 # ------------------------------------------------------------------------------------------ ours

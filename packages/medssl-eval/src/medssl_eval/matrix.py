@@ -42,6 +42,7 @@ class PlannedCell:
         state: `to do`, `done before` or `impossible`; after a run `done` or `failed` too.
         images: Of its data set.
         provenance: What identifies it, for the line that says that it is done.
+        passes: Images that run through the network beyond the features; None is not known.
         features: Key of the features that it reads; empty where it runs the network itself.
         cached: Whether those are there.
         reason: Why it is impossible, or failed.
@@ -53,6 +54,7 @@ class PlannedCell:
     state: CellState
     images: int
     provenance: Provenance
+    passes: int | None = None
     features: str = ""
     cached: bool = False
     reason: str = ""
@@ -175,7 +177,8 @@ class Matrix:
             if not isinstance(getattr(error, "exit_code", None), int):
                 raise
             return replace(planned, state="impossible", reason=str(error))
-        planned = self._as_done(planned)
+        passes = plugin.passes(data, cell.settings) if plugin.passes is not None else None
+        planned = self._as_done(replace(planned, passes=passes))
         if plugin.preprocessing is None:
             return planned
         request = feature_request(
@@ -297,7 +300,12 @@ def _line(planned: PlannedCell, seconds: float) -> Record:
         unit="s",
         value=seconds,
         settings={"probe": cell.probe, "settings": settings},
-        details={"records": [r.key for r in planned.records], "images": planned.images},
+        details={
+            "records": [r.key for r in planned.records],
+            "images": planned.images,
+            "passes": planned.passes,
+            "reads_features": bool(planned.features),
+        },
         provenance=planned.provenance,
     )
 

@@ -106,12 +106,14 @@ def _show_plan(console: Console, work: Matrix, engine: Engine) -> None:
         [_plan_row(cell, one) for cell, one in zip(cells, estimates, strict=True)],
         title=f"{len(cells)} cells; nothing is run",
     )
+    for cell in cells:
+        if cell.state == "impossible":
+            console.write(f"impossible: {cell.cell.name}: {cell.reason}")
     seconds = total_seconds(estimates, engine.places)
     unknown = sum(one.experiment is None for one in estimates)
-    more = f", and {unknown} cells of which nothing is known yet" if unknown else ""
     console.write(
-        f"to do: {sum(cell.state == 'to do' for cell in cells)}; about {_time(seconds)} in "
-        f"{engine.places} at a time{more}"
+        f"{sum(cell.state == 'to do' for cell in cells)} cells to do, {engine.places} at a time: "
+        f"about {_time(seconds)}" + (f" and {unknown} of unknown time" if unknown else "")
     )
     console.document(
         {
@@ -128,14 +130,13 @@ def _show_plan(console: Console, work: Matrix, engine: Engine) -> None:
 
 def _plan_row(planned: PlannedCell, estimate: Estimate) -> tuple[object, ...]:
     features = ("stored" if planned.cached else "to extract") if planned.features else "not used"
-    state = f"impossible: {planned.reason}" if planned.state == "impossible" else planned.state
     known = estimate.features + (estimate.experiment or 0.0)
     text = _time(known) if planned.state == "to do" else ""
     if estimate.experiment is None:
         text = f"{text} + unknown" if known else "unknown"
     return (
         *(planned.cell.model, planned.cell.dataset.name, planned.cell.probe),
-        *(planned.images, state, features, text, estimate.basis if text else ""),
+        *(planned.images, planned.state, features, text, estimate.basis if text else ""),
     )
 
 

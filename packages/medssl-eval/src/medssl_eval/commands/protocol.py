@@ -34,7 +34,9 @@ def protocol_show(
     console = Console(json=json)
     fields = describe(experiment, protocol)
     console.table(
-        ("setting", "value", "what it decides"), fields, title=f"{experiment}, {protocol}"
+        ("setting", "value", "what it decides"),
+        [(name, _shown(value), why) for name, value, why in fields],
+        title=f"{experiment}, {protocol}",
     )
     console.document(
         {"experiment": experiment, "protocol": protocol, "settings": [
@@ -51,8 +53,15 @@ def protocol_diff(experiment: ExperimentArgument, json: JsonOption = False) -> N
     console = Console(json=json)
     found = differences(experiment)
     console.table(
-        ("setting", "published", "corrected", "quirks", "why"),
-        [(d.field, d.published, d.corrected, " ".join(d.entries), d.why) for d in found],
+        ("setting", "published", "corrected", "defects", "why"),
+        [
+            (d.field, _shown(d.published), _shown(d.corrected), " ".join(d.entries), d.why)
+            for d in found
+        ],
         title=f"{experiment}: published against corrected",
     )
     console.document({"experiment": experiment, "differences": [vars(d) for d in found]})
+
+
+def _shown(value: object) -> object:
+    return "none" if value is None else value
