@@ -127,7 +127,9 @@ def radar(board: Board) -> Drawing | None:
     axis.set_xticks(angles, datasets, fontsize=8.5, color=INK)
     for label, angle in zip(axis.get_xticklabels(), angles, strict=True):
         side = np.cos(angle)
-        label.set_ha("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
+        label.set_horizontalalignment(
+            "center" if abs(side) < 0.1 else "left" if side > 0 else "right"
+        )
     axis.tick_params(axis="y", labelsize=7.5, labelcolor=FAINT)
     axis.tick_params(axis="x", pad=2)
     axis.grid(color=RULE, lw=0.8)
@@ -170,18 +172,18 @@ def scatter(relation: Relation) -> Drawing:
 
 def _name_points(axis: Axes, relation: Relation) -> None:
     """Write each name beside its point, where it covers the fewest points and names."""
-    points = axis.transData.transform(np.column_stack([relation.x, relation.y]))
+    values = list(zip(relation.x, relation.y, strict=True))
+    points = axis.transData.transform(values)
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in points]
-    for name, (x, y) in zip(relation.models, points, strict=True):
+    for name, value, (x, y) in zip(relation.models, values, points, strict=True):
         width, height = 5.0 * len(name), 10.0  # points of the type, near enough
         places = [(6, 3), (6, -11), (-6 - width, 3), (-6 - width, -11), (-width / 2, 8)]
         boxes = [(x + dx, y + dy, x + dx + width, y + dy + height) for dx, dy in places]
         best = min(range(len(boxes)), key=lambda i: sum(_covers(boxes[i], t) for t in taken))
         taken.append(boxes[best])
         axis.annotate(
-            name, axis.transData.inverted().transform((x, y)), xytext=places[best],
-            textcoords="offset points", fontsize=7.5, color=FAINT,
-        )  # fmt: skip
+            name, value, xytext=places[best], textcoords="offset points", fontsize=7.5, color=FAINT
+        )
 
 
 def _covers(a: tuple[float, ...], b: tuple[float, ...]) -> bool:

@@ -53,7 +53,7 @@ def draw_overview(boards: Sequence[Board]) -> Drawing | None:
     columns = min(COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     figure = blank_figure(2.4 * columns + 1.6, lines * (0.19 * len(models) + 0.75))
-    figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr] # it has one
+    figure.set_layout_engine("constrained", h_pad=0.1)
     axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for axis, (board, dataset) in zip(axes, panels, strict=False):
         _draw_panel(axis, board, dataset, models)
