@@ -9,11 +9,11 @@ from medssl_eval.errors import FeatureError, LabelError, SettingsError
 from medssl_eval.logistic import (
     SolverSettings,
     choose_strength,
-    fit_published,
     published_strengths,
     solve,
     solve_path,
 )
+from medssl_eval.published_fit import fit_published
 from sklearn.linear_model import LogisticRegression
 
 STRENGTHS = [1e-3, 1e-1, 1e1, 1e3]

@@ -14,7 +14,6 @@ import numpy as np
 from medssl_eval.features import Means, collect, marks, prepare, provenance_of
 from medssl_eval.logistic import (
     choose_strength,
-    fit_published,
     published_strengths,
     solve,
     solve_path,
@@ -24,6 +23,7 @@ from medssl_eval.outcome import Outcome, known_records, metric_names, primary_me
 from medssl_eval.partition import partition, truncate_targets
 from medssl_eval.predictions import Predictions
 from medssl_eval.protocols import LinearSettings
+from medssl_eval.published_fit import fit_published
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

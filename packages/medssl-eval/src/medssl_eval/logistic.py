@@ -7,7 +7,6 @@ feed it (standardised or raw features, which split) is the business of `linear`.
 from __future__ import annotations
 
 import math
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,16 +21,14 @@ from medssl_eval.newton import (
     Problem,
     RowLandscape,
     SolverSettings,
-    evaluate,
     evaluate_all,
     minimise,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
-    from sklearn.linear_model import LogisticRegression
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
     from medssl_eval.newton import Landscape, Point
@@ -40,10 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LogisticSolution",
-    "PublishedFit",
     "SolverSettings",
+    "ascending",
+    "checked_features",
+    "checked_targets",
     "choose_strength",
-    "fit_published",
     "published_strengths",
     "solve",
     "solve_path",
@@ -129,10 +127,10 @@ def solve_path(
         LabelError: Labels or targets that cannot be fitted: one class only, a class without rows.
         SettingsError: A strength or a weight that is not positive.
     """
-    rows = _checked_features(features)
+    rows = checked_features(features)
     row_weights = _checked_weights(weights, len(rows))
-    soft = _checked_targets(targets, row_weights, classes)
-    _ascending(strengths)
+    soft = checked_targets(targets, row_weights, classes)
+    ascending(strengths)
     columns = soft[:, 1:] if soft.shape[1] == 2 else soft
     options = settings or SolverSettings()
     mean = rows.mean(axis=0, dtype=np.float64)
@@ -234,7 +232,7 @@ def _walk(
     trail = _Trail((shape[0] + 1, shape[1]))
     found: dict[int, _Walked] = {}
     rough = replace(settings, tolerance=max(settings.tolerance, 1e-2))
-    for index in _ascending(strengths):
+    for index in ascending(strengths):
         c, steps = float(strengths[index]), 0
         for between in [easy][: not found and easy < c] + _between(easy, c):
             point, taken, _ = minimise(landscape, trail.guess(between), between, rough)
@@ -311,7 +309,12 @@ class _Trail:
             self._past = [*self._past, (c, theta)][-self.ORDER :]
 
 
-def _checked_features(features: ArrayLike) -> NDArray[np.floating]:
+def checked_features(features: ArrayLike) -> NDArray[np.floating]:
+    """Features as float32 or float64 rows.
+
+    Raises:
+        FeatureError: A wrong shape, or rows that are not finite.
+    """
     rows = np.asarray(features)
     if rows.ndim != 2 or not rows.size:
         message = f"features: shape {rows.shape}; give (rows, columns), at least one of each"
@@ -336,8 +339,12 @@ def _checked_weights(weights: ArrayLike | None, rows: int) -> Floats:
     return checked
 
 
-def _checked_targets(targets: ArrayLike, weights: Floats, classes: int | None) -> Floats:
-    """Soft targets of shape (N, classes)."""
+def checked_targets(targets: ArrayLike, weights: Floats, classes: int | None) -> Floats:
+    """Soft targets of shape (N, classes).
+
+    Raises:
+        LabelError: What cannot be fitted, such as a class without rows.
+    """
     given = np.asarray(targets)
     soft = _one_hot(given, classes) if given.ndim == 1 else np.asarray(given, np.float64)
     if soft.shape[:1] != weights.shape or soft.ndim != 2:
@@ -366,8 +373,12 @@ def _one_hot(labels: NDArray[np.generic], classes: int | None) -> Floats:
     return np.asarray(np.eye(count)[whole], np.float64)
 
 
-def _ascending(strengths: Sequence[float]) -> list[int]:
-    """Order from the smallest C, whose solution is nearest to zero."""
+def ascending(strengths: Sequence[float]) -> list[int]:
+    """Order from the smallest C, whose solution is nearest to zero.
+
+    Raises:
+        SettingsError: No strength, or one that is not positive.
+    """
     if not len(strengths) or not all(np.isfinite(c) and c > 0 for c in strengths):
         message = f"strengths: {list(strengths)}; give at least one C, all positive and finite"
         raise SettingsError(message)
@@ -385,97 +396,3 @@ def choose_strength(strengths: Sequence[float], scores: Sequence[float]) -> int:
         raise SettingsError(message)
     numbers = np.where(np.isnan(scores), -np.inf, scores)
     return max(range(len(strengths)), key=lambda index: (numbers[index], strengths[index]))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PublishedFit:
-    """The study's classifier, step by step.
-
-    Attributes:
-        path: One solution for each C, on the training part, in the order of the grid.
-        scores: Validation score of each.
-        chosen: Index of the chosen C.
-        final: The refit on training and validation parts.
-    """
-
-    path: tuple[LogisticSolution, ...]
-    scores: tuple[float, ...]
-    chosen: int
-    final: LogisticSolution
-
-
-def fit_published(
-    training: tuple[ArrayLike, ArrayLike],
-    validation: tuple[ArrayLike, ArrayLike],
-    *,
-    score: Callable[[NDArray[np.int64], Floats], float],
-    strengths: Sequence[float] | None = None,
-    max_iterations: int = 100,
-    softmax: bool = True,
-    warm_refit: bool = True,
-) -> PublishedFit:
-    """The study's search: scikit-learn's L-BFGS, cut off, warm-started along the grid.
-
-    For two classes the study's softmax with two weight vectors is the binary form with C doubled;
-    the `c` of a solution is the study's, its objective that of the doubled one.
-
-    Arguments:
-        training: Features (N, D) and labels (N,).
-        validation: The same for the validation part.
-        score: (labels, probabilities) -> number, higher is better.
-        strengths: Values of C in the order of the visit (default: `published_strengths`).
-        max_iterations: L-BFGS iterations for each C.
-        softmax: Whether two classes have two weight vectors, as in the study.
-        warm_refit: Whether the refit starts from the last point of the grid, as in the study (not
-            from the chosen one), or from zero.
-
-    Raises:
-        FeatureError: Features of a wrong shape or not finite.
-        LabelError: A class without a training row.
-    """
-    from sklearn import linear_model  # noqa: PLC0415 - heavy, one caller
-
-    grid = published_strengths() if strengths is None else strengths
-    _ascending(grid)
-    rows, held = _checked_features(training[0]), _checked_features(validation[0])
-    labels, truth = np.asarray(training[1]), np.asarray(validation[1], np.int64)
-    width = _checked_targets(labels, np.ones(len(rows)), None).shape[1]
-    factor = 2 if softmax and width == 2 else 1
-    model = linear_model.LogisticRegression(max_iter=max_iterations, warm_start=True, tol=1e-4)
-    path = [_cut_off(model, rows, labels, c * factor) for c in grid]
-    scores = [score(truth, solution.probabilities(held)) for solution in path]
-    chosen = choose_strength(grid, scores)
-    both, both_labels = np.concatenate([rows, held]), np.concatenate([labels, truth])
-    model.set_params(warm_start=warm_refit)
-    final = _cut_off(model, both, both_labels, grid[chosen] * factor)
-    steps = [replace(solution, c=float(c)) for solution, c in zip(path, grid, strict=True)]
-    return PublishedFit(tuple(steps), tuple(scores), chosen, replace(final, c=float(grid[chosen])))
-
-
-def _cut_off(
-    model: LogisticRegression, rows: NDArray[np.floating], labels: NDArray[np.generic], c: float
-) -> LogisticSolution:
-    """One warm-started fit by scikit-learn, measured with our own objective."""
-    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - heavy, one caller
-
-    model.set_params(C=c)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # reported as `converged`
-        model.fit(rows, labels)
-    coefficients = np.array(model.coef_, np.float64)
-    intercepts = np.array(model.intercept_, np.float64)
-    soft = _one_hot(labels, None)
-    design = Design(rows, np.zeros(rows.shape[1]))
-    problem = Problem(design, soft[:, 1:] if soft.shape[1] == 2 else soft, np.ones(len(rows)))
-    point = evaluate(problem, np.vstack([coefficients.T, intercepts]), c)
-    iterations = int(model.n_iter_[0])
-    return LogisticSolution(
-        c=c,
-        coefficients=coefficients,
-        intercepts=intercepts,
-        objective=point.objective,
-        gradient_norm=float(np.linalg.norm(point.gradient)),
-        relative_gradient=point.relative,
-        iterations=iterations,
-        converged=iterations < model.max_iter,
-    )
