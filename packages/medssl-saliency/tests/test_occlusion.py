@@ -57,9 +57,16 @@ def test_the_published_geometry_gives_54289_windows_and_224_pixels():
     np.testing.assert_allclose(values, 1, rtol=1e-6)
 
 
-def test_a_lattice_takes_one_in_so_many():
+def test_a_lattice_takes_one_in_so_many_and_more_along_the_edges():
     positions = lattice_positions((100, 100), (10, 10), period=13, shift=5)
-    assert len(positions) == pytest.approx(91 * 91 / 13, rel=0.01)
+    inner = positions[((positions > 0) & (positions < 90)).all(axis=1)]
+    assert len(inner) == pytest.approx(89 * 89 / 13, rel=0.01)
+    for axis in range(2):
+        for edge in (0, 90):
+            along = np.sort(positions[positions[:, axis] == edge, 1 - axis])
+            assert (along[0], along[-1]) == (0, 90)
+            assert np.diff(along).max() <= 5
+    assert len(np.unique(positions, axis=0)) == len(positions)
     values = mean_over_windows(positions, np.ones(len(positions)), (100, 100), (10, 10))
     assert np.isfinite(cut_margin(values, (10, 10))).all()
 
