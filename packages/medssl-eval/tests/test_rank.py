@@ -229,6 +229,9 @@ def test_a_folder_is_answered_with_a_table_and_a_report(capsys, scans, tmp_path)
     assert "only untrained controls are here" in out
     assert "but: too few images" in out
     assert (tmp_path / "out" / "results.jsonl").exists()
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    verdict = page[page.index('aria-label="Verdict"') : page.index('id="glance"')]
+    assert "only untrained controls are here" in verdict
     code, out, err = call(capsys, "rank", scans, "-o", tmp_path / "out", "--json", "--quiet")
     assert code == 0
     document = json.loads(out)

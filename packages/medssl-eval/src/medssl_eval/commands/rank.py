@@ -127,8 +127,12 @@ def _report(output: Path, results: Path, verdict: Verdict, console: Console) -> 
 
     try:
         content = read_content([results], title=f"{verdict.best}: which backbone for these images")
-        warnings = (*verdict.sentences, *verdict.caveats, *content.warnings)
-        return save_text(output / "report.html", write_page(replace(content, warnings=warnings)))
+        content = replace(
+            content,
+            verdict=verdict.sentences,
+            warnings=(*verdict.caveats, *content.warnings),
+        )
+        return save_text(output / "report.html", write_page(content))
     except (EvalError, ImportError) as error:
         console.warn(f"no report: {error}")
         return None
