@@ -192,7 +192,7 @@ def test_choosing_takes_the_newest_and_refuses_unknown_names():
     old, new = record("a", 0.5), record("a", 0.6)
     assert select_records([old, new], Choice()) == [new]
     assert select_records([old, record("b", 0.1)], Choice(models=("b",)))[0].value == 0.1
-    with pytest.raises(UnknownNameError, match="did you mean 'moco-v2'"):
+    with pytest.raises(UnknownNameError, match="did you mean moco-v2"):
         select_records([record("moco-v2", 0.5)], Choice(models=("moco_v2",)))
     with pytest.raises(UnknownNameError, match="no record of data set 'nowhere'"):
         select_records([old], Choice(datasets=("nowhere",)))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from medssl_models.matching import did_you_mean
 
 from medssl_eval.errors import UnknownNameError
 from medssl_eval.metrics import METRICS
@@ -116,10 +117,9 @@ def _best_first(records: Iterable[Record]) -> list[Record]:
 def _demand(kind: str, name: str, there: Sequence[str]) -> None:
     if name in there:
         return
-    close = difflib.get_close_matches(name, there, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
     listed = f"there are {', '.join(there)}" if there else "there are none"
-    message = f"no record of {kind} {name!r}: {hint}{listed}"
+    hint = did_you_mean(name, there, close_only=True)
+    message = f"no record of {kind} {name!r}{hint} ({listed})"
     raise UnknownNameError(message)
 
 

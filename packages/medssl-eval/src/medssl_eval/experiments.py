@@ -6,11 +6,11 @@ when it is asked for, and harms no other.
 
 from __future__ import annotations
 
-import difflib
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from medssl_models import presets
+from medssl_models.matching import did_you_mean
 from medssl_models.probes import GROUP, ProbePlugin
 
 from medssl_eval.errors import UnknownNameError
@@ -63,11 +63,10 @@ def find_experiment(name: str) -> ProbePlugin:
     entries = list(entry_points(group=GROUP, name=name))
     if not entries:
         names = experiment_names()
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = did_you_mean(name, names, close_only=True)
         message = (
-            f"unknown experiment {name!r}: {hint}choose from {', '.join(names)}; saliency-stats, "
-            "reconstruction, invariance and views come with the packages of those names"
+            f"unknown experiment {name!r}{hint} (there are {', '.join(names)}; saliency-stats, "
+            "reconstruction, invariance and views come with the packages of those names)"
         )
         raise UnknownNameError(message)
     if len({entry.value for entry in entries}) > 1:

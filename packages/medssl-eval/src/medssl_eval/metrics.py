@@ -6,12 +6,12 @@ tests are the business of `statistics`.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.matching import did_you_mean
 
 from medssl_eval.errors import FeatureError, InfeasibleError, LabelError, UnknownNameError
 
@@ -320,9 +320,8 @@ def metric(name: str) -> Metric:
     """
     name = "balanced_accuracy" if name == "mean_per_class_recall" else name
     if name not in METRICS:
-        close = difflib.get_close_matches(name, METRICS, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        message = f"metric {name!r} is unknown{hint} There are: {', '.join(METRICS)}"
+        hint = did_you_mean(name, METRICS, close_only=True)
+        message = f"metric {name!r} is unknown{hint} (there are {', '.join(METRICS)})"
         raise UnknownNameError(message)
     return METRICS[name]
 

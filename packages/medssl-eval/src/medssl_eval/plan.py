@@ -5,11 +5,11 @@ Everything that can be wrong with it is said with the file's name and the key, b
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
+from medssl_models.matching import did_you_mean
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -161,6 +161,4 @@ def _sentence(error: ValidationError) -> str:
     parts: dict[str, type[BaseModel]] = {"extraction": ExtractionPlan, "engine": EnginePlan}
     part = DatasetChoice if outer[:1] == ["datasets"] else parts.get(".".join(outer), Plan)
     known = list(part.model_fields)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-    return f"unknown key {key!r}; {hint}"
+    return f"unknown key {key!r}{did_you_mean(name, known)}"

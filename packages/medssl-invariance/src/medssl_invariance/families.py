@@ -6,11 +6,12 @@ study come first, those that medicine adds after them.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from medssl_models.matching import did_you_mean
 
 from medssl_invariance import grids, resampling, transforms
 from medssl_invariance.errors import GridError, UnknownFamilyError
@@ -138,11 +139,9 @@ def find_family(name: str) -> Family:
     """
     if name in FAMILIES:
         return FAMILIES[name]
-    close = difflib.get_close_matches(name, FAMILIES, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
     message = (
-        f"unknown transform {name!r}; {hint}there are {', '.join(FAMILIES)}; all, study and "
-        "medical mean several"
+        f"unknown transform {name!r}{did_you_mean(name, FAMILIES, close_only=True)} (there are "
+        f"{', '.join(FAMILIES)}; all, study and medical mean several)"
     )
     raise UnknownFamilyError(message)
 

@@ -1,11 +1,12 @@
 """Maps of some windows against exact maps: how much `--fast` loses, by lattice and interpolation.
 
-    python packages/medssl-saliency/benchmarks/bench_fast.py FOLDER [IMAGE...] [--model random_r18]
+    python packages/medssl-saliency/benchmarks/fast_maps.py FOLDER [IMAGE...] [--model random_r18]
 
 242x242, window 10x10, zero occluder. The exact maps are made first, unless they are in FOLDER: on
 two cores 7 minutes a picture with a ResNet-18, 24 with a ResNet-50; an interruption keeps what is
 done. Every lattice is then a choice of their windows, so the rest takes a minute. Without IMAGE
-scikit-image's retina and stained tissue are taken.
+scikit-image's retina and stained tissue are taken. It takes so long that `nox -s bench` leaves it
+out.
 """
 
 import argparse
