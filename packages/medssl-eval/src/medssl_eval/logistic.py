@@ -150,17 +150,43 @@ def _solve_in_span(
     strengths: Sequence[float],
     settings: SolverSettings,
 ) -> list[LogisticSolution]:
-    """By way of the Gram matrix, and where its rounding shows by the slower orthogonal way."""
+    """By way of the Gram matrix; strengths at which its rounding shows by an orthogonal way."""
     design = Design(rows, mean, copy_limit=8 * rows.size)
     centred, whole = design.centred, Problem(design, targets, weights)
-    landscape = GramLandscape(centred @ centred.T, targets, weights)
-    walked = _walk(landscape, targets.shape, strengths, settings, landscape.easy)
-    certified = _certified(walked, centred.T, whole, mean, settings)
-    if all(solution.converged for solution in certified):
-        return certified
-    axes, triangle = np.linalg.qr(centred.T)
-    rotated = Problem(Design(triangle.T, np.zeros(len(triangle))), targets, weights)
-    return _certified(_walk_rows(rotated, strengths, settings), axes, whole, mean, settings)
+    gram = centred @ centred.T
+    if targets.shape[1] == 1:  # of more classes the principal axes were measured to be faster
+        landscape = GramLandscape(gram, targets, weights)
+        walked = _walk(landscape, targets.shape, strengths, _brief(settings), landscape.easy)
+        certified = _certified(walked, centred.T, whole, mean, settings)
+    else:
+        values, vectors = np.linalg.eigh(gram)
+        kept = values > max(values[-1], 0) * len(gram) * np.finfo(float).eps
+        spectrum, axes = values[kept], vectors[:, kept] / np.sqrt(values[kept])
+        rotated = Problem(_axes(axes * spectrum), targets, weights)
+        walked = _walk_rows(rotated, strengths, settings, spectrum)
+        certified = _certified(walked, centred.T @ axes, whole, mean, settings)
+    missed = [index for index, solution in enumerate(certified) if not solution.converged]
+    if missed:
+        axes, triangle = np.linalg.qr(centred.T)
+        vectors = np.linalg.eigh(triangle @ triangle.T)[1]
+        turned = triangle.T @ vectors
+        rotated = Problem(_axes(turned), targets, weights)
+        left = [strengths[index] for index in missed]
+        walked = _walk_rows(rotated, left, settings, (turned**2).sum(axis=0))
+        again = _certified(walked, axes @ vectors, whole, mean, settings)
+        for index, solution in zip(missed, again, strict=True):
+            certified[index] = solution
+    return certified
+
+
+def _axes(rotated: Floats) -> Design:
+    return Design(rotated, np.zeros(rotated.shape[1]))
+
+
+def _brief(settings: SolverSettings) -> SolverSettings:
+    """Limits within which float32 either succeeds or should give up: the other way is sure."""
+    inner, steps = min(settings.max_inner, 100), min(settings.max_iterations, 25)
+    return replace(settings, max_inner=inner, max_iterations=steps)
 
 
 def _certified(
@@ -206,10 +232,13 @@ class _Walked:
 
 
 def _walk_rows(
-    problem: Problem, strengths: Sequence[float], settings: SolverSettings
+    problem: Problem,
+    strengths: Sequence[float],
+    settings: SolverSettings,
+    spectrum: Floats | None = None,
 ) -> list[_Walked]:
     shape = problem.design.columns, problem.targets.shape[1]
-    return _walk(RowLandscape(problem), shape, strengths, settings, math.inf)
+    return _walk(RowLandscape(problem, spectrum), shape, strengths, settings, math.inf)
 
 
 def _walk(

@@ -289,9 +289,17 @@ class Landscape(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RowLandscape:
-    """The objective over coefficients with the intercepts as last row, shape (D + 1, K)."""
+    """The objective over coefficients with the intercepts as last row, shape (D + 1, K).
+
+    Attributes:
+        problem: Rows and targets.
+        spectrum: Squared singular values of the design where its columns are principal axes, shape
+            (D,). Then the first preconditioner is diagonal; it takes the curvature as equal for
+            all rows.
+    """
 
     problem: Problem
+    spectrum: Floats | None = None
     _memory: Preconditioner[np.float64] = field(default_factory=Preconditioner)
 
     def evaluate(self, theta: Floats, c: float) -> Point:
@@ -301,7 +309,8 @@ class RowLandscape:
     def step(self, point: Point, c: float, settings: SolverSettings) -> Floats:
         """A Newton step, by conjugate gradients."""
         memory = self._memory
-        memory.prepare(self._price(), lambda: self._factors(point, c))
+        cheap = None if self.spectrum is None else lambda: self._diagonal(point, c)
+        memory.prepare(self._price(), lambda: self._factors(point, c), cheap)
         target = min(0.1, max(point.relative, 0.3 * settings.tolerance / point.relative))
         step, residual = np.zeros_like(point.theta), -point.gradient
         solved = memory.solve(residual.T).T
@@ -328,8 +337,19 @@ class RowLandscape:
         size, classes = self.problem.design.columns, int(self.problem.targets.shape[1])
         return float((size + size**2 / self.problem.design.rows) / 20 * min(classes, 2))
 
+    def _curvature(self, point: Point) -> Floats:
+        spread = point.probabilities * (1 - point.probabilities)
+        return np.asarray(spread * self.problem.weights[:, None], np.float64)
+
+    def _diagonal(self, point: Point, c: float) -> list[Floats]:
+        curvature, spectrum = self._curvature(point), self.spectrum
+        assert spectrum is not None  # noqa: S101 - asked for only where there is one
+        scaled = 1 + c * np.outer(curvature.mean(axis=0), spectrum)
+        last = c * curvature.sum(axis=0) + TINY**0.5
+        return list(np.sqrt(np.column_stack([scaled, last])))
+
     def _factors(self, point: Point, c: float) -> list[Floats]:
-        curvature = point.probabilities * (1 - point.probabilities) * self.problem.weights[:, None]
+        curvature = self._curvature(point)
         if 8 * curvature.shape[1] * self.problem.design.columns**2 > FACTOR_BYTES:
             curvature = curvature.mean(axis=1, keepdims=True)
         return [_factor(self.problem.design, column, c) for column in curvature.T]

@@ -32,13 +32,28 @@ class Preconditioner(Generic[T]):
     _spent: float = 0.0
     _last: int = 0
 
-    def prepare(self, price: float, renew: Callable[[], Sequence[NDArray[T]]]) -> bool:
+    def prepare(
+        self,
+        price: float,
+        renew: Callable[[], Sequence[NDArray[T]]],
+        cheap: Callable[[], Sequence[NDArray[T]]] | None = None,
+    ) -> bool:
         """Take new factors where it pays; `price` is theirs in conjugate-gradient steps.
+
+        Arguments:
+            price: Of `renew`.
+            renew: Gives the factors, shape (n, n) each.
+            cheap: Gives diagonal ones, shape (n,) each, which cost nothing; they serve until the
+                first real ones pay.
 
         Returns:
             Whether they are new.
         """
         worn = self._solves and self._last > (price + self._spent) / self._solves
+        dense = bool(self._factors) and self._factors[0].ndim == 2
+        if cheap is not None and not dense and not worn:
+            self._factors = list(cheap())
+            return True
         if self._factors and price >= 1 and not worn:
             return False
         self._factors = list(renew())
@@ -57,6 +72,9 @@ class Preconditioner(Generic[T]):
         factors = self._factors if len(self._factors) > 1 else self._factors * len(residuals)
         solved = np.empty_like(residuals)
         for k, factor in enumerate(factors):
+            if factor.ndim == 1:
+                solved[k] = residuals[k] / factor**2
+                continue
             half = solver(factor, residuals[k], lower=1)
             solved[k] = solver(factor, half, lower=1, trans=1, overwrite_x=1)
         return solved
