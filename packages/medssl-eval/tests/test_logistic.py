@@ -122,6 +122,19 @@ def test_conflicting_twins_and_a_wide_spectrum_keep_the_gradient_small():
         assert np.linalg.norm(slope) <= 1e-5 * scale + 100 * rounding
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+def test_where_float32_cannot_succeed_the_path_converges_all_the_same(classes):
+    """Few columns vary, so the classes overlap and no strength makes the curvature small."""
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(60, 200)), np.arange(60) % classes
+    features[:, 10:] = 1.0
+    for solution in solve_path(features, labels, strengths=published_strengths()[::4]):
+        assert solution.converged
+        slope, tilt = gradient(solution, features, np.eye(classes)[labels])
+        assert np.linalg.norm(slope[:, :10]) <= 5e-6 * solution.c * np.linalg.norm(features[:, :10])
+        assert np.abs(tilt).max() <= 1e-5 * solution.c * 60
+
+
 def test_streaming_gives_what_a_copy_gives():
     features, labels = sample(3000, 8, 2)
     narrow = features.astype(np.float32)

@@ -1,6 +1,6 @@
-"""Logistic models with fewer rows than columns: all of Newton's method in the rows' Gram matrix.
+"""Two classes, fewer rows than columns: all of Newton's method in the rows' Gram matrix.
 
-The optimum is a weighted sum of the rows, w = X^T a, so one number a row and class is sought, and a
+The optimum is a weighted sum of the rows, w = X^T a, so one number a row is sought, and a
 product with X and one with its transpose become one with the small matrix G = X X^T.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl_eval.newton import TINY, Point, losses_and_residuals, relative_floor
-from medssl_eval.preconditioner import FACTOR_BYTES, Preconditioner, cholesky
+from medssl_eval.preconditioner import Preconditioner, cholesky
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,17 +27,17 @@ __all__ = ["GramLandscape"]
 
 @dataclass(slots=True)
 class GramLandscape:
-    """The objective over (a, intercepts), and its Newton steps.
+    """The objective over (a, intercept), and its Newton steps.
 
     With c W = R R^T the curvature of the losses, a step moves a to R y - c * residuals, where
-    (I + R^T G R) y = R^T (G (a + c * residuals) - intercepts' change), and the intercepts' change
-    is what keeps their slope at zero. That system is solved in float32 by preconditioned conjugate
+    (I + R^T G R) y = R^T (G (a + c * residuals) - intercept's change), and the intercept's change
+    is what keeps its slope at zero. That system is solved in float32 by preconditioned conjugate
     gradients, which is half the memory to read; objective and gradient are float64, so its rounding
     costs a step at most and no accuracy.
 
     Attributes:
         gram: Inner products of the centred rows, shape (N, N).
-        targets: Shape (N, K), as in `newton.Problem`.
+        targets: Shape (N, 1), as in `newton.Problem`.
         weights: Shape (N,), not negative.
 
     References:
@@ -66,7 +66,7 @@ class GramLandscape:
         return 1e3 / (self._unit * len(self.gram))
 
     def evaluate(self, theta: Floats, c: float) -> Point:
-        """Objective and derivatives; `theta` is (N + 1, K), the intercepts as last row."""
+        """Objective and derivatives; `theta` is (N + 1, 1), the intercept as last row."""
         dual = theta[:-1]
         image = self.gram @ dual
         losses, residuals, probabilities = losses_and_residuals(image + theta[-1], self.targets)
@@ -93,15 +93,15 @@ class GramLandscape:
     def step(self, point: Point, c: float, settings: SolverSettings) -> Floats:
         """Solve for a Newton step so well as the distance from the optimum deserves."""
         root = _Root(point.probabilities, self.weights, c * self._unit)
-        new = self._memory.prepare(self._price(), lambda: self._factors(root))
+        new = self._memory.prepare(self._price(), lambda: [self._factor(root.diagonal[0])])
         slopes, tilt = point.gradient[:-1] / self._unit, point.gradient[-1]
         size = max(float(np.abs(slopes).max()), float(np.abs(tilt).max()), TINY)
         slopes, tilt = slopes / size, tilt / size
         rest = (point.theta[:-1] + c * point.residuals) / size
-        right = root.transposed(slopes.T.astype(np.float32))
+        right = root(slopes.T.astype(np.float32))
         constraint = _Constraint(root, self._memory)
         solution, balance = constraint.meet(right, tilt.astype(np.float32))
-        if not new or len(right) > 1:  # a new factor of one class is the whole system's
+        if not new:  # a new factor is the whole system's
             fall = float(np.vdot(slopes, rest - root(solution).T))
             fall = max(fall, 1e-4 * float(np.vdot(slopes, rest)))
             target = min(0.1, max(point.relative, 0.3 * settings.tolerance / point.relative))
@@ -116,7 +116,7 @@ class GramLandscape:
         """Conjugate gradients from `solution`, in place, until the energy left is below `goal`.
 
         Returns:
-            The change of the intercepts that goes with it, shape (K,).
+            The change of the intercept that goes with it, shape (1,).
         """
         residual = right - self._product(constraint.root, solution)
         balance = np.zeros(len(right), np.float32)
@@ -140,19 +140,13 @@ class GramLandscape:
         return balance
 
     def _product(self, root: _Root, columns: Singles) -> Singles:
-        """(I + R^T G R) columns, shape (K, N)."""
-        return np.asarray(columns + root.transposed(root(columns) @ self._single), np.float32)
+        """(I + R^T G R) columns, shape (1, N)."""
+        return np.asarray(columns + root(root(columns) @ self._single), np.float32)
 
     def _price(self) -> float:
         """What a renewal costs, in conjugate-gradient steps (measured: 0.4 for 110 rows, 28)."""
         rows = len(self.gram)
         return float(rows**3 / (rows**2 + 300**2) / 33)
-
-    def _factors(self, root: _Root) -> list[Singles]:
-        diagonal = root.diagonal
-        if 4 * len(diagonal) * self.gram.size > FACTOR_BYTES:
-            diagonal = diagonal.mean(axis=0, keepdims=True)
-        return [self._factor(np.sqrt(row)) for row in diagonal]
 
     def _factor(self, scale: Singles) -> Singles:
         matrix = (self._single * scale[:, None] * scale).T
@@ -162,69 +156,36 @@ class GramLandscape:
 
 
 class _Root:
-    """R of the curvature R R^T, row by row: c * weight * (diag(p) - p p^T).
+    """R of the curvature R R^T, row by row: c * weight * p (1 - p).
 
     Arguments:
-        probabilities: Shape (N, K).
+        probabilities: Shape (N, 1).
         weights: Shape (N,).
         c: The strength.
     """
 
     def __init__(self, probabilities: Floats, weights: Floats, c: float) -> None:
         across = probabilities.T
-        spread = c * weights * across * (1 - across)
-        self.diagonal: Singles = spread.astype(np.float32)
-        self._axis: Singles | None = None
-        if len(across) == 1:
-            self._scale: Singles = np.sqrt(spread).astype(np.float32)
-        else:
-            axis = np.sqrt(across)
-            self._axis = axis.astype(np.float32)
-            self._scale = (np.sqrt(c * weights) * axis).astype(np.float32)
+        self.diagonal: Singles = np.sqrt(c * weights * across * (1 - across)).astype(np.float32)
 
     def __call__(self, columns: Singles) -> Singles:
-        return np.asarray(self._scale * self._across(columns), np.float32)
-
-    def transposed(self, columns: Singles) -> Singles:
-        """R^T columns, shape (K, N)."""
-        return self._across(self._scale * columns)
-
-    def _across(self, columns: Singles) -> Singles:
-        """Take away what the softmax cannot see."""
-        if self._axis is None:
-            return columns
-        shift = (self._axis * columns).sum(axis=0)
-        return np.asarray(columns - self._axis * shift, np.float32)
-
-    def ones(self) -> Singles:
-        """R^T of a one for every row of one class, shape (K, K, N)."""
-        classes, rows = self.diagonal.shape
-        if classes == 1:
-            return self._scale[None]
-        blocks = np.zeros((classes, classes, rows), np.float32)
-        blocks[np.arange(classes), np.arange(classes)] = 1
-        return np.stack([self.transposed(block) for block in blocks])
+        return np.asarray(self.diagonal * columns, np.float32)
 
 
 class _Constraint:
-    """The preconditioner, kept to steps under which the intercepts stay balanced."""
+    """The preconditioner, kept to steps under which the intercept stays balanced."""
 
     def __init__(self, root: _Root, memory: Preconditioner[np.float32]) -> None:
         self.root, self._memory = root, memory
-        ones = root.ones()
-        self._ones = ones.reshape(len(ones), -1)
-        self._flat = np.concatenate([memory.solve(one).reshape(1, -1) for one in ones])
-        inner = (self._ones @ self._flat.T).astype(np.float64)
-        if len(inner) == 1:
-            self._inverse = 1 / np.maximum(inner, TINY)
-        else:  # one direction is empty: the same change of all intercepts
-            self._inverse = np.linalg.pinv((inner + inner.T) / 2, rcond=1e-6, hermitian=True)
+        self._ones = root.diagonal
+        self._flat = memory.solve(root.diagonal)
+        self._inverse = 1 / np.maximum((self._ones @ self._flat.T).astype(np.float64), TINY)
 
     def meet(self, right: Singles, tilt: Singles) -> tuple[Singles, Singles]:
-        """The preconditioner's solution under which the intercepts' slope falls by `tilt`.
+        """The preconditioner's solution under which the intercept's slope falls by `tilt`.
 
         Returns:
-            The solution (K, N), and the change of the intercepts that goes with it, shape (K,).
+            The solution (1, N), and the change of the intercept that goes with it, shape (1,).
         """
         solved = self._memory.solve(right)
         change = (self._inverse @ (self._flat @ right.ravel() - tilt)).astype(np.float32)
