@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeVar
 
-from medssl_models.presets import Difference, Preset, ProtocolName, from_preset, setting
+from medssl_models.presets import Preset, ProtocolName, from_preset, setting
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from medssl_eval.errors import SettingsError
 
 __all__ = [
-    "Difference",
     "FewShotSettings",
     "FinetuneSettings",
     "Geometry",
