@@ -69,7 +69,8 @@ def prepare_tutorials() -> None:
     """Give every tutorial an empty folder to work in, and a terminal of one width."""
     here = Path(__file__).parent
     shutil.rmtree(here / "_build" / "tutorials", ignore_errors=True)
-    for page in ("getting-started", *(path.stem for path in (here / "tutorials").glob("*.md"))):
+    pages = [path.stem for path in (here / "tutorials").glob("*.md")]
+    for page in ("getting-started", "air-gapped", "plug-ins", *pages):
         (here / "_build" / "tutorials" / page).mkdir(parents=True)
     os.environ.update(COLUMNS="110", NO_COLOR="1", CI="1", MPLBACKEND="agg", MEDSSL_OFFLINE="1")
 
