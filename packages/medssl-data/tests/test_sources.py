@@ -45,6 +45,11 @@ def test_folder_has_sorted_classes_and_paths_as_ids(class_folders: Path) -> None
     assert type(label) is int
 
 
+def test_a_folder_may_be_called_like_a_setting(class_folders: Path) -> None:
+    odd = class_folders.rename(class_folders.with_name("scans,view=frontal"))
+    assert len(load_dataset(f"folder:{odd}")) == 5
+
+
 def test_folder_agrees_with_image_folder_convention(class_folders: Path) -> None:
     (class_folders / "ill" / "deeper").mkdir()
     picture(class_folders / "ill" / "deeper" / "x.PNG")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medssl_data.catalog import dataset_card, load_manifest
+from medssl_data.catalog import cut_view, dataset_card, load_manifest
 from medssl_data.errors import AuditError, MissingFileError, UnreadableImageError
 from medssl_data.images import read_rgb
 from medssl_data.labels import suffix_label
@@ -177,7 +177,7 @@ def report_findings(reports: Sequence[Report]) -> None:
 
 def _compare(name: str, manifest: Manifest, root: Path) -> Iterator[Finding]:
     """Compare with the card, where there is one and it speaks of these images."""
-    if ":" in name or ",view=" in name:
+    if ":" in name or cut_view(name)[1]:
         return
     card = dataset_card(name)
     yield from _compare_rows(card, manifest)

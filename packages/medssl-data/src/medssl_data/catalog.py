@@ -35,6 +35,7 @@ __all__ = [
     "Options",
     "Plugin",
     "broken_plugins",
+    "cut_view",
     "dataset_card",
     "list_datasets",
     "load_dataset",
@@ -107,7 +108,7 @@ def load_dataset(
         DataError: whatever else is wrong with names, tables and labels.
     """
     options = Options(protocol, labels, official=split == "official")
-    name, view = _cut_view(name)
+    name, view = cut_view(name)
     manifest = load_manifest(name, root=root, options=options)
     card = None if _source(name) else dataset_card(name)
     manifest = split_manifest(manifest, card, split, protocol=protocol, seed=seed)
@@ -127,7 +128,7 @@ def load_manifest(
         options: protocol, label policy and target.
     """
     options = options or Options()
-    name, view = _cut_view(name)
+    name, view = cut_view(name)
     if view:
         return _keep_view(load_manifest(name, root=root, options=options), view)
     source = _source(name)
@@ -145,10 +146,19 @@ def load_manifest(
     return _read_as(manifest, name, settings)
 
 
-def _cut_view(name: str) -> tuple[str, str]:
-    """A data set's name without the setting `view`, and its value, "" where there is none."""
-    match = _VIEW.search(name)
-    return (name[: match.start()] + name[match.end() :], match[1]) if match else (name, "")
+def cut_view(name: str) -> tuple[str, str]:
+    """Take the setting `view` from a name; a path that is there may hold such words itself.
+
+    Args:
+        name: as for `load_dataset`.
+
+    Returns:
+        The name without it, and its value, "" where there is none.
+    """
+    match, path = _VIEW.search(name), name.partition(":")[2]
+    if match is None or (path and Path(path).exists()):
+        return name, ""
+    return name[: match.start()] + name[match.end() :], match[1]
 
 
 def _keep_view(manifest: Manifest, view: str) -> Manifest:
