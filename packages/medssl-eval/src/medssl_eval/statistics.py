@@ -30,6 +30,7 @@ __all__ = [
     "coin_flips",
     "estimate",
     "holm",
+    "intervals_overlap",
     "percentile_interval",
     "permutation_p",
     "replicate",
@@ -187,6 +188,16 @@ def _estimate(
     if undefined > TOLERATED * len(drawn):
         reason = f"{undefined} of {len(drawn)} resamples lack a class: the interval is rough"
     return Estimate(name, value, low, high, units, undefined, reason)
+
+
+def intervals_overlap(
+    one: tuple[float | None, float | None], other: tuple[float | None, float | None]
+) -> bool | None:
+    """Tell whether two intervals (low, high) share a value; None where an end is unknown."""
+    (low, high), (other_low, other_high) = one, other
+    if low is None or high is None or other_low is None or other_high is None:
+        return None
+    return low <= other_high and other_low <= high
 
 
 def percentile_interval(replicates: Floats) -> tuple[float, float]:

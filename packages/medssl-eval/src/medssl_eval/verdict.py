@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl_eval.rank import is_rival, is_worse
+from medssl_eval.statistics import intervals_overlap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,11 +197,8 @@ def _of_order(first: Standing, alike: Sequence[Standing]) -> str:
     )
 
 
-def _overlap(one: Record, other: Record) -> bool:
-    ends = (one.ci_low, one.ci_high, other.ci_low, other.ci_high)
-    if None in ends:
-        return False
-    return one.ci_low <= other.ci_high and other.ci_low <= one.ci_high  # type: ignore[operator] # none is None
+def _overlap(one: Record, other: Record) -> bool | None:
+    return intervals_overlap((one.ci_low, one.ci_high), (other.ci_low, other.ci_high))
 
 
 def _of_size(outcome: Outcome) -> list[str]:

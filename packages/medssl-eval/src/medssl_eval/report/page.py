@@ -16,6 +16,7 @@ from medssl_eval.report.exports import cell_text
 from medssl_eval.report.overview import draw_overview, leading_boards
 from medssl_eval.report.pictures import gather_pictures
 from medssl_eval.report.relations import relations
+from medssl_eval.statistics import intervals_overlap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -152,8 +153,7 @@ def _leader(board: Board, dataset: str) -> Leader:
     best, second = here[0], here[1] if len(here) > 1 else None
     if second is None:
         return Leader(best, cell_text(best), "", None)
-    ends = (best.low, best.high, second.low, second.high)
-    overlap = None if None in ends else best.low <= second.high and second.low <= best.high  # type: ignore[operator] # none is None
+    overlap = intervals_overlap((best.low, best.high), (second.low, second.high))
     return Leader(best, cell_text(best), f"{second.model}, {cell_text(second)}", overlap)
 
 
