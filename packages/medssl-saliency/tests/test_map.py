@@ -14,8 +14,9 @@ from medssl_saliency import mapping, saliency_map
 from medssl_saliency.attribution import METHODS, captum_occlusion
 from medssl_saliency.map_file import read_map, read_partial, write_partial
 from medssl_saliency.mapping import Maps, Viewer, duration
-from medssl_saliency.occlusion import grid_positions, interpolate_scores, reference_scores
+from medssl_saliency.occlusion import grid_positions, reference_scores
 from medssl_saliency.protocols import preset
+from medssl_saliency.sampling import complete_scores
 from medssl_saliency.subjects import Subject, from_dataset, from_files, image_name
 from PIL import Image
 
@@ -100,7 +101,7 @@ def test_batchnorm_in_training_mode_changes_the_map_but_not_the_network(tiny_mod
     assert not any(module.training for module in backbone.modules())
 
 
-@pytest.mark.parametrize("changes", [{"stride": 3}, {"lattice": (7, 3)}, {"precision": "bf16"}])
+@pytest.mark.parametrize("changes", [{"stride": 3}, {"fidelity": 0.95}, {"precision": "bf16"}])
 def test_near_exact_modes_state_an_error_that_holds(tiny_models, scan, place, changes):
     backbone, (subject,) = tiny_models("random_r18"), from_files([scan])
     exact = Maps(place).make(Viewer(backbone, preset(window=12)), subject).made
@@ -117,7 +118,7 @@ def test_the_sample_of_the_error_are_windows_that_were_left_out(tiny_models, sca
     settings = preset(window=12, stride=4)
     viewer = Viewer(tiny_models("random_r18"), settings)
     prepared = saliency_map.prepare(from_files([scan])[0].read(), viewer.preprocessing, settings)
-    measured = saliency_map.measured_positions(prepared.size, settings)
+    measured = saliency_map.measurable_positions(prepared.size, settings)
     made = saliency_map.compute_map(viewer.network, prepared, settings)
     every = grid_positions(prepared.size, (12, 12))
     exact = reference_scores(
@@ -127,9 +128,24 @@ def test_the_sample_of_the_error_are_windows_that_were_left_out(tiny_models, sca
     left_out = [index for index, corner in enumerate(every.tolist()) if tuple(corner) not in kept]
     order = np.sort(np.random.default_rng(0).permutation(len(left_out))[:64])
     sample = np.array(left_out)[order]
-    near = interpolate_scores(measured, made.scores, every[sample])
+    near = complete_scores(measured, made.scores, every[sample])
     expected = np.sqrt(np.mean((near - exact[sample]) ** 2)) / exact[sample].std()
     assert made.error.rms == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_map_that_stays_too_far_from_the_exact_one_says_so(command, scan):
+    words = ("map", scan, "-m", "random_r18", "--window", "8", "--fidelity")
+    code, out, err = command(*words, "0.99999", "--json")
+    assert code == 0
+    (made,) = json.loads(out)["maps"]
+    assert made["near_exact"]["measured"] == pytest.approx(0.25, abs=0.01)
+    assert made["near_exact"]["expected"] < 0.99999
+    assert "more than a quarter of its windows" in err
+    _, out, err = command(*words, "0.9", "--json")
+    (made,) = json.loads(out)["maps"]
+    assert made["near_exact"]["measured"] < 0.25
+    assert "as its halves tell" in made["notes"][-1]
+    assert "quarter" not in err
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -174,8 +190,8 @@ def interrupt_after(monkeypatch, batches, error):
     original = mapping._Watch.__call__
     left = [batches]
 
-    def call(self, scores, share):
-        original(self, scores, share)
+    def call(self, scores, number, share):
+        original(self, scores, number, share)
         left[0] -= 1
         if not left[0]:
             raise error
@@ -183,10 +199,11 @@ def interrupt_after(monkeypatch, batches, error):
     monkeypatch.setattr(mapping._Watch, "__call__", call)
 
 
-def test_an_interrupted_map_says_what_is_kept_and_goes_on(command, scan, place, monkeypatch):
-    words = ("map", scan, "-m", "random_r18", "--window", "8", "--memory", "0.02")
+@pytest.mark.parametrize("more", [(), ("--fidelity", "0.99")])
+def test_an_interrupted_map_says_what_is_kept_and_goes_on(command, scan, place, monkeypatch, more):
+    words = ("map", scan, "-m", "random_r18", "--window", "8", "--memory", "0.02", *more)
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 2, KeyboardInterrupt())
+        interrupt_after(patch, 1, KeyboardInterrupt())
         code, out, err = command(*words)
     assert code == 130
     assert out == ""
@@ -287,6 +304,8 @@ def test_a_torn_or_foreign_partial_counts_as_nothing(place, content):
         (("--window", "0"), 2, "window is 0"),
         (("--stride", "0"), 2, "stride is 0"),
         (("--stride", "2", "--fast"), 2, "give one of them"),
+        (("--fidelity", "0.99", "--fast"), 2, "--fast and --fidelity"),
+        (("--fidelity", "1.5"), 2, "fidelity"),
         (("--memory", "0.00001"), 2, "one window needs"),
         (("--occluder", "black"), 2, "'black' is not one of"),
         (("--device", "cuda"), 2, "cuda is not available"),

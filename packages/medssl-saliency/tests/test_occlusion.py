@@ -10,8 +10,6 @@ from medssl_saliency.occlusion import (
     build_engine,
     cut_margin,
     grid_positions,
-    interpolate_scores,
-    lattice_positions,
     mean_over_windows,
     measure,
 )
@@ -55,29 +53,6 @@ def test_the_published_geometry_gives_54289_windows_and_224_pixels():
     values = mean_over_windows(positions, np.ones(len(positions)), (242, 242), (10, 10))
     assert cut_margin(values, (10, 10)).shape == (224, 224)
     np.testing.assert_allclose(values, 1, rtol=1e-6)
-
-
-def test_a_lattice_takes_one_in_so_many_and_more_along_the_edges():
-    positions = lattice_positions((100, 100), (10, 10), period=13, shift=5)
-    inner = positions[((positions > 0) & (positions < 90)).all(axis=1)]
-    assert len(inner) == pytest.approx(89 * 89 / 13, rel=0.01)
-    for axis in range(2):
-        for edge in (0, 90):
-            along = np.sort(positions[positions[:, axis] == edge, 1 - axis])
-            assert (along[0], along[-1]) == (0, 90)
-            assert np.diff(along).max() <= 5
-    assert len(np.unique(positions, axis=0)) == len(positions)
-    values = mean_over_windows(positions, np.ones(len(positions)), (100, 100), (10, 10))
-    assert np.isfinite(cut_margin(values, (10, 10))).all()
-
-
-def test_interpolation_is_exact_for_a_plane_and_nearest_beyond():
-    positions = grid_positions((20, 20), (4, 4), stride=4)
-    every = grid_positions((20, 20), (4, 4))
-    found = interpolate_scores(positions, positions @ [2.0, -1.0], every)
-    np.testing.assert_allclose(found, every @ [2.0, -1.0], atol=1e-9)
-    line = grid_positions((20, 4), (4, 4), stride=4)
-    assert interpolate_scores(line, line[:, 0] * 1.0, line).tolist() == line[:, 0].tolist()
 
 
 def test_known_scores_are_not_measured_again(small, images):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from medssl_saliency import Maps, Viewer, agreement, attentive_diffusion, from_files, preset
 from medssl_saliency.attribution import captum_occlusion
-from medssl_saliency.protocols import FAST_LATTICE
+from medssl_saliency.protocols import FAST_FIDELITY
 from medssl_saliency.saliency_map import prepare
 from PIL import Image
 
@@ -30,10 +30,11 @@ def test_fast_maps_of_real_pictures_are_near_the_exact_one(tiny_models, place, n
     backbone = tiny_models("random_r18")
     settings = preset(resize=72, crop=72)
     exact = Maps(place).make(Viewer(backbone, settings), subject).made
-    fast = settings.model_copy(update={"lattice": FAST_LATTICE})
+    fast = settings.model_copy(update={"fidelity": FAST_FIDELITY})
     near = Maps(place).make(Viewer(backbone, fast), subject).made
-    assert len(near.scores) < len(exact.scores) / 12
-    assert agreement(exact.values, near.values)["pearson"] > 0.98
+    assert len(near.scores) <= len(exact.scores) / 4 + 1
+    assert near.error.expected > FAST_FIDELITY
+    assert agreement(exact.values, near.values)["pearson"] > FAST_FIDELITY
     assert attentive_diffusion(near.values) == pytest.approx(
         attentive_diffusion(exact.values), abs=2
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ from medssl_saliency.map_file import (
 from medssl_saliency.occlusion import DEFAULT_MEMORY
 from medssl_saliency.saliency_map import (
     compute_map,
-    measured_positions,
+    measurable_positions,
     network_of,
     prepare,
     preprocessing_of,
@@ -277,13 +277,15 @@ class Maps:
         check_writable(path.parent, option="--output")
         label = f"{viewer.name} on {subject.name}"
         occluded = settings.method == "occlusion"
-        number = len(measured_positions(prepared.size, settings)) if occluded else 1
+        number = len(measurable_positions(prepared.size, settings)) if occluded else 1
         known = None if self.force else read_partial(partial, key=key, number=number)
         if known is not None:
             done = int(np.isfinite(known).sum())
-            self.voice.say(f"{label}: going on after {done:,} of {number:,} windows")
-        with self.voice.progress(label, number) as advance:
-            watch = _Watch(label, partial, key=key, advance=advance, say=self.voice.say)
+            self.voice.say(f"{label}: going on after {done:,} windows")
+        with ExitStack() as bars:
+            watch = _Watch(label, partial, key=key, voice=self.voice, bars=bars)
+            if settings.fidelity is None:
+                watch.count_to(number)
             try:
                 made = compute_map(
                     viewer.network,
@@ -308,32 +310,37 @@ class _Watch:
     """Follows a map while it is made: counts, keeps, tells the time."""
 
     def __init__(
-        self,
-        label: str,
-        partial: Path,
-        *,
-        key: str,
-        advance: Advance,
-        say: Callable[[str], None],
+        self, label: str, partial: Path, *, key: str, voice: Voice, bars: ExitStack
     ) -> None:
         self.label, self.partial, self.key = label, partial, key
-        self.advance, self.say = advance, say
+        self.voice, self.bars = voice, bars
         self.kept = time.perf_counter()
         self.reports: list[tuple[float, float]] = []
-        self.counted = 0
+        self.number = self.counted = 0
+        self.advance: Advance = _count
         self.scores: NDArray[np.float32] | None = None
 
-    def __call__(self, scores: NDArray[np.float32], share: float) -> None:
+    def __call__(self, scores: NDArray[np.float32], number: int, share: float) -> None:
         now = time.perf_counter()
         self.scores = scores
+        if number > self.number:
+            self.count_to(number)
         done = int(np.isfinite(scores).sum())
         self.advance(done - self.counted)
         self.counted = done
         if len(self.reports) < PROBES:
             self.reports.append((now, share))
-            self._tell_time(len(scores))
+            self._tell_time()
         if now - self.kept > KEEP_EVERY:
             self._keep()
+
+    def count_to(self, number: int) -> None:
+        """Count up to a number from now on; of a near-exact map it is known bit by bit."""
+        self.bars.close()
+        more = f", {self.number:,} windows were too few" if self.number else ""
+        rest = number - self.counted
+        self.advance = self.bars.enter_context(self.voice.progress(self.label + more, rest))
+        self.number, self.reports = number, []
 
     def stop(self, interrupt: KeyboardInterrupt) -> None:
         """Keep what there is, and have the interruption say so."""
@@ -341,7 +348,7 @@ class _Watch:
             return
         self._keep()
         interrupt.add_note(
-            f"{self.counted:,} of {len(self.scores):,} windows of {self.label} are kept in "
+            f"{self.counted:,} of {self.number:,} windows of {self.label} are kept in "
             f"{self.partial.parent}; the same command goes on from there"
         )
 
@@ -350,15 +357,15 @@ class _Watch:
             write_partial(self.partial, self.scores, key=self.key)
         self.kept = time.perf_counter()
 
-    def _tell_time(self, windows: int) -> None:
+    def _tell_time(self) -> None:
         """Tell the rest from the probes, without the first, in which everything is set up."""
         if len(self.reports) < PROBES:
             return
         (start, before), (end, after) = self.reports[0], self.reports[-1]
         rest = (end - start) / max(after - before, 1e-9) * (1 - after)
         if rest > WORTH_TELLING:
-            self.say(
-                f"{self.label}: {windows:,} windows, about {duration(rest)}; "
+            self.voice.say(
+                f"{self.label}: {self.number:,} windows, about {duration(rest)}; "
                 "an interruption keeps what is done"
             )
 

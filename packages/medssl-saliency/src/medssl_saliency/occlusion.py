@@ -35,8 +35,6 @@ __all__ = [
     "check_image",
     "cut_margin",
     "grid_positions",
-    "interpolate_scores",
-    "lattice_positions",
     "mean_over_windows",
     "measure",
     "reference_scores",
@@ -92,32 +90,6 @@ def grid_positions(size: Pair, window: Pair, *, stride: int = 1) -> NDArray[np.i
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def lattice_positions(size: Pair, window: Pair, *, period: int, shift: int) -> NDArray[np.int64]:
-    """List the corners of a lattice: every `period`-th of a row, each row shifted by `shift` more.
-
-    At equal number, windows that are spread evenly keep the statistics of the map better than a
-    square grid does. Pixels near an edge lie in few windows, so that errors do not average out:
-    along the edges a window is taken every half a window.
-
-    Args:
-        size: Height and width of the image.
-        window: Height and width of the window.
-        period: One position in so many is taken.
-        shift: By how much the next row is shifted.
-
-    Returns:
-        `(n, 2)` int64, with the four corners of the image.
-    """
-    every = grid_positions(size, window)
-    chosen = (every[:, 1] + shift * every[:, 0]) % period == 0
-    for across, along in ((0, 1), (1, 0)):
-        edge = np.isin(every[:, across], (0, every[-1, across]))
-        marks = _corners(size[along], window[along], max(1, window[along] // 2))
-        chosen |= edge & np.isin(every[:, along], marks)
-    taken: NDArray[np.int64] = every[chosen]
-    return taken
-
-
 def _corners(size: int, window: int, stride: int) -> NDArray[np.int64]:
     if not 1 <= window <= size:
         message = f"window is {window} pixels, the image {size}; take a window from 1 to {size}"
@@ -160,34 +132,6 @@ def _cover(
         np.add.at(edges, (positions[:, 0] + down, positions[:, 1] + right), sign * values)
     covered: NDArray[np.float64] = edges.cumsum(axis=0).cumsum(axis=1)[:-1, :-1]
     return covered
-
-
-def interpolate_scores(
-    positions: NDArray[np.int64], scores: NDArray[np.floating], wanted: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Estimate the scores of windows that were not measured, linearly between those that were.
-
-    Args:
-        positions: `(n, 2)` measured corners.
-        scores: `(n,)`.
-        wanted: `(m, 2)` corners.
-
-    Returns:
-        `(m,)`; beyond the measured ones the nearest score.
-    """
-    from scipy.interpolate import (  # noqa: PLC0415 # slow
-        LinearNDInterpolator,
-        NearestNDInterpolator,
-    )
-
-    nearest = NearestNDInterpolator(positions, scores)(wanted)
-    if len({tuple(position) for position in np.unique(positions, axis=0)}) < 4 or any(
-        len(np.unique(positions[:, axis])) < 2 for axis in range(2)
-    ):
-        return np.asarray(nearest, dtype=np.float64)
-    linear = LinearNDInterpolator(positions, scores)(wanted)
-    filled: NDArray[np.float64] = np.where(np.isnan(linear), nearest, linear)
-    return filled
 
 
 def cut_margin(values: NDArray[T], window: Pair) -> NDArray[T]:

@@ -8,6 +8,7 @@ batches but rectangles that are larger than each window needs; the planner weigh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -127,14 +128,19 @@ def plan(
         SettingsError: Not even one window fits into the memory.
     """
     sides = [side] if side else [(a, b) for a in SIDES for b in SIDES if a <= b <= 2 * a]
-    tilings = [_Tiling(tape, positions, window, one) for one in sides]
-    if side is None:
-        tilings = [one for one in tilings if one.peak * itemsize <= memory]
-    if not tilings:
+    best: _Tiling | None = None
+    for one in reversed(sides):  # small tiles last: they take long to plan and are seldom best
+        tiling = _Tiling(tape, positions, window, one)
+        if best is not None and tiling.overhead >= best.time:
+            continue
+        if side is None and tiling.peak * itemsize > memory:
+            continue
+        if best is None or tiling.time <= best.time:
+            best = tiling
+    if best is None:
         need = _Tiling(tape, positions, window, (1, 1)).peak * itemsize
         message = f"memory is {memory / 2**20:.0f} MiB; one window needs {need / 2**20:.0f} MiB"
         raise SettingsError(message)
-    best = min(tilings, key=lambda tiling: tiling.time)
     return Plan(
         tiles=tuple(best.tiles()),
         side=best.side,
@@ -148,14 +154,18 @@ class _Tiling:
     """One way to cut a set of windows into tiles, and what it costs."""
 
     def __init__(self, tape: Tape, positions: NDArray[np.int64], window: Pair, side: Pair) -> None:
-        self.tape, self.positions, self.side = tape, positions, side
+        self.tape, self.positions, self.window, self.side = tape, positions, window, side
         self.cells = positions // np.array(side)
         counts = np.zeros(self.cells.max(axis=0) + 1, dtype=np.int64)
         np.add.at(counts, (self.cells[:, 0], self.cells[:, 1]), 1)
         self.counts = counts
-        self.spans = tuple(self._along(axis, window[axis], counts.shape[axis]) for axis in range(2))
-        self.work = self._work()
-        self.peak = self._peak()
+
+    @cached_property
+    def spans(self) -> tuple[list[tuple[Span, ...]], ...]:
+        """Rectangles of the rows and of the columns of tiles."""
+        return tuple(
+            self._along(axis, self.window[axis], self.counts.shape[axis]) for axis in range(2)
+        )
 
     def _along(self, axis: int, window: int, number: int) -> list[tuple[Span, ...]]:
         """Rectangles of each row or column of tiles; a tile without windows has empty ones."""
@@ -169,21 +179,29 @@ class _Tiling:
     def _lengths(self, axis: int) -> NDArray[np.int64]:
         return np.array([[span.length for span in spans] for spans in self.spans[axis]])
 
-    def _work(self) -> float:
+    @cached_property
+    def work(self) -> float:
+        """Multiplications of all tiles."""
         rows, columns = self._lengths(0), self._lengths(1)
         areas = np.einsum("ij,is,js->s", self.counts, rows, columns)
         works = np.array([step.work for step in self.tape.steps])
         return float(works @ areas)
 
-    @property
-    def time(self) -> float:
-        """Multiplications, those included that a tile costs whatever its size."""
+    @cached_property
+    def overhead(self) -> float:
+        """Multiplications in the time that the tiles cost whatever their size."""
         weights = sum(s.weight.numel() for s in self.tape.steps)
-        overhead = len(self.tape.steps) * STEP_OVERHEAD + weights * WEIGHT_OVERHEAD
-        crowding = 1.0 + CROWDING * max(np.log2(self.counts.max() / HARMLESS_BATCH), 0.0)
-        return float(self.work * crowding + np.count_nonzero(self.counts) * overhead)
+        each = len(self.tape.steps) * STEP_OVERHEAD + weights * WEIGHT_OVERHEAD
+        return float(np.count_nonzero(self.counts) * each)
 
-    def _peak(self) -> int:
+    @cached_property
+    def time(self) -> float:
+        """Multiplications in the time that the tiles take."""
+        crowding = 1.0 + CROWDING * max(np.log2(self.counts.max() / HARMLESS_BATCH), 0.0)
+        return float(self.work * crowding + self.overhead)
+
+    @cached_property
+    def peak(self) -> int:
         """Numbers that the fullest tile holds at once, with what a step needs to be computed."""
         fullest = int(self.counts.max())
         longest = [self._lengths(axis).max(axis=0) for axis in range(2)]

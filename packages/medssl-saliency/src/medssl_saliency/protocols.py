@@ -21,11 +21,10 @@ from pydantic import Field, PositiveInt, model_validator
 from medssl_saliency.choices import MapMethod, Occluder, Precision  # noqa: TC001 # pydantic reads
 from medssl_saliency.errors import SettingsError
 
-__all__ = ["FAST_LATTICE", "MapSettings", "differences", "preset"]
+__all__ = ["FAST_FIDELITY", "MapSettings", "differences", "preset"]
 
-FAST_LATTICE = (15, 11)
-"""Every 15th position of a row, each row shifted by 11: a window's nearest six are almost equally
-far, so no lattice of as many windows leaves smaller gaps."""
+FAST_FIDELITY = 0.995
+"""Correlation with the exact map for which `--fast` measures as few windows as it takes."""
 
 
 class MapSettings(BatchNormPreset):
@@ -45,9 +44,10 @@ class MapSettings(BatchNormPreset):
         "Distance of neighbouring windows; above 1 the scores between them are interpolated.",
         corrected=1,
     )
-    lattice: tuple[PositiveInt, Annotated[int, Field(ge=0)]] | None = setting(
-        "(period, shift): only every period-th position of a row, each row shifted further; the "
-        "scores between them are interpolated.",
+    fidelity: Annotated[float, Field(ge=0.9, lt=1)] | None = setting(
+        "Correlation with the exact map that is enough: windows all over the image are measured "
+        "until their two halves tell that the map reaches it, a quarter of all at most; the scores "
+        "between them are interpolated. none measures every window.",
         corrected=None,
     )
     occluder: Occluder = setting(
@@ -95,15 +95,15 @@ class MapSettings(BatchNormPreset):
         if self.batchnorm == "training" and self.method != "occlusion":
             message = f"batchnorm training is for occlusion, as in the study, not for {self.method}"
             raise ValueError(message)
-        if self.lattice is not None and self.stride > 1:
-            message = "stride and lattice both leave out windows: give one of them"
+        if self.fidelity is not None and self.stride > 1:
+            message = "stride and fidelity both leave out windows: give one of them"
             raise ValueError(message)
         return self
 
     @property
     def leaves_windows_out(self) -> bool:
         """Whether only some windows are measured."""
-        return self.stride > 1 or self.lattice is not None
+        return self.stride > 1 or self.fidelity is not None
 
     @property
     def is_exact(self) -> bool:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from medssl_models.runtime import batch_statistics
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medssl_saliency.attribution import attribute
@@ -28,27 +27,36 @@ from medssl_saliency.occlusion import (
     build_engine,
     cut_margin,
     grid_positions,
-    interpolate_scores,
-    lattice_positions,
     mean_over_windows,
     measure,
 )
+from medssl_saliency.sampling import (
+    Report,
+    Sampled,
+    candidate_positions,
+    complete_scores,
+    estimated_map,
+    measure_until,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from medssl_models import Backbone, Preprocessing
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from medssl_saliency.choices import CaptumMethod
+    from medssl_saliency.occlusion import Engine
     from medssl_saliency.protocols import MapSettings
     from medssl_saliency.tape import Pair
 
 __all__ = [
     "NearError",
     "Prepared",
-    "Report",
     "SaliencyMap",
     "compute_map",
-    "measured_positions",
+    "measurable_positions",
     "network_of",
     "prepare",
     "preprocessing_of",
@@ -57,9 +65,6 @@ __all__ = [
 SAMPLE = 64
 """Windows on which the error of a near-exact map is measured."""
 FLAT = 1e-12
-
-Report = Callable[[NDArray[np.float32], float], None]
-"""Takes all scores so far, NaN where missing, and the share of the work that is done."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +78,25 @@ class NearError:
         rms: Root mean square error, relative to the standard deviation of the exact scores.
         pearson: Correlation of near and exact scores.
         bias: Mean error, relative to the mean of the exact scores.
+        measured: Share of all windows that were measured.
+        expected: Correlation of the map itself with the exact one, as its two halves tell; None
+            where windows were not chosen by that.
     """
 
     windows: int
     rms: float
     pearson: float
     bias: float
+    measured: float = 1.0
+    expected: float | None = None
 
     def __str__(self) -> str:
         """Say it in a line."""
+        few = f", 1 window in {1 / self.measured:.0f}" if self.measured < 1 else ""
+        halves = f", r = {self.expected:.4f} as its halves tell" if self.expected else ""
         return (
-            f"near-exact: on {self.windows} windows against the exact scores r = "
-            f"{self.pearson:.4f}, rms error {100 * self.rms:.1f} % of their spread"
+            f"near-exact{few}{halves}; {self.windows} single windows against the exact scores: "
+            f"r = {self.pearson:.4f}, rms error {100 * self.rms:.1f} % of their spread"
         )
 
 
@@ -253,12 +265,11 @@ def compute_map(
     return dataclasses.replace(made, notes=notes)
 
 
-def measured_positions(size: Pair, settings: MapSettings) -> NDArray[np.int64]:
-    """List the windows that are measured; a near-exact mode leaves others out."""
+def measurable_positions(size: Pair, settings: MapSettings) -> NDArray[np.int64]:
+    """List the windows that may be measured, in the order in which they are."""
     window = (settings.window, settings.window)
-    if settings.lattice is not None:
-        period, shift = settings.lattice
-        return lattice_positions(size, window, period=period, shift=shift)
+    if settings.fidelity is not None:
+        return candidate_positions(size, window)
     return grid_positions(size, window, stride=settings.stride)
 
 
@@ -287,73 +298,105 @@ def _occluded(
     known: NDArray[np.float32] | None,
     report: Report | None,
 ) -> SaliencyMap:
-    window = (settings.window, settings.window)
-    image, occluder = prepared.normalised.to(device), prepared.occluder.to(device)
-    target = None if prepared.target is None else prepared.target.to(device)
-    positions = measured_positions(prepared.size, settings)
+    begin = time.perf_counter()
+    size, window = prepared.size, (settings.window, settings.window)
+    image, cut = prepared.normalised.to(device), settings.margin == "cut"
     engine, note = build_engine(network, image, precision=settings.precision)
-    found = measure(
-        engine,
-        positions,
-        window=window,
-        occluder=occluder,
-        target=target,
-        known=known,
-        memory=memory,
-        report=report,
+    scorer = _Scorer(engine, prepared, window, memory)
+    candidates = measurable_positions(size, settings)
+    found = measure_until(
+        scorer,
+        candidates,
+        size,
+        window,
+        wanted=settings.fidelity,
+        known=np.full(len(candidates), np.nan, np.float32) if known is None else known,
+        report=report or _ignore,
+        cut=cut,
     )
-    values = _spread(positions, found.values, prepared.size, settings)
-    cut = settings.margin == "cut"
+    if settings.leaves_windows_out:
+        values = estimated_map(found.positions, found.scores, size, window)
+    else:
+        values = mean_over_windows(found.positions, found.scores, size, window)
     error = None
     if not settings.is_exact:
-        error = _near_error(network, prepared, settings, (positions, found.values), device=device)
+        if settings.precision != "fp32":
+            scorer = dataclasses.replace(scorer, engine=build_engine(network, image)[0])
+        error = _near_error(scorer, found, size, settings)
     return SaliencyMap(
         values=cut_margin(values, window) if cut else values,
         picture=cut_margin(prepared.picture, window) if cut else prepared.picture,
-        scores=found.values,
-        positions=positions.astype(np.int32),
-        norm=found.norm,
-        seconds=found.seconds,
+        scores=found.scores,
+        positions=found.positions.astype(np.int32),
+        norm=float(engine.clean.norm()),
+        seconds=time.perf_counter() - begin,
         error=error,
-        notes=(note,) if note else (),
+        notes=tuple(filter(None, (note, _shortfall(found, settings)))),
     )
 
 
-def _spread(
-    positions: NDArray[np.int64], scores: NDArray[np.float32], size: Pair, settings: MapSettings
-) -> NDArray[np.float32]:
-    """Give each pixel the mean score of the windows over it, those between measured ones too."""
-    window = (settings.window, settings.window)
-    if not settings.leaves_windows_out:
-        return mean_over_windows(positions, scores, size, window)
-    every = grid_positions(size, window)
-    return mean_over_windows(every, interpolate_scores(positions, scores, every), size, window)
+@dataclass(frozen=True, eq=False)
+class _Scorer:
+    """Measures windows of one picture with one engine."""
+
+    engine: Engine
+    prepared: Prepared
+    window: Pair
+    memory: int
+
+    def __call__(
+        self,
+        positions: NDArray[np.int64],
+        *,
+        known: NDArray[np.float32] | None = None,
+        report: Callable[[NDArray[np.float32], float], None] | None = None,
+    ) -> NDArray[np.float32]:
+        device, target = self.engine.clean.device, self.prepared.target
+        return measure(
+            self.engine,
+            positions,
+            window=self.window,
+            occluder=self.prepared.occluder.to(device),
+            target=None if target is None else target.to(device),
+            known=known,
+            memory=self.memory,
+            report=report,
+        ).values
+
+
+def _ignore(scores: NDArray[np.float32], number: int, share: float) -> None:
+    """Satisfy `Report` where nobody follows."""
+
+
+def _shortfall(found: Sampled, settings: MapSettings) -> str:
+    """Say that a map is not as near to the exact one as was asked for."""
+    if found.expected is None or settings.fidelity is None or found.expected >= settings.fidelity:
+        return ""
+    return (
+        f"r = {settings.fidelity} with the exact map takes more than a quarter of its windows: "
+        f"only {found.expected:.4f} is expected; without --fast or --fidelity the map is exact"
+    )
 
 
 def _near_error(
-    network: nn.Module,
-    prepared: Prepared,
+    exact: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    found: Sampled,
+    size: Pair,
     settings: MapSettings,
-    measured: tuple[NDArray[np.int64], NDArray[np.float32]],
-    *,
-    device: torch.device,
 ) -> NearError | None:
     """Compare with exact scores on a sample: of the windows left out, or else of all."""
-    sample = _sample(prepared.size, settings, measured[0])
+    sample = _sample(size, settings, found.positions)
     if not len(sample):
         return None
-    window = (settings.window, settings.window)
-    image, occluder = prepared.normalised.to(device), prepared.occluder.to(device)
-    target = None if prepared.target is None else prepared.target.to(device)
-    engine, _ = build_engine(network, image)
-    exact = measure(engine, sample, window=window, occluder=occluder, target=target).values
-    near = interpolate_scores(*measured, sample)
-    spread, mean = float(exact.std()) or 1.0, float(exact.mean()) or 1.0
+    truth, near = exact(sample), complete_scores(found.positions, found.scores, sample)
+    spread, mean = float(truth.std()) or 1.0, float(truth.mean()) or 1.0
     return NearError(
         windows=len(sample),
-        rms=float(np.sqrt(np.mean((near - exact) ** 2))) / spread,
-        pearson=pearson(near, exact),
-        bias=float(np.mean(near - exact)) / mean,
+        rms=float(np.sqrt(np.mean((near - truth) ** 2))) / spread,
+        pearson=pearson(near, truth),
+        bias=float(np.mean(near - truth)) / mean,
+        measured=len(found.positions) / len(grid_positions(size, (settings.window,) * 2)),
+        expected=found.expected,
     )
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "RESULTS",
     "CropOption",
     "FastOption",
+    "FidelityOption",
     "ImagesArgument",
     "LimitOption",
     "MemoryOption",
@@ -44,6 +45,7 @@ __all__ = [
 
 DATA, OUTPUT, RESULTS = Path("data"), Path("saliency"), Path("results.jsonl")
 GIB = 2**30
+LEAVE_OUT = ("stride", "fidelity")
 
 ImagesArgument = Annotated[
     list[Path] | None,
@@ -69,7 +71,15 @@ StrideOption = Annotated[
 ]
 FastOption = Annotated[
     bool,
-    typer.Option("--fast", help="Near-exact: one window in many; the error is measured and told."),
+    typer.Option("--fast", help="Near-exact, as --fidelity 0.995; in bf16 where that is native."),
+]
+FidelityOption = Annotated[
+    float | None,
+    typer.Option(
+        "--fidelity",
+        metavar="R",
+        help="Near-exact: as few windows as the map needs to correlate so with the exact one.",
+    ),
 ]
 OccluderOption = Annotated[
     Occluder | None,
@@ -109,13 +119,15 @@ def gather_settings(
     from medssl_models.runtime import multiplies_in_bf16, resolve_device
 
     from medssl_saliency.errors import SettingsError
-    from medssl_saliency.protocols import FAST_LATTICE, preset
+    from medssl_saliency.protocols import FAST_FIDELITY, preset
 
+    ways = {"--fast": fast or None} | {f"--{name}": changes.get(name) for name in LEAVE_OUT}
+    given = [option for option, value in ways.items() if value is not None]
+    if len(given) > 1:
+        message = f"{' and '.join(given)} leave out windows, each in its way: give one of them"
+        raise SettingsError(message)
     if fast:
-        if changes.get("stride") is not None:
-            message = "--fast and --stride both leave out windows: give one of them"
-            raise SettingsError(message)
-        changes = {**changes, "lattice": FAST_LATTICE, "precision": "bf16"}
+        changes = {**changes, "fidelity": FAST_FIDELITY, "precision": "bf16"}
     if changes.get("precision") == "bf16" and not multiplies_in_bf16(resolve_device(device)):
         changes["precision"] = "fp32"
         console.say("this processor has no bf16 arithmetic and would only emulate it: fp32 instead")
