@@ -93,7 +93,9 @@ class NearError:
     def __str__(self) -> str:
         """Say it in a line."""
         few = f", 1 window in {1 / self.measured:.0f}" if self.measured < 1 else ""
-        halves = f", r = {self.expected:.4f} as its halves tell" if self.expected else ""
+        halves = (
+            f", r = {self.expected:.4f} as its halves tell" if self.expected is not None else ""
+        )
         return (
             f"near-exact{few}{halves}; {self.windows} single windows against the exact scores: "
             f"r = {self.pearson:.4f}, rms error {100 * self.rms:.1f} % of their spread"
