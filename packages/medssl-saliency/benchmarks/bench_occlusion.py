@@ -20,9 +20,9 @@ from medssl_saliency.occlusion import (
     DEFAULT_MEMORY,
     build_engine,
     grid_positions,
+    measure,
     reference_scores,
 )
-from medssl_saliency.occlusion import measure as score
 from medssl_saliency.planning import Tile
 from medssl_saliency.sampling import FIRST, spread_positions
 from torch import Tensor, nn
@@ -104,7 +104,7 @@ def picture() -> Tensor:
     return smooth + 0.1 * torch.randn((3, *SIZE), generator=generator)
 
 
-def measure(model: str, rounds: int) -> list[Way]:
+def take_turns(model: str, rounds: int) -> list[Way]:
     """Let all ways take turns."""
     network, image = create_model(model).trunk, picture()
     laid_out = create_model(model).trunk.to(memory_format=torch.channels_last)
@@ -140,7 +140,7 @@ def bf16_correlation(model: str) -> float:
     network, image, some = create_model(model).trunk, picture(), FEWEST[:COMPARED]
     occluder = torch.zeros_like(image)
     engines = (build_engine(network, image, precision=name)[0] for name in ("fp32", "bf16"))
-    scores = [score(engine, some, window=WINDOW, occluder=occluder).values for engine in engines]
+    scores = [measure(engine, some, window=WINDOW, occluder=occluder) for engine in engines]
     return pearson(*scores)
 
 
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--model", default="random_r50", help="or random_r18, random_d121")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    ways = measure(options.model, options.rounds)
+    ways = take_turns(options.model, options.rounds)
     loop, batched, exact = ways[:3]
     print(f"{options.model}, {SIZE[0]}x{SIZE[1]}, window 10x10, {len(EVERY):,} windows,", end=" ")
     print(f"{torch.get_num_threads()} threads")

@@ -22,7 +22,7 @@ def compare(network, image, occluder, window, stride, **options):
     some = np.random.default_rng(0).permutation(len(positions))[:24]
     expected = reference_scores(network, image, positions[some], window=window, occluder=occluder)
     # Scores are relative to the features' norm, of which fp32 keeps some 1e-7 in every layer.
-    np.testing.assert_allclose(scores.values[some], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(scores[some], expected, rtol=1e-4, atol=1e-6)
     return engine, note
 
 
@@ -149,7 +149,7 @@ def test_bf16_is_near(trunk, images):
             positions,
             window=(10, 10),
             occluder=occluder,
-        ).values
+        )
         for precision in ("fp32", "bf16")
     )
     assert np.corrcoef(exact, near)[0, 1] > 0.97

@@ -20,7 +20,7 @@ def test_it_equals_captum(trunk, images):
     positions = grid_positions((32, 32), (8, 8), stride=4)
     engine, _ = build_engine(trunk, image)
     scores = measure(engine, positions, window=(8, 8), occluder=occluder)
-    ours = mean_over_windows(positions, scores.values, (32, 32), (8, 8))
+    ours = mean_over_windows(positions, scores, (32, 32), (8, 8))
     theirs = captum_occlusion(trunk, image, occluder, (8, 8), stride=4)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
@@ -70,7 +70,7 @@ def test_known_scores_are_not_measured_again(small, images):
         known=known,
         report=lambda _, share: shares.append(share),
     )
-    assert (scores.values == 7).sum() == len(positions) - 1
+    assert (scores == 7).sum() == len(positions) - 1
     assert shares == [1.0]
 
 

@@ -138,7 +138,7 @@ def test_another_target_is_a_change_of_distance(small, images):
     positions = grid_positions((32, 32), (8, 8), stride=12)
     engine, _ = build_engine(small, image)
     target = torch.from_numpy(np.random.default_rng(1).random(len(engine.clean), np.float32))
-    found = measure(engine, positions, window=(8, 8), occluder=occluder, target=target).values
+    found = measure(engine, positions, window=(8, 8), occluder=occluder, target=target)
     for score, (top, left) in zip(found, positions.tolist(), strict=True):
         occluded = image.clone()
         occluded[:, top : top + 8, left : left + 8] = occluder[:, top : top + 8, left : left + 8]

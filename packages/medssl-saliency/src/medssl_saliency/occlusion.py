@@ -7,8 +7,6 @@ pass a window; everything else must agree with it.
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_MEMORY",
     "Engine",
-    "Scores",
     "build_engine",
     "check_image",
     "cut_margin",
@@ -221,23 +218,6 @@ def build_engine(
         return BatchedNetwork(network, image, precision=dtype), note
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """The scores of some windows.
-
-    Attributes:
-        positions: `(n, 2)` int64 corners.
-        values: `(n,)` float32; NaN where not yet measured.
-        norm: Norm of the clean features.
-        seconds: Time that was spent, this time.
-    """
-
-    positions: NDArray[np.int64]
-    values: NDArray[np.float32]
-    norm: float
-    seconds: float = 0.0
-
-
 def measure(  # noqa: PLR0913 # what is asked, and how far an earlier run came
     engine: Engine,
     positions: NDArray[np.int64],
@@ -248,7 +228,7 @@ def measure(  # noqa: PLR0913 # what is asked, and how far an earlier run came
     known: NDArray[np.float32] | None = None,
     memory: int = DEFAULT_MEMORY,
     report: Callable[[NDArray[np.float32], float], None] | None = None,
-) -> Scores:
+) -> NDArray[np.float32]:
     """Measure windows; those that are known already are not measured again.
 
     Batches far apart come first, so that the time for all can be told from the first few.
@@ -265,9 +245,8 @@ def measure(  # noqa: PLR0913 # what is asked, and how far an earlier run came
         report: Called after each batch with all scores and the share of the work that is done.
 
     Returns:
-        All scores. Where the clean features are all zero, they are distances, not relative.
+        `(n,)` scores. Where the clean features are all zero, they are distances, not relative.
     """
-    start = time.perf_counter()
     norm = float(engine.clean.norm())
     values = np.full(len(positions), np.nan, np.float32) if known is None else known.copy()
     rank = {tuple(corner): index for index, corner in enumerate(positions.tolist())}
@@ -287,7 +266,7 @@ def measure(  # noqa: PLR0913 # what is asked, and how far an earlier run came
             done += every[index].work
             if report is not None:
                 report(values, done / total)
-    return Scores(positions, values, norm, time.perf_counter() - start)
+    return values
 
 
 def _change(features: Tensor, clean: Tensor, target: Tensor | None) -> Tensor:

@@ -244,7 +244,7 @@ def compute_map(
         device: Where to run; None is the CPU.
         memory: Bytes for feature maps.
         known: Scores of an earlier run of the same, NaN where missing.
-        report: Called after each batch of windows with all scores and the share that is done.
+        report: Called after each batch of windows; see `medssl_saliency.sampling.Report`.
 
     Returns:
         The map, cut to the pixels that as many windows cover as any where `margin` says so.
@@ -363,7 +363,7 @@ class _Scorer:
             known=known,
             memory=self.memory,
             report=report,
-        ).values
+        )
 
 
 def _ignore(scores: NDArray[np.float32], number: int, share: float) -> None:

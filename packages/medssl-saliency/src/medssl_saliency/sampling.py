@@ -110,7 +110,7 @@ def measure_until(  # noqa: PLR0913 # where, how well, and how far an earlier ru
     """
     scores, start, stop = known.copy(), 0, len(candidates)
     if wanted is not None:
-        total = (size[0] - window[0] + 1) * (size[1] - window[1] + 1)
+        total = len(grid_positions(size, window))
         stop = min(stop, max(math.ceil(FIRST * total), FEWEST // 2))
     while True:
         stage = slice(start, stop)
