@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_writable", "home", "replacing", "write_atomically"]
+__all__ = ["check_writable", "drafts", "home", "replacing", "write_atomically"]
 
 
 def home() -> Path:
@@ -67,3 +68,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def drafts(path: Path) -> list[Path]:
+    """List what stands beside `path` under temporary names of `replacing`.
+
+    A draft is being written now, or the process that wrote it was killed. Drafts live for moments:
+    what is listed before long work and stands there after it was left by a killed process.
+    """
+    name, suffix, chosen = glob.escape(path.name), glob.escape(path.suffix), "?" * 8  # by mkstemp
+    return sorted(path.parent.glob(f".{name}.{chosen}{suffix}"))

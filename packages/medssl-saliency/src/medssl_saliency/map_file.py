@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "forget_partial",
     "map_key",
     "read_map",
     "read_partial",
@@ -143,8 +142,3 @@ def read_partial(path: Path, *, key: str, number: int) -> NDArray[np.float32] | 
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # torn or foreign: the windows are measured anew
-
-
-def forget_partial(path: Path) -> None:
-    """Remove what was kept of a map that is finished."""
-    path.unlink(missing_ok=True)

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from medssl_data.files import check_writable
+from medssl_data.files import check_writable, drafts
 from medssl_models.records import Provenance, package_versions
 
 from medssl_saliency.map_file import (
-    forget_partial,
     map_key,
     read_map,
     read_partial,
@@ -225,10 +224,13 @@ class Maps:
         made = None if self.force else read_map(path, key=key)
         fresh = made is None
         if made is None:
+            array, partial = path.with_suffix(".npy"), _partial(path)
+            left_over = [draft for file in (path, array, partial) for draft in drafts(file)]
             made = self._compute(viewer, subject, prepared, path=path, key=key)
-            write_array(path.with_suffix(".npy"), made.values)
+            write_array(array, made.values)
             write_map(path, made, key=key, identity=identity)
-            forget_partial(_partial(path))
+            for file in (partial, *left_over):
+                file.unlink(missing_ok=True)
         return Mapped(
             model=viewer.name,
             is_control=viewer.backbone.card.control,
