@@ -3,7 +3,7 @@
     python packages/medssl-saliency/benchmarks/fast_maps.py FOLDER [IMAGE...] [--model random_r18]
 
 242x242, window 10x10, zero occluder. The exact maps are made first, unless they are in FOLDER: on
-two cores 7 minutes a picture with a ResNet-18, 18 with a ResNet-50; an interruption keeps what is
+two cores 7 minutes a picture with a ResNet-18, 20 with a ResNet-50; an interruption keeps what is
 done. The map of `--fast` is then made and timed as a whole, and beside it some single passes of the
 study's loop. Without IMAGE scikit-image's retina and stained tissue are taken. It takes so long
 that `nox -s bench` leaves it out.

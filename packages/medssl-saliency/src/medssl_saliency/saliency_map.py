@@ -35,7 +35,6 @@ from medssl_saliency.sampling import (
     Sampled,
     candidate_positions,
     complete_scores,
-    estimated_map,
     measure_until,
 )
 
@@ -316,15 +315,16 @@ def _occluded(
         report=report or _ignore,
         cut=cut,
     )
+    every, scores = found.positions, found.scores.astype(np.float64)
     if settings.leaves_windows_out:
-        values = estimated_map(found.positions, found.scores, size, window)
-    else:
-        values = mean_over_windows(found.positions, found.scores, size, window)
+        every = grid_positions(size, window)
+        scores = complete_scores(found.positions, found.scores, every)
+    values = mean_over_windows(every, scores, size, window)
     error = None
     if not settings.is_exact:
         if settings.precision != "fp32":
             scorer = dataclasses.replace(scorer, engine=build_engine(network, image)[0])
-        error = _near_error(scorer, found, size, settings)
+        error = _near_error(scorer, every, scores, found, settings)
     return SaliencyMap(
         values=cut_margin(values, window) if cut else values,
         picture=cut_margin(prepared.picture, window) if cut else prepared.picture,
@@ -382,34 +382,37 @@ def _shortfall(found: Sampled, settings: MapSettings) -> str:
 
 def _near_error(
     exact: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    every: NDArray[np.int64],
+    scores: NDArray[np.float64],
     found: Sampled,
-    size: Pair,
     settings: MapSettings,
 ) -> NearError | None:
     """Compare with exact scores on a sample: of the windows left out, or else of all."""
-    sample = _sample(size, settings, found.positions)
+    sample = _sample(every, found.positions, settings)
     if not len(sample):
         return None
-    truth, near = exact(sample), complete_scores(found.positions, found.scores, sample)
+    truth, near = exact(every[sample]), scores[sample]
     spread, mean = float(truth.std()) or 1.0, float(truth.mean()) or 1.0
     return NearError(
         windows=len(sample),
         rms=float(np.sqrt(np.mean((near - truth) ** 2))) / spread,
         pearson=pearson(near, truth),
         bias=float(np.mean(near - truth)) / mean,
-        measured=len(found.positions) / len(grid_positions(size, (settings.window,) * 2)),
+        measured=len(found.positions) / len(every),
         expected=found.expected,
     )
 
 
-def _sample(size: Pair, settings: MapSettings, measured: NDArray[np.int64]) -> NDArray[np.int64]:
-    every = grid_positions(size, (settings.window, settings.window))
+def _sample(
+    every: NDArray[np.int64], measured: NDArray[np.int64], settings: MapSettings
+) -> NDArray[np.int64]:
+    """Draw the indices of windows."""
+    wanted = np.arange(len(every))
     if settings.leaves_windows_out:
-        width = size[1] + 1
-        left_out = ~np.isin(every @ [width, 1], measured @ [width, 1])
-        every = every[left_out]
-    order = np.random.default_rng(settings.seed).permutation(len(every))[:SAMPLE]
-    return every[np.sort(order)]
+        width = every.max() + 1
+        wanted = wanted[~np.isin(every @ [width, 1], measured @ [width, 1])]
+    order = np.random.default_rng(settings.seed).permutation(len(wanted))[:SAMPLE]
+    return wanted[np.sort(order)]
 
 
 def _warnings(made: SaliencyMap, prepared: Prepared) -> tuple[str, ...]:
