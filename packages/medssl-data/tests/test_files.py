@@ -20,14 +20,16 @@ def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_drafts_are_those_of_one_file(tmp_path):
-    path = tmp_path / "scan[1].png"
-    assert drafts(tmp_path / "nowhere" / "scan.png") == []
-    write_atomically(path, b"another file")
+def test_a_draft_tells_what_it_should_have_become(tmp_path):
+    assert drafts(tmp_path / "nowhere") == {}
+    scan, state, plain = (tmp_path / name for name in ("scan[1].png", "state-1.a.npz", "README"))
+    write_atomically(scan, b"a file of that name is no draft")
+    (tmp_path / ".hidden.png").write_bytes(b"nor is this")
     with (
-        replacing(path) as draft,
-        replacing(tmp_path / "scan1.png"),
-        replacing(tmp_path / "scan[1].png.a.png"),
+        replacing(scan) as one,
+        replacing(scan) as two,
+        replacing(state) as three,
+        replacing(plain) as four,
     ):
-        assert drafts(path) == [draft]
-    assert drafts(path) == []
+        assert drafts(tmp_path) == {one: scan, two: scan, three: state, four: plain}
+    assert drafts(tmp_path) == {}

@@ -100,6 +100,21 @@ def test_the_newest_two_states_are_kept_and_all_pictures(folder, pictures):
     assert find_runs(folder.path.parent) == [folder.path]
 
 
+def test_what_killed_processes_left_goes_in_the_end(folder, pictures):
+    folder.snapshot(8, {"w": torch.ones(2)}, pictures(1)[0])
+    folder.finish({"file": "x"})
+    left_over = [".state-000016.safetensors.ab_cd012.safetensors", "state-000008.safetensors"]
+    for name in left_over:
+        (folder.path / name).write_bytes(b"half")
+    again = RunFolder(folder.path.parent, IDENTITY)
+    alive = folder.path / ".curve.png.ab_cd012.png"
+    alive.write_bytes(b"another process writes this now")
+    again.tidy()
+
+    assert not any((folder.path / name).exists() for name in left_over)
+    assert alive.exists()
+
+
 def test_a_damaged_state_is_named(folder, pictures):
     folder.snapshot(8, {"w": torch.ones(2)}, pictures(1)[0])
     path = folder.path / "state-000008.safetensors"

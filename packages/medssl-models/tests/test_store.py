@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 
 import h5py
 import numpy as np
@@ -273,18 +274,20 @@ def test_full_disk_is_one_error_before_any_work(tmp_path):
 
 
 def test_waiting_for_another_process_is_told(store, caplog):
-    from threading import Thread, Timer
+    from threading import Thread
 
     from filelock import FileLock
 
     lock = FileLock(store.root / f"{KEY}.lock", thread_local=False)
     lock.acquire()
-    timer = Timer(0.2, lock.release)
-    timer.start()
+    told = "another process computes the same features"
     with caplog.at_level(logging.INFO, "medssl"):
-        thread = Thread(target=fill, args=(store,))
+        thread = Thread(target=fill, args=(store,), daemon=True)
         thread.start()
+        deadline = time.monotonic() + 30
+        while told not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+        lock.release()
         thread.join(timeout=30)
-    timer.join()
-    assert "another process computes the same features" in caplog.text
+    assert told in caplog.text
     assert store.load(KEY) is not None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import os
+import re
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["check_writable", "drafts", "home", "replacing", "write_atomically"]
+
+_DRAFT = re.compile(r"\.(?P<name>.+?(?P<suffix>\.[^.]+|))\.[a-z0-9_]{8}(?P=suffix)")
+"""What `replacing` calls a draft of `name`; the eight letters are of `tempfile`."""
 
 
 def home() -> Path:
@@ -70,11 +73,18 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def drafts(path: Path) -> list[Path]:
-    """List what stands beside `path` under temporary names of `replacing`.
+def drafts(folder: Path) -> dict[Path, Path]:
+    """Find what stands in a folder under temporary names of `replacing`.
 
     A draft is being written now, or the process that wrote it was killed. Drafts live for moments:
-    what is listed before long work and stands there after it was left by a killed process.
+    what is found before long work and stands there after it was left by a killed process.
+
+    Args:
+        folder: It need not exist.
+
+    Returns:
+        The file that it should have become, by draft.
     """
-    name, suffix, chosen = glob.escape(path.name), glob.escape(path.suffix), "?" * 8  # by mkstemp
-    return sorted(path.parent.glob(f".{name}.{chosen}{suffix}"))
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = ((path, _DRAFT.fullmatch(path.name)) for path in paths)
+    return {path: folder / match["name"] for path, match in found if match}

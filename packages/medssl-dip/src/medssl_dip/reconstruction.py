@@ -166,6 +166,7 @@ def _finished(job: Job, eye: FrozenEye, perceptual: Mapping[str, Perceptual]) ->
     if result is None or "file" not in result:
         message = f"{job.folder.path}: result.json is not of a finished run; redo it with --force"
         raise RunError(message)
+    job.folder.tidy()
     values: dict[str, float] = dict(result.get("fidelity") or {})
     wanted = {f"lpips-{net}" for net in perceptual} | {"ssim", "psnr", "feature-distance"}
     if not wanted <= values.keys():

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors
 import safetensors.torch
+from medssl_data.files import drafts, write_atomically
 from medssl_models.documents import canonical_json, plain
 from PIL import Image
 
@@ -99,6 +99,7 @@ class RunFolder:
     def __init__(self, root: Path, identity: RunIdentity) -> None:
         self.identity = identity
         self.path = root / identity.name
+        self._left_over = tuple(drafts(self.path))
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -131,7 +132,7 @@ class RunFolder:
         """Replace the trace."""
         header = ",".join(TraceRow.__dataclass_fields__) + "\n"
         text = header + "".join(map(_line, rows))
-        write_bytes(self.path / "trace.csv", text.encode())
+        write_atomically(self.path / "trace.csv", text.encode())
 
     def extend_trace(self, rows: Iterable[TraceRow]) -> None:
         """Append to the trace."""
@@ -144,7 +145,7 @@ class RunFolder:
         """Keep a state, and the (3, H, W) picture in [0, 1] that it draws."""
         save_picture(self.path / f"step-{step:06d}.png", picture)
         data = safetensors.torch.save(dict(tensors), {"format": "medssl-dip", "step": str(step)})
-        write_bytes(self.path / f"state-{step:06d}.safetensors", data)
+        write_atomically(self.path / f"state-{step:06d}.safetensors", data)
 
     def steps(self) -> list[int]:
         """The steps whose states are here, ascending."""
@@ -172,10 +173,14 @@ class RunFolder:
     # ------------------------------------------------------------------------------------ result
 
     def finish(self, result: Mapping[str, object]) -> None:
-        """Keep the result; states are no longer needed."""
+        """Keep the result, and nothing but it."""
         write_json(self.path / "result.json", result)
-        for path in self.path.glob("state-*"):
-            path.unlink()
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what a finished run does not need: states, and what killed processes left."""
+        for path in (*self.path.glob("state-*"), *self._left_over):
+            path.unlink(missing_ok=True)
 
 
 def find_runs(root: Path) -> list[Path]:
@@ -205,18 +210,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_json(path: Path, value: object) -> None:
     """Write a value as JSON, beside its target first."""
     text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file beside its target, then rename it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    write_atomically(path, (text + "\n").encode())
 
 
 def save_picture(path: Path, picture: Tensor, *, rounded: bool = True) -> None:
@@ -232,7 +226,7 @@ def save_picture(path: Path, picture: Tensor, *, rounded: bool = True) -> None:
     buffer = io.BytesIO()
     kind = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}.get(path.suffix.casefold(), "JPEG")
     Image.fromarray(pixels).save(buffer, kind)
-    write_bytes(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
 
 
 def load_picture(path: Path) -> Tensor:

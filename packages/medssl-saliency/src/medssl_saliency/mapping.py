@@ -225,7 +225,8 @@ class Maps:
         fresh = made is None
         if made is None:
             array, partial = path.with_suffix(".npy"), _partial(path)
-            left_over = [draft for file in (path, array, partial) for draft in drafts(file)]
+            own = (path, array, partial)
+            left_over = [draft for draft, file in drafts(path.parent).items() if file in own]
             made = self._compute(viewer, subject, prepared, path=path, key=key)
             write_array(array, made.values)
             write_map(path, made, key=key, identity=identity)
