@@ -1,6 +1,5 @@
 """Linear and k-NN evaluation killed with SIGKILL: nothing lost, nothing twice, nothing half."""
 
-import json
 import signal
 import subprocess
 import sys

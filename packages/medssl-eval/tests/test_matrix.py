@@ -2,20 +2,22 @@
 
 import importlib.util
 import json
+import multiprocessing
 import os
+import struct
 import sys
 import threading
 from pathlib import Path
 
 import pytest
 from medssl_eval.cli import app
-from medssl_eval.engines import LocalEngine
+from medssl_eval.engines import LocalEngine, _finished, _Place
 from medssl_eval.errors import PlanError
 from medssl_eval.experiments import differences, experiment_names
 from medssl_eval.jobs import Cell, Job, Surroundings
 from medssl_eval.ledger import Ledger
 from medssl_eval.matrix import Matrix
-from medssl_eval.plan import DatasetChoice, read_plan
+from medssl_eval.plan import DatasetChoice, probe_settings, read_plan
 from medssl_models import ExtractionSettings, Provenance, Record
 from medssl_models.console import run
 from medssl_models.plugins import load_plugins
@@ -141,6 +143,30 @@ def test_a_lost_process_fails_only_its_cell(place):
     outcomes = list(LocalEngine(1, retries=0).run([job, after], shared, wanted=lambda _: True))
     assert [outcome.job for outcome in outcomes] == ["dies", "waits"]
     assert all("signal 9" in outcome.error for outcome in outcomes)
+
+
+def test_a_process_that_is_killed_while_it_waits_is_replaced(place):
+    plan = read_plan(matrix_plugin.write_plan(place))
+    shared = Matrix(plan).surroundings
+    settings = probe_settings(plan, "brightness")
+    cells = [Cell(name, plan.datasets[0], "brightness", settings) for name in plan.models]
+    jobs = [Job(cell.name, "cell", cell) for cell in cells]
+    outcomes = LocalEngine(1, retries=0).run(jobs, shared, wanted=lambda _: True)
+    assert next(outcomes).error == ""
+    (idle,) = multiprocessing.active_children()
+    idle.kill()
+    idle.join()
+    assert [outcome.error for outcome in outcomes] == [""]
+
+
+def test_a_process_that_is_killed_while_it_sends_its_outcome_is_lost():
+    place = _Place(shared=None)
+    place.pipe, theirs = multiprocessing.Pipe()
+    place.busy = True
+    os.write(theirs.fileno(), struct.pack("!i", 1000) + b"half of a thousand bytes")
+    theirs.close()
+    assert list(_finished([place])) == [(place, None)]
+    place.pipe.close()
 
 
 def test_two_who_append_at_once_lose_and_double_nothing(tmp_path):

@@ -1,8 +1,8 @@
 """Drivers and workers are killed, disks full, lines torn: a second run ends what was begun.
 
-Each matrix runs in a process of its own. One driver and one Ray worker are killed here;
-`MEDSSL_KILLS=20 pytest .../test_matrix_reliability.py` kills so many drivers at random moments,
-and half as many Ray workers.
+Each matrix runs in a process of its own. One driver is killed here while it writes, and one Ray
+worker at work; `MEDSSL_KILLS=20 pytest .../test_matrix_reliability.py` kills so many drivers at
+random moments too, and half as many Ray workers.
 """
 
 import importlib.util
@@ -23,9 +23,24 @@ SPEC = importlib.util.spec_from_file_location(
 )
 matrix_plugin = importlib.util.module_from_spec(SPEC)  # tests are no package
 SPEC.loader.exec_module(matrix_plugin)
-KILLS = int(os.environ.get("MEDSSL_KILLS", "1"))
-COMMAND = [sys.executable, "-m", "medssl_eval.cli", "matrix", "plan.toml", "--json"]
-
+KILLS = int(os.environ.get("MEDSSL_KILLS", "0"))
+at_random = pytest.mark.skipif(KILLS < 10, reason="MEDSSL_KILLS=20 kills at random moments too")
+WORDS = ["matrix", "plan.toml", "--json"]
+COMMAND = [sys.executable, "-m", "medssl_eval.cli", *WORDS]
+DYING = """
+import os, signal, sys
+sync, written = os.fsync, []
+def dying(file):
+    written.append(file)
+    if len(written) == 7:
+        os.ftruncate(file, os.fstat(file).st_size - 40)
+        os.kill(os.getpid(), signal.SIGKILL)
+    sync(file)
+os.fsync = dying
+from medssl_eval.cli import app
+from medssl_models.console import run
+sys.exit(run(app, sys.argv[1:]))
+"""
 
 PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONDONTWRITEBYTECODE")
 PATIENCE = 300
@@ -58,10 +73,10 @@ def plan(folder, name, brightness="", *, features=None):
     (folder / "plan.toml").write_text(f'results = "{name}.jsonl"\n' + text)
 
 
-def start(folder, environment, *more, **options):
+def start(folder, environment, *more, command=COMMAND, **options):
     """Start the matrix of the plan in a session of its own, so that all of it can be ended."""
     return subprocess.Popen(
-        [*COMMAND, *more], cwd=folder, env=environment, start_new_session=True,
+        [*command, *more], cwd=folder, env=environment, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
     )  # fmt: skip
 
@@ -94,6 +109,20 @@ def same(folder, name):
 
 
 def test_a_killed_driver_loses_and_doubles_nothing(world):
+    """Killed in the middle of the records of a fourth cell, while its processes are at work."""
+    folder, environment, _ = world
+    plan(folder, "killed")
+    killed = start(folder, environment, command=[sys.executable, "-c", DYING, *WORDS])
+    code, _, errors = ended(killed)  # waits for its processes too, which must notice by themselves
+    assert code == -signal.SIGKILL, errors
+    assert not (folder / "killed.jsonl").read_bytes().endswith(b"\n")
+    assert len(matrix_plugin.numbers(folder / "killed-cells.jsonl")) == 3
+    run(folder, environment, "killed")
+    same(folder, "killed")
+
+
+@at_random
+def test_drivers_killed_at_random_moments_lose_and_double_nothing(world):
     folder, environment, seconds = world
     chance = random.Random(0)
     for kill in range(KILLS):
@@ -101,7 +130,7 @@ def test_a_killed_driver_loses_and_doubles_nothing(world):
         plan(folder, name)
         process = start(folder, environment)
         time.sleep(chance.uniform(0.3, 1.0) * seconds)
-        process.kill()  # the driver alone: its processes must notice by themselves
+        process.kill()  # the driver alone
         ended(process)
         run(folder, environment, name)
         same(folder, name)
@@ -125,8 +154,9 @@ def test_a_full_disk_is_one_line_and_the_next_run_ends_it(world):
     )
     results.write_bytes(b"\n" * (most - 10_000))
     plan(folder, "full", features="undisturbed")
+    compiled = {"PYTHONDONTWRITEBYTECODE": "1"}  # or half of a module's bytecode would be kept
     limited = start(
-        folder, environment, "--processes", "1",
+        folder, environment | compiled, "--processes", "1",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
     )  # fmt: skip
     code, out, errors = ended(limited)
@@ -152,7 +182,7 @@ def test_ray_gives_the_same_numbers_from_shards_and_survives_a_killed_worker(wor
     assert len(list((folder / "features-ray").glob("*.h5"))) == 4  # the shards are joined
 
 
-@pytest.mark.skipif(KILLS < 10, reason="MEDSSL_KILLS=20 kills Ray workers at random moments too")
+@at_random
 def test_killed_ray_workers_lose_and_double_nothing(world):
     pytest.importorskip("ray")
     folder, environment, _ = world

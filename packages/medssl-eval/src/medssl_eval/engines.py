@@ -119,7 +119,7 @@ def _finished(places: Sequence[_Place]) -> Iterator[tuple[_Place, Outcome | None
         place = busy[pipe]  # type: ignore[index] # we gave it pipes only
         try:
             yield place, place.pipe.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # killed before its outcome, or in the middle of sending it
             yield place, None
 
 
@@ -137,7 +137,11 @@ class _Place:
         if self.process is None:
             self._start()
         self.busy, self.job = True, job
-        self.pipe.send(job)
+        try:
+            self.pipe.send(job)
+        except OSError:  # it was killed while it had nothing to do
+            self.renew()
+            self.begin(job)
 
     def renew(self) -> int | None:
         """Forget a process that is gone, and give its exit code."""
