@@ -116,7 +116,7 @@ def test_a_folder_that_is_only_read_is_used(colours: Path, monkeypatch) -> None:
 
 
 def test_a_file_that_was_just_written_is_not_kept(colours: Path, monkeypatch) -> None:
-    monkeypatch.setattr(cache_module, "_SETTLED", 60.0)
+    monkeypatch.setattr(cache_module, "_SETTLED", 1e9)
     data = cached(colours)
     data.derive(0, "half", half)
     assert entries(colours) == []

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_data import load_dataset
 from medssl_data.catalog import load_manifest
@@ -33,6 +34,7 @@ def test_uncertain_and_blank_findings(name: str, expected: tuple[int, ...]) -> N
     assert labelled.targets is None
 
 
+@examples(deadline=None)
 @given(cells=st.lists(st.sampled_from(CELLS), max_size=60), blank=st.sampled_from(["0", "nan"]))
 def test_smoothed_findings_stay_soft_and_are_seeded(cells: list[str], blank: str) -> None:
     policy = finding_policy(f"u-ones-lsr,blank={blank}")

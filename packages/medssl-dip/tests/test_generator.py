@@ -85,6 +85,7 @@ def test_any_shape_draws_what_its_plain_twin_draws(levels, skip, seed):
         torch.testing.assert_close(prior(), plain(x), rtol=1e-6, atol=1e-8)
 
 
+@settings(deadline=None)
 @given(crop=st.integers(1, 600), levels=st.integers(1, 6))
 def test_the_drawn_picture_holds_the_crop_and_can_be_halved(crop, levels):
     size = GeneratorSettings(channels=(4,) * levels, kernels=(3,) * levels).size_for(crop)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_dip.errors import RunError
 from medssl_dip.runs import (
@@ -52,6 +53,7 @@ def test_a_hostile_name_stays_in_its_folder(tmp_path):
     assert RunFolder(tmp_path, hostile).path.parent == tmp_path
 
 
+@examples(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -69,11 +69,12 @@ def test_twins_in_a_support_count_twice():
 
 def test_the_callers_threads_are_left_alone():
     import torch
+    from medssl_models.runtime import threads
 
-    before = torch.get_num_threads()
     plan = plan_episodes(EpisodePool.of(np.arange(8) % 2, 2), ways=2, shots=1, queries=1)
-    count_correct(np.eye(8, dtype=np.float32), plan)
-    assert torch.get_num_threads() == before
+    with threads(3):
+        count_correct(np.eye(8, dtype=np.float32), plan)
+        assert torch.get_num_threads() == 3
 
 
 def test_a_memory_mapped_table_is_fine():

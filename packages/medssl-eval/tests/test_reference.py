@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_eval.reference import find_cell, published_cells, set_beside
 from medssl_models.records import Provenance, Record
@@ -103,6 +104,7 @@ def test_without_any_interval_there_is_no_verdict():
     assert set_beside([linear])[0].verdict == "no interval"
 
 
+@examples(deadline=None)
 @given(value=st.floats(0, 100), low=st.floats(0, 30), high=st.floats(0, 30))
 def test_the_side_of_an_interval_that_faces_the_study_counts(value, low, high):
     ours = record(value, ci_low=value - low, ci_high=value + high)

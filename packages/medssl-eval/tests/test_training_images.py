@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_eval.training_images import Augmentation, TrainingImages, random_crop
 from medssl_models.testing_sources import NoiseSource
@@ -19,6 +20,7 @@ def images(rows=7, length=50, seed=0, **augmentation):
     return TrainingImages(source, chosen, length, augment, seed=seed)
 
 
+@examples(deadline=None)
 @given(rows=st.integers(1, 12), seed=st.integers(0, 5))
 def test_every_epoch_meets_every_row_once(rows, seed):
     sequence = images(rows, length=3 * rows, seed=seed)
@@ -50,6 +52,7 @@ def test_orders_and_crops_change_from_epoch_to_epoch():
     )
 
 
+@examples(deadline=None)
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 90),

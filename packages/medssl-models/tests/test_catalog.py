@@ -1,7 +1,7 @@
 """Cards: valid, consistent, found by name; wrong names get near ones."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from medssl_models.card import DropRule, ModelCard
 from medssl_models.catalog import list_models, model_card, read_card, split_padding
@@ -97,6 +97,7 @@ def test_a_padding_is_split_off(name, parts):
 KNOWN = {name for card in list_models() for name in card.names}
 
 
+@settings(deadline=None)
 @given(st.text() | st.sampled_from(sorted(KNOWN)))
 @example("a" * 300)
 @example("\0")

@@ -36,14 +36,14 @@ from medssl_models.testing import shrunken, tiny_state, write_torch_checkpoint
 from medssl_models.testing_server import FaultyServer, serving
 from safetensors.torch import load_file
 
-QUICK = DownloadSettings(timeout=5, tries=2, pause=0)
+QUICK = DownloadSettings(timeout=60, tries=2, pause=0)
 
 
 @pytest.fixture(autouse=True)
 def online(monkeypatch):
     monkeypatch.setenv("MEDSSL_OFFLINE", "0")
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "MEDSSL_MIRROR"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("MEDSSL_MIRROR", raising=False)
 
 
 def tiny(name="supervised_r18", **changes):
@@ -213,12 +213,14 @@ def test_two_processes_that_import_one_name_leave_one_whole_model(file, tmp_path
 
 @contextmanager
 def files_at_most(size):
-    """The kernel refuses to write more than this into a file."""
+    """The kernel refuses to write more than this into a file; no bytecode is kept meanwhile."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    keeps_none, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
+        sys.dont_write_bytecode = keeps_none
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 

@@ -167,8 +167,8 @@ def test_device_is_checked(monkeypatch):
 
 def test_surroundings_are_put_back():
     before = torch.get_num_threads()
-    with threads(1), inference(CPU, "bf16"):
-        assert torch.get_num_threads() == 1
+    with threads(before + 1), inference(CPU, "bf16"):
+        assert torch.get_num_threads() == before + 1
         assert torch.is_inference_mode_enabled()
         assert torch.is_autocast_enabled("cpu")
     assert torch.get_num_threads() == before

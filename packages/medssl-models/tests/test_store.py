@@ -258,15 +258,15 @@ def test_full_disk_is_one_error_before_any_work(tmp_path):
     """A real refusal of the system, in a process that may write no file above 64 KiB."""
     code = (
         "import resource, sys; from pathlib import Path;"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536));"
-        "from medssl_models.feature_file import *; from medssl_models.errors import StoreError\n"
+        "from medssl_models.feature_file import *; from medssl_models.errors import StoreError;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
         "try: FeatureFile.create(Path(sys.argv[1]), Layout('k', 5000, 64, 32),"
         " stamps=digest_stamps(None, 5000), provenance={})\n"
         "except StoreError as error: print(error)"
     )
     path = tmp_path / "features.h5"
     done = subprocess.run(
-        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True, timeout=300
     )
     assert "no room for 1 MiB of features" in done.stdout
     assert "MEDSSL_HOME" in done.stdout
