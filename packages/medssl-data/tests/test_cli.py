@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ COMMANDS = [info.name for info in app.registered_commands]
 
 
 def out(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> tuple[str, str]:
+    """Run a command; give stdout and stderr without the colours that a CI service asks for."""
     assert run(app, words) == code
     captured = capsys.readouterr()
-    return captured.out, captured.err
+    return tuple(re.sub(r"\x1b\[[\d;]*m", "", text) for text in (captured.out, captured.err))
 
 
 def document(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0):
