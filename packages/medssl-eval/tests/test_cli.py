@@ -40,6 +40,31 @@ def test_few_shot_gives_one_table_best_first_and_records(capsys, scans, tmp_path
 
 
 @pytest.mark.usefixtures("tiny_models")
+def test_one_episode_has_no_interval_and_says_so(capsys, scans, tmp_path):
+    assert few_shot(capsys, scans, "-m", "random_r18", "--episodes", "1")[0] == 0
+    for record in read_records(tmp_path / "results.jsonl"):
+        assert (record.ci_low, record.ci_high) == (None, None)
+        assert "no interval: the only episode" in record.notes[-1]
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_a_model_or_a_data_set_named_twice_counts_once(capsys, scans, tmp_path):
+    words = ("-m", "random_r18", "-m", "random_r18", "-d", f"folder:{scans}", "--shots", "1")
+    assert few_shot(capsys, scans, *words)[0] == 0
+    assert len(read_records(tmp_path / "results.jsonl")) == 1
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_results_are_not_appended_to_a_picture(capsys, scans):
+    picture = next(scans.rglob("*.png"))
+    before = picture.read_bytes()
+    code, _, err = few_shot(capsys, scans, "-m", "random_r18", "--results", picture)
+    assert (code, picture.read_bytes()) == (3, before)
+    assert err.count("\n") == 1
+    assert "something else than records" in err
+
+
+@pytest.mark.usefixtures("tiny_models")
 def test_what_is_done_is_skipped_and_force_does_it_again(capsys, scans, tmp_path):
     results = tmp_path / "results.jsonl"
     assert few_shot(capsys, scans, "-m", "random_r18")[0] == 0

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from medssl_models.errors import RecordError
 from medssl_models.records import (
     Provenance,
     Record,
@@ -153,6 +154,25 @@ def test_foreign_lines_are_noted(tmp_path, line):
     assert [record.value for record in found] == [1]
     assert found[:1] == (found[0],)
     assert "line 1: not a record" in found.notes[0]
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n", b"path,label\na.png,b\n", b"[1, 2]\n"])
+def test_a_file_of_another_kind_is_refused_and_stays_as_it_is(tmp_path, content):
+    path = tmp_path / "scan.png"
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=r"scan\.png holds something else than records"):
+        append_records(path, [make_record()])
+    with pytest.raises(RecordError, match="something else"):
+        read_records(path)
+    assert path.read_bytes() == content
+
+
+def test_a_mark_that_an_editor_put_before_the_first_line_is_no_other_file(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_records(path, [make_record(0.1)])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    append_records(path, [make_record(0.2)])
+    assert [record.value for record in read_records(path)][-1] == 0.2
 
 
 def test_newest_record_of_a_key_is_found(tmp_path):

@@ -259,10 +259,11 @@ def _check_settings(
             message = f"{name} is {value}; it must be at least 1"
             raise SettingsError(message)
     available = len(pool.class_sizes)
+    if available < 2:
+        message = "all images are of one class; episodes need images of at least two"
+        raise SettingsError(message)
     if not 2 <= ways <= available:
-        message = f"ways is {ways}, but the data has {available} classes; " + (
-            f"choose 2..{available}" if available >= 2 else "episodes need at least 2"
-        )
+        message = f"ways is {ways}, but the data has {available} classes; choose 2..{available}"
         raise SettingsError(message)
 
 

@@ -59,7 +59,8 @@ class Summary:
 
     Attributes:
         mean: 0..100; 100/ways is chance.
-        half_width: Of the 95 % interval over episodes, 1.96 std / sqrt(E).
+        half_width: Of the 95 % interval over episodes, 1.96 std / sqrt(E); 0 where all episodes
+            have the same accuracy, which says nothing about the next one.
         std: Standard deviation over episodes, with denominator E.
         episodes: E.
     """
@@ -224,13 +225,14 @@ def _record(
     questions = plan.ways * plan.queries
     summary = summarise(correct, questions)
     skipped = len(features.unreadable)
+    low, high = summary.mean - summary.half_width, summary.mean + summary.half_width
     return Result(
         experiment="few-shot",
         metric="accuracy",
         unit="%",
         value=summary.mean,
-        ci_low=summary.mean - summary.half_width,
-        ci_high=summary.mean + summary.half_width,
+        ci_low=low if summary.half_width else None,
+        ci_high=high if summary.half_width else None,
         n=summary.episodes,
         settings=_identity(data, settings, shots),
         details={
@@ -248,9 +250,19 @@ def _record(
             "control": backbone.card.control,
             "synthetic": data.manifest.synthetic,
         },
-        notes=marks(backbone, data, skipped=skipped),
+        notes=(*marks(backbone, data, skipped=skipped), *_without_interval(summary)),
         provenance=features.provenance,
     )
+
+
+def _without_interval(summary: Summary) -> tuple[str, ...]:
+    """Say why there is none: a width of 0 would claim that the mean is known exactly."""
+    if summary.half_width:
+        return ()
+    alike = (
+        "the only episode" if summary.episodes == 1 else f"all {summary.episodes} episodes alike"
+    )
+    return (f"no interval: {alike}, accuracy {summary.mean:.2f} %; more --episodes give one",)
 
 
 def _pool(

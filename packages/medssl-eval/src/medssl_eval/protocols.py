@@ -155,10 +155,14 @@ class FewShotSettings(ImageSettings):
     )
 
 
+Strength = Annotated[float, Field(ge=1e-12, le=1e12)]
+"""Beyond these the squares of float64 leave no digits for a solution."""
+
+
 class LinearSettings(TrainedSettings):
     """Linear: logistic regression on features, its strength C chosen on a validation part."""
 
-    strengths: tuple[PositiveFloat, ...] | Literal["grid"] = setting(
+    strengths: tuple[Strength, ...] | Literal["grid"] = setting(
         "Values of C to choose from; grid: the study's 45, from 1e6 down to 1e-5. The study's "
         "readme gives their inverses, the weight decays.",
         corrected="grid",

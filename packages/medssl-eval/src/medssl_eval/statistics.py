@@ -183,7 +183,10 @@ def _estimate(
     low, high = percentile_interval(drawn)
     if low == high:
         # All right, or all wrong: the resamples know no other row, the world does.
-        reason = f"all resamples give the same value: {units} are too few for an interval"
+        reason = (
+            f"all resamples give the same value: {units} images or patients are too few for an "
+            "interval"
+        )
         return Estimate(name, value, None, None, units, undefined, reason)
     if undefined > TOLERATED * len(drawn):
         reason = f"{undefined} of {len(drawn)} resamples lack a class: the interval is rough"

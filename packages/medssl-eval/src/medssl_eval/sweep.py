@@ -31,7 +31,7 @@ class Sweep:
     """Models and data sets, and where the records go.
 
     Attributes:
-        models: Names, in the order in which they are run.
+        models: Names, in the order in which they are run; a name counts once.
         datasets: Data sets, opened.
         results: The file that records are appended to; None keeps none.
         networks: `published` pads where the study's networks did; see the `padding` setting.
@@ -76,7 +76,7 @@ class Sweep:
             means = replace(means, predictions=predictions_folder(self.results))
         means = replace(means, known=known)
         records: list[Record] = []
-        for name in self.models:
+        for name in dict.fromkeys(self.models):
             backbone = create_model(name, protocol=self.networks)
             for data in self.datasets:
                 found = evaluate(backbone, data, means)
@@ -119,7 +119,7 @@ def open_datasets(
     """Open data sets by name; no image is decoded.
 
     Args:
-        names: As for `medssl_data.load_dataset`.
+        names: As for `medssl_data.load_dataset`; a name counts once.
         root: The folder that holds the data sets.
         labels: Whose label policy: the experiment's `labels` setting.
         policy: Name of a label policy; None takes the one that `labels` decides.
@@ -138,7 +138,7 @@ def open_datasets(
         )
 
     found = []
-    for name in names:
+    for name in dict.fromkeys(names):
         data = opened(name, policy)
         of_training = data.card.study_training_labels if data.card is not None else ""
         if trains and labels == "study" and policy is None and of_training:

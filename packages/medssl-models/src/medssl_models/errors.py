@@ -130,6 +130,6 @@ class StoreError(ModelError, OSError):
 
 
 class RecordError(ModelError, ValueError):
-    """A results file holds a line that is not a record."""
+    """A file that is named for results holds something else."""
 
     exit_code = 3

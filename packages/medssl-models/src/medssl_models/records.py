@@ -5,6 +5,7 @@ Every package writes this one schema. Two records with equal keys are the same e
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import importlib.metadata
 import os
@@ -27,9 +28,12 @@ from pydantic import (
 )
 
 from medssl_models.documents import canonical_json, plain
+from medssl_models.errors import RecordError
 
 if TYPE_CHECKING:
+    from io import RawIOBase
     from pathlib import Path
+    from typing import BinaryIO
 
 __all__ = [
     "Provenance",
@@ -43,6 +47,9 @@ __all__ = [
     "read_records",
     "record_key",
 ]
+
+_HEAD = 65536
+_BLANKS = b" \t\r\n\0"  # a machine that lost its power may leave zeros
 
 PACKAGES = (
     "medssl-models",
@@ -202,6 +209,7 @@ def append_records(path: Path, records: Iterable[Record]) -> None:
         records: What to append, in order.
 
     Raises:
+        RecordError: The file holds something else than records, such as a picture.
         OSError: The file cannot be written.
     """
     lines = "".join(record.model_dump_json() + "\n" for record in records).encode()
@@ -209,6 +217,7 @@ def append_records(path: Path, records: Iterable[Record]) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")), path.open("a+b", buffering=0) as file:
+        _refuse_other_files(path, file)
         size = file.seek(0, os.SEEK_END)
         if _lacks_line_end(path, size):
             lines = b"\n" + lines
@@ -221,6 +230,16 @@ def append_records(path: Path, records: Iterable[Record]) -> None:
             file.truncate(size)
             error.filename = error.filename or str(path)
             raise
+
+
+def _refuse_other_files(path: Path, file: BinaryIO | RawIOBase) -> None:
+    """Keep a picture or a table that was named by mistake from being appended to."""
+    file.seek(0)
+    head = (file.read(_HEAD) or b"").removeprefix(codecs.BOM_UTF8).strip(_BLANKS)
+    file.seek(0)
+    if head and head != b"{" and b'\n{"' not in b"\n" + head:  # one line of ours is enough
+        message = f"{path} holds something else than records; name a results file (JSON lines)"
+        raise RecordError(message)
 
 
 def _lacks_line_end(path: Path, size: int) -> bool:
@@ -259,9 +278,11 @@ def iterate_records(path: Path) -> Iterator[Record | str]:
         A record, or a note in place of a line that is not one, as in `read_records`.
 
     Raises:
+        RecordError: As `read_records`.
         OSError: The file cannot be read; a missing file raises `FileNotFoundError`.
     """
     with path.open("rb") as file:
+        _refuse_other_files(path, file)
         yield from parse_records(file, path)
 
 
