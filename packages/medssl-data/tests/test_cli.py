@@ -129,13 +129,38 @@ def test_phantom_then_check(capsys, tmp_path: Path) -> None:
         (("check", "--nonsense"), 2, "--nonsense"),
         (("preview", "--per-class", "0"), 2, "per-class"),
         (("nonsense",), 2, "nonsense"),
+        (("check", "-d", f"folder:{__file__}"), 4, "is a file"),
+        (("split", "-d", "phantom:chest-xray,count=9", "--split", "nix"), 3, "none of published"),
     ],
 )
 def test_failures_are_sentences_with_a_code(capsys, words, code, message) -> None:
     text, err = out(capsys, *words, code=code)
     assert text == ""
     assert message in err
-    assert "Traceback" not in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_a_folder_in_place_of_a_file_is_named(capsys, tmp_path: Path) -> None:
+    words = ("preview", "-d", "phantom:chest-xray,count=4", "--out", str(tmp_path))
+    _, err = out(capsys, *words, code=1)
+    assert err == f"error: {tmp_path}: Is a directory\n"
+
+
+def test_names_with_line_ends_and_foreign_letters_are_drawn(capsys, class_folders: Path) -> None:
+    (class_folders / "ill").rename(class_folders / "kr\u00e4nk\n\u75c5")
+    out(capsys, "preview", "-d", f"folder:{class_folders}", "--out", str(class_folders / "s.png"))
+
+
+def test_leaks_names_pictures_that_it_could_not_compare(capsys, class_folders: Path) -> None:
+    (class_folders / "ill" / "0.png").write_bytes(b"no picture")
+    _, err = out(capsys, "leaks", "-d", f"folder:{class_folders}")
+    assert "1 image(s) that cannot be read (ill/0.png) were not compared" in err
+
+
+def test_show_prints_no_heading_above_its_facts(capsys) -> None:
+    text, _ = out(capsys, "show", "phantom:chest-xray")
+    assert text.startswith("name ")
 
 
 def test_debug_shows_the_traceback(capsys, monkeypatch) -> None:
@@ -163,4 +188,4 @@ def test_a_full_disk_is_a_sentence(capsys, monkeypatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(preview, "save_sheet", full)
     _, err = out(capsys, "preview", "-d", "phantom:chest-xray,count=4", code=1)
-    assert err == "error: [Errno 28] No space left on device: 'sheet.png'\n"
+    assert err == "error: sheet.png: No space left on device\n"

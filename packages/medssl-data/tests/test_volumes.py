@@ -84,6 +84,27 @@ def test_a_volume_without_slices_and_a_cut_off_one_are_named(tmp_path: Path) -> 
         read_image(path, reading=Reading(position=4))
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"NDims = 3", b"NDims =-3"),
+        (b"NDims = 3\n", b""),
+        (b"BinaryData = True", b"BinaryData = False"),  # its numbers would be text
+        (b"BinaryData = True", b"BinaryData =xTrue"),
+        (b"BinaryData = True", b"BinaryData =\nTrue"),
+        (b"BinaryData = True\n", b""),
+        (b"DimSize", b"BinaryData\nDimSize"),
+    ],
+)
+def test_headers_on_which_the_toolkit_ends_the_process_are_refused(tmp_path, before, after) -> None:
+    path = saved(tmp_path / "a.mha")
+    content = path.read_bytes()
+    assert content.count(before) == 1
+    path.write_bytes(content.replace(before, after))
+    with pytest.raises(UnreadableImageError, match=r"a\.mha is no binary MetaImage"):
+        read_image(path)
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     """Two slices of one volume, and the volume as the settings cut it."""

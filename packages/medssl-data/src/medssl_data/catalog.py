@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cache
 from importlib import import_module, metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from medssl_data import splits
 from medssl_data.cache import cache_from_environment
@@ -209,6 +209,10 @@ def split_manifest(
         return replace(manifest, split_policy="official")
     if rule == "none":
         return replace(manifest, splits=(), split_policy="")
+    if not Path(rule).is_file():
+        rules = ", ".join(get_args(Split))
+        msg = f"split {rule!r} is none of {rules}, and no CSV file of that name is there"
+        raise SplitError(msg)
     return splits.read_split(manifest, Path(rule))
 
 

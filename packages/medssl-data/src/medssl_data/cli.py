@@ -243,6 +243,10 @@ def leaks_command(
             sheets.append(leak_sheet(data, report.leaks))
         if not report.patients:
             console.say(f"{name}: its patients are unknown, so only pictures were compared")
+        if report.skipped:
+            some = ", ".join(report.skipped[:3])
+            left = f"{len(report.skipped)} image(s) that cannot be read ({some})"
+            console.warn(f"{name}: {left} were not compared; `medssl-data check` lists them")
     if sheets and out is not None:
         save_sheet(sheets, out)
     console.document([report.as_dict() for report in reports])

@@ -55,6 +55,7 @@ QuietOption = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do again what is done already.")]
 
+_USAGE = 2
 _INTERRUPTED = 130
 
 
@@ -76,7 +77,7 @@ class Console:
         """Print a table for people; nothing under `--json`.
 
         Args:
-            columns: headings.
+            columns: headings; none are printed where all are empty.
             rows: one sequence of cells for each row, as long as `columns`.
             title: a line above the table.
         """
@@ -142,7 +143,7 @@ def create_app(name: str, help: str, *, examples: Sequence[str] = ()) -> typer.T
         help: one sentence.
         examples: command lines for the epilog.
     """
-    epilog = "  ".join(["Examples:", *(f"[bold]{line}[/bold]" for line in examples)])
+    epilog = "\n\n".join(["Examples", *(f"  [bold]{line}[/bold]" for line in examples)])
     app = typer.Typer(
         name=name,
         add_completion=False,
@@ -177,9 +178,9 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 failed, 2 wrong usage, 3 bad input, 4 something must be brought, 130 interrupted.
     """
-    words = None if arguments is None else list(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(args=words, prog_name=app.info.name, standalone_mode=False)
+        code = app(args=words or ["--help"], prog_name=app.info.name, standalone_mode=False)
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one place where failures become sentences
@@ -188,6 +189,8 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(
             "interrupted: files that were finished are kept, nothing is half-written\n"
         )
+    if not words:
+        return _USAGE
     return code if isinstance(code, int) else 0
 
 
@@ -197,20 +200,26 @@ def _report(error: Exception) -> int:
     if isinstance(error.__cause__, KeyboardInterrupt):
         sys.stderr.write("interrupted: files that were finished are kept\n")
         return _INTERRUPTED
-    show = getattr(error, "show", None)
     code = getattr(error, "exit_code", None)
-    if callable(show):  # a usage error of Typer
-        show()
-    elif isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError):
         _silence_stdout()
-    elif isinstance(code, int) or isinstance(error, OSError):
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
     else:
-        sys.stderr.write(
-            f"error: {type(error).__name__}: {' '.join(str(error).split())} "
-            "(this is a defect of the program; MEDSSL_DEBUG=1 shows where)\n"
-        )
+        sys.stderr.write(f"error: {' '.join(_sentence(error).split())}\n")
     return code if isinstance(code, int) else 1
+
+
+def _sentence(error: Exception) -> str:
+    describe = getattr(error, "format_message", None)  # Typer's own errors
+    if callable(describe):
+        return str(describe())
+    if isinstance(getattr(error, "exit_code", None), int):
+        return str(error)
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        name = error.filename2 or error.filename  # a rename fails because of its target
+        return f"{name}: {reason}" if name else reason
+    defect = "this is a defect of the program; MEDSSL_DEBUG=1 shows where"
+    return f"{type(error).__name__}: {error} ({defect})"
 
 
 def _silence_stdout() -> None:
@@ -230,9 +239,10 @@ def _cell(value: object) -> str:
 
 def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    heading = (columns, ["-" * width for width in widths]) if any(columns) else ()
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (columns, ["-" * width for width in widths], *rows)
+        for row in (*heading, *rows)
     ]
     return "\n".join([*([title] if title else []), *lines]) + "\n"
 
@@ -242,7 +252,7 @@ def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     from rich.table import Table  # noqa: PLC0415 - slow, only for terminals
     from rich.text import Text  # noqa: PLC0415 - slow, only for terminals
 
-    table = Table(*columns, title=title or None, title_justify="left")
+    table = Table(*columns, title=title or None, title_justify="left", show_header=any(columns))
     for row in rows:
         table.add_row(*map(Text, row))
     Terminal().print(table)

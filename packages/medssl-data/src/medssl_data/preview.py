@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,8 +74,9 @@ def tile_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], heading: str) 
     width = max((len(row) for row in rows), default=1) * (_TILE + _GAP) + _GAP
     height = len(rows) * (_TILE + _TEXT + _GAP) + _TEXT + 2 * _GAP
     sheet = Image.new("RGB", (max(width, 6 * len(heading) + 2 * _GAP), height), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    pen.text((_GAP, _GAP), heading, fill="black", font=font)
+    pen = ImageDraw.Draw(sheet)
+    font = _font("".join([heading, *(caption for row in rows for _, caption in row)]))
+    pen.text((_GAP, _GAP), _line(heading), fill="black", font=font)
     for down, row in enumerate(rows):
         top = _TEXT + 2 * _GAP + down * (_TILE + _TEXT + _GAP)
         for across, (picture, caption) in enumerate(row):
@@ -114,13 +116,27 @@ def _picture(data: ImageDataset, index: int) -> Image.Image:
         return box
 
 
+def _font(text: str) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Pillow's own font, which has no letters beyond ASCII, or for those one of the system."""
+    if not text.isascii():
+        for name in ("DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf", "NotoSans-Regular.ttf"):
+            with suppress(OSError):
+                return ImageFont.truetype(name, 10)
+    return ImageFont.load_default()
+
+
+def _line(text: str) -> str:
+    """A name may hold line ends; a caption is one line."""
+    return " ".join(text.split())
+
+
 def _fit(
     caption: str,
     pen: ImageDraw.ImageDraw,
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
 ) -> str:
     """Shorten a caption in its middle; letters that the font lacks become question marks."""
-    text = caption
+    text = caption = _line(caption)
     if isinstance(font, ImageFont.ImageFont):
         text = caption.encode("latin-1", "replace").decode("latin-1")
     while len(text) > 6 and pen.textlength(text, font=font) > _TILE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["read_slice", "slice_index", "to_bytes"]
 
 _AXES = "xyz"
+
+_META = re.compile(rb"^[ \t]*(NDims|BinaryData)(?!\w)(.*)$", re.MULTILINE)
+"""What must be right in a MetaImage header, or the process may end; see `_check_header`."""
+_HEADER_BYTES = 2**16
+_META_SOUND = {"NDims": rb"[1-9]", "BinaryData": rb"([Tt].*|1)"}
 
 
 def read_slice(path: Path, reading: Reading) -> tuple[Image.Image, str]:
@@ -46,6 +52,7 @@ def read_slice(path: Path, reading: Reading) -> tuple[Image.Image, str]:
         msg = f"{path} is a volume: pip install 'medssl-data[volumes]'"
         raise MissingExtraError(msg) from error
     try:
+        _check_header(path)
         values, index = _cut(SimpleITK, path, reading)
         window = reading.window or (float(values.min()), float(values.max()))
         grey = to_bytes(values, window)
@@ -81,6 +88,25 @@ def _cut(toolkit: Any, path: Path, reading: Reading) -> tuple[npt.NDArray[np.flo
     array = toolkit.GetArrayViewFromImage(volume)  # indexed z, y, x
     index = slice_index(path, array.shape[2 - reading.axis], reading.position)
     return array.take(index, 2 - reading.axis).astype(np.float64), index
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a MetaImage header on which ITK crashes (SimpleITK 2.5) instead of raising.
+
+    It does so for a negative number of dimensions, and where it cuts a slice out of numbers that
+    are text, which is also what it takes a header without, or with a damaged, `BinaryData` for.
+    """
+    if path.suffix.casefold() not in {".mha", ".mhd"}:
+        return
+    with path.open("rb") as file:
+        head = file.read(_HEADER_BYTES).partition(b"ElementDataFile")[0]
+    found = _META.findall(head.replace(b"\r", b""))
+    for name, sound in _META_SOUND.items():
+        lines = [rest for key, rest in found if key == name.encode()]
+        pattern = re.compile(rb"[ \t]*[=:][ \t]*" + sound + rb"[ \t]*")
+        if not lines or not all(pattern.fullmatch(rest) for rest in lines):
+            msg = f"{path} is no binary MetaImage ({name}); write it anew with BinaryData = True"
+            raise UnreadableImageError(msg)
 
 
 def _is_upright(direction: tuple[float, ...]) -> bool:

@@ -61,7 +61,8 @@ def read_folder(directory: Path) -> Manifest:
         EmptySourceError: no class folder, or a class folder without images.
     """
     if not directory.is_dir():
-        msg = f"folder {directory} is not there; give the folder that holds the class folders"
+        fault = "is a file" if directory.exists() else "is not there"
+        msg = f"folder {directory} {fault}; give the folder that holds the class folders"
         raise MissingDatasetError(msg)
     top = _folders(directory)
     splits = {folder: _SPLITS[folder.casefold()] for folder in top if folder.casefold() in _SPLITS}
