@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medssl_eval.saving import saving
 from medssl_eval.tables import best_first, dataset_label, model_label, setting_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -209,8 +209,5 @@ def _draw_model(axis: Axes, ranking: Ranking, place: int, *, name: str, below: f
 
 def _save(figure: Figure, path: Path) -> None:
     """Write beside the target and rename, so that no half picture is ever there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".figure-") as folder:
-        draft = Path(folder) / path.name
+    with saving(path) as draft:
         figure.savefig(draft, dpi=160)
-        draft.replace(path)

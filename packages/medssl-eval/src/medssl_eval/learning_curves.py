@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import tempfile
 from dataclasses import astuple, fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medssl_eval.figures import DARK, FAINT, INK, RULE
+from medssl_eval.saving import save_text, saving
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from matplotlib.axes import Axes
 
@@ -36,10 +36,7 @@ def write_curves(points: Sequence[Point], path: Path) -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([field.name for field in fields(Row)])
     writer.writerows(["" if v is None else v for v in astuple(point)] for point in points)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".curves-") as folder:
-        draft = Path(folder) / path.name
-        draft.write_text(buffer.getvalue(), "utf-8")
-        draft.replace(path)
+    save_text(path, buffer.getvalue())
 
 
 def draw_curves(course: Course, path: Path, *, title: str, metric: str, tested: int) -> None:
@@ -76,10 +73,8 @@ def draw_curves(course: Course, path: Path, *, title: str, metric: str, tested: 
             fontsize=8, color=INK,
         )  # fmt: skip
     figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK, fontweight="bold")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".curves-") as folder:
-        draft = Path(folder) / path.name
+    with saving(path) as draft:
         figure.savefig(draft, dpi=160)
-        draft.replace(path)
 
 
 def _dress(axis: Axes) -> None:

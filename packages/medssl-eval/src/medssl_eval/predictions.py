@@ -7,7 +7,6 @@ and each record's `details["predictions"]` names the file and the digest of what
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ import numpy as np
 
 from medssl_eval.errors import PredictionsError
 from medssl_eval.metrics import checked_predictions
+from medssl_eval.saving import saving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -133,11 +133,8 @@ class Predictions:
         """
         path = folder / f"{self.fingerprint[:20]}.npz"
         if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as drafts:
-                draft = Path(drafts) / path.name
+            with saving(path) as draft:
                 np.savez_compressed(draft, **self._arrays())  # type: ignore[arg-type] # its stub
-                draft.replace(path)
         return {
             "file": f"{folder.name}/{path.name}",
             "sha256": self.fingerprint,

@@ -123,7 +123,7 @@ def _report(output: Path, results: Path, verdict: Verdict, console: Console) -> 
 
     from medssl_eval.errors import EvalError
     from medssl_eval.report import read_content, write_page
-    from medssl_eval.report.saving import save_text
+    from medssl_eval.saving import save_text
 
     try:
         content = read_content([results], title=f"{verdict.best}: which backbone for these images")

@@ -39,7 +39,7 @@ def report(
 
     from medssl_eval.errors import SettingsError
     from medssl_eval.report import export, published_content, read_content, write_page
-    from medssl_eval.report.saving import save_text
+    from medssl_eval.saving import save_text
 
     console = Console(json=json, quiet=quiet)
     if published == bool(results):
