@@ -14,6 +14,7 @@ from medssl_eval.report import export, published_content, read_content, write_pa
 from medssl_eval.report.content import identity
 from medssl_eval.report.relations import relations, spearman
 from medssl_models.console import run
+from medssl_models.errors import RecordError
 from medssl_models.records import Provenance, Record, append_records
 from PIL import Image
 
@@ -120,8 +121,9 @@ def test_a_file_without_records_is_an_error(tmp_path, text):
     path = tmp_path / "results.jsonl"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(ResultsError, match=r"results\.jsonl"):
+    with pytest.raises((ResultsError, RecordError), match=r"results\.jsonl") as caught:
         read_content([path])
+    assert caught.value.exit_code == 3
 
 
 def test_a_board_ranks_models_by_their_mean_and_knows_its_complete_part(results):
