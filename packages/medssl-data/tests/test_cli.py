@@ -1,3 +1,4 @@
+import io
 import json
 import re
 import subprocess
@@ -156,6 +157,25 @@ def test_leaks_names_pictures_that_it_could_not_compare(capsys, class_folders: P
     (class_folders / "ill" / "0.png").write_bytes(b"no picture")
     _, err = out(capsys, "leaks", "-d", f"folder:{class_folders}")
     assert "1 image(s) that cannot be read (ill/0.png) were not compared" in err
+
+
+def test_a_closed_stdout_stops_nothing(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run(app, ["list"]) == 0
+    sys.stdout.close()  # what `run` put in its place
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["table", "json"])
+def test_letters_that_a_terminal_lacks_are_escaped(monkeypatch, class_folders: Path, words) -> None:
+    (class_folders / "ill").rename(class_folders / "kr\u00e4nk")
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    assert run(app, ["check", "-d", f"folder:{class_folders}", *words]) == 0
+    ascii_only.flush()
+    text = ascii_only.buffer.getvalue().decode("ascii")
+    assert "kr\\u00e4nk" in text if words else "kr\\xe4nk" in text
+    if words:
+        assert "kr\u00e4nk" in json.loads(text)[0]["counts"]
 
 
 def test_show_prints_no_heading_above_its_facts(capsys) -> None:

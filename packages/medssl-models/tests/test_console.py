@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -236,3 +237,32 @@ def test_import_needs_neither_torch_nor_rich():
 def test_closed_pipe_is_no_error(monkeypatch):
     monkeypatch.setattr(console_module, "_close_stdout", lambda: None)
     assert run(make_app(raise_(BrokenPipeError())), ["try", "-m", "a"]) == 1
+
+
+def test_a_closed_stdout_stops_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    app = create_app("medssl-models", "Test.")
+    app.command("say")(lambda: Console().table(("a",), [("b",)]))
+    app.command("other")(lambda: None)
+    assert run(app, ["say"]) == 0
+    sys.stdout.close()  # what `run` put in its place
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["table", "json"])
+def test_letters_that_a_terminal_lacks_are_escaped(monkeypatch, as_json):
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    app = create_app("medssl-models", "Test.")
+
+    def say() -> None:
+        console = Console(json=as_json)
+        console.table(("class",), [("kr\u00e4nk",)])
+        console.write("kr\u00e4nk")
+        console.document(["kr\u00e4nk"])
+
+    app.command("say")(say)
+    app.command("other")(lambda: None)
+    assert run(app, ["say"]) == 0
+    ascii_only.flush()
+    text = ascii_only.buffer.getvalue().decode("ascii")
+    assert (json.loads(text) == ["kr\u00e4nk"]) if as_json else "kr\\xe4nk" in text

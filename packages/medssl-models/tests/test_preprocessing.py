@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medssl_models.errors import InputRangeError
+from medssl_models.errors import InputRangeError, SettingsError
 from medssl_models.pixels import equalise
 from medssl_models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Normalisation, Preprocessing
 from PIL import Image
@@ -217,4 +217,8 @@ def test_fingerprints_differ_exactly_when_the_preprocessing_does():
 )
 def test_impossible_records_are_refused(changes):
     with pytest.raises(ValidationError):
+        Preprocessing(**(dict(own()) | changes))
+    with pytest.raises(SettingsError) as caught:
         own(**changes)
+    assert next(iter(changes)) in str(caught.value)
+    assert "constrained" not in str(caught.value)

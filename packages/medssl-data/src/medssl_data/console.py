@@ -4,6 +4,7 @@ A deliberate small twin of `medssl_models.console`, so that this package install
 It knows nothing about data.
 """
 
+import io
 import json
 import os
 import sys
@@ -92,7 +93,7 @@ class Console:
     def document(self, value: object) -> None:
         """Print one JSON document under `--json`; nothing without it."""
         if self.json:
-            text = json.dumps(value, indent=2, ensure_ascii=False, default=_jsonable)
+            text = json.dumps(value, indent=2, ensure_ascii=_only_ascii(), default=_jsonable)
             sys.stdout.write(text + "\n")
 
     def line(self, text: str) -> None:
@@ -179,6 +180,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         0 done, 1 failed, 2 wrong usage, 3 bad input, 4 something must be brought, 130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _settle_streams()
     try:
         code = app(args=words or ["--help"], prog_name=app.info.name, standalone_mode=False)
     except KeyboardInterrupt:
@@ -220,6 +222,21 @@ def _sentence(error: Exception) -> str:
         return f"{name}: {reason}" if name else reason
     defect = "this is a defect of the program; MEDSSL_DEBUG=1 shows where"
     return f"{type(error).__name__}: {error} ({defect})"
+
+
+def _settle_streams() -> None:
+    """Let no closed stream and no letter that a terminal lacks stop a command."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _only_ascii() -> bool:
+    """Whether stdout takes no other letters: JSON then escapes them, by its own rule."""
+    return not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
 
 
 def _silence_stdout() -> None:

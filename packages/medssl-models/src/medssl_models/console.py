@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
+import io
 import json as json_text
 import logging
 import os
@@ -215,7 +216,9 @@ class Console:
             value: Anything that `medssl_models.documents.plain` takes; NaN becomes null.
         """
         if self.json:
-            text = json_text.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+            text = json_text.dumps(
+                plain(value), indent=2, ensure_ascii=_only_ascii(), allow_nan=False
+            )
             sys.stdout.write(text + "\n")
 
     def write(self, text: str) -> None:
@@ -393,6 +396,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
         130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _settle_streams()
     with _log_on_stderr():
         try:
             outcome = app(args=words or ["--help"], standalone_mode=False)
@@ -436,6 +440,21 @@ def _fail(text: str, code: int, *, kind: str = "error") -> int:
     if line:
         sys.stderr.write(f"{kind}: {line}\n")
     return code
+
+
+def _settle_streams() -> None:
+    """Let no closed stream and no letter that a terminal lacks stop a command."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _only_ascii() -> bool:
+    """Whether stdout takes no other letters: JSON then escapes them, by its own rule."""
+    return not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
 
 
 def _close_stdout() -> None:

@@ -10,7 +10,10 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medssl_models.errors import SettingsError
+from medssl_models.presets import fault_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -159,8 +162,15 @@ class Preprocessing(BaseModel):
         return pixels.as_transform(self)
 
     def replace(self, **changes: object) -> Preprocessing:
-        """Make a new, validated record with some fields changed."""
-        return Preprocessing.model_validate(dict(self) | changes)
+        """Make a new, validated record with some fields changed.
+
+        Raises:
+            SettingsError: A value is not allowed.
+        """
+        try:
+            return Preprocessing.model_validate(dict(self) | changes)
+        except ValidationError as error:
+            raise SettingsError(fault_of(error, Preprocessing)) from error
 
     @property
     def normalised_range(self) -> tuple[float, float]:

@@ -31,6 +31,7 @@ __all__ = [
     "ProtocolName",
     "describe",
     "differences",
+    "fault_of",
     "from_preset",
     "setting",
 ]
@@ -117,7 +118,7 @@ def from_preset(
     try:
         return settings.model_validate(values | given)
     except ValidationError as error:
-        raise refusal(_sentence(error, settings)) from error
+        raise refusal(fault_of(error, settings)) from error
 
 
 @dataclass(frozen=True)
@@ -201,13 +202,20 @@ def _entries(field: FieldInfo, why: str) -> tuple[str, ...]:
     return tuple(declared) or tuple(re.findall(r"\bI-\d+\b", why))
 
 
-def _sentence(error: ValidationError, settings: type[BaseModel]) -> str:
-    """Say the first thing that is wrong in one line."""
+def fault_of(error: ValidationError, settings: type[BaseModel]) -> str:
+    """Say the first thing that is wrong in one line.
+
+    Args:
+        error: What pydantic raised.
+        settings: The class whose fields were to be set.
+    """
     first = error.errors(include_url=False)[0]
     reason = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
         return reason
-    name = ".".join(str(part) for part in first["loc"])
+    # Pydantic names the member of a union too, such as `constrained-int` or `tuple[int, int]`.
+    parts = [part for part in map(str, first["loc"]) if not re.search(r"[\[-]", part)]
+    name = ".".join(parts)
     if first["type"] == "extra_forbidden":
         return f"unknown setting {name!r}{did_you_mean(name, settings.model_fields)}"
     return f"{name} is {first['input']!r}: {reason[:1].lower()}{reason[1:]}"

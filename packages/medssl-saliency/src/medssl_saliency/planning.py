@@ -139,7 +139,11 @@ def plan(
             best = tiling
     if best is None:
         need = _Tiling(tape, positions, window, (1, 1)).peak * itemsize
-        message = f"memory is {memory / 2**20:.0f} MiB; one window needs {need / 2**20:.0f} MiB"
+        left = max(0, memory) / 2**20
+        message = (
+            f"one window needs {need / 2**20:.0f} MiB, and beside the network's feature maps and "
+            f"weights {left:.0f} MiB are left; give more memory (--memory, in GiB)"
+        )
         raise SettingsError(message)
     return Plan(
         tiles=tuple(best.tiles()),

@@ -161,7 +161,7 @@ def rows(records: Sequence[Record]) -> list[tuple[object, ...]]:
         (
             record.provenance.dataset,
             record.provenance.model,
-            record.metric,
+            f"{record.metric}, {record.unit}" if record.unit else record.metric,
             record.settings.get("other"),
             f"{record.value:.3f}",
             interval(record, 3),
