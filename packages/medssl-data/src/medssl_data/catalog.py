@@ -260,7 +260,7 @@ def _path_settings(text: str) -> tuple[Path, dict[str, str]]:
 
 
 def _folder(text: str, options: Options) -> Manifest:
-    from medssl_data.readers.folder import read_folder  # noqa: PLC0415 - only for this source
+    from medssl_data.readers.folder import read_folder
 
     del options
     path, settings = _path_settings(text)
@@ -268,7 +268,7 @@ def _folder(text: str, options: Options) -> Manifest:
 
 
 def _table(text: str, options: Options) -> Manifest:
-    from medssl_data.readers.table import read_manifest_table as read  # noqa: PLC0415 - as above
+    from medssl_data.readers.table import read_manifest_table as read
 
     del options
     path, settings = _path_settings(text)
@@ -276,7 +276,7 @@ def _table(text: str, options: Options) -> Manifest:
 
 
 def _medmnist(text: str, options: Options) -> Manifest:
-    from medssl_data.readers.medmnist import read_medmnist  # noqa: PLC0415 - only for this source
+    from medssl_data.readers.medmnist import read_medmnist
 
     path, settings = _settings(text)
     target = settings.pop("target", options.target)
@@ -287,7 +287,7 @@ def _medmnist(text: str, options: Options) -> Manifest:
 
 
 def _phantom(text: str, options: Options) -> Manifest:
-    from medssl_data.phantom import phantom_manifest  # noqa: PLC0415 - only for this source
+    from medssl_data.phantom import phantom_manifest
 
     del options
     return phantom_manifest(*_settings(text))
@@ -337,7 +337,7 @@ def _marked(manifest: Manifest, directory: Path | None = None) -> Manifest:
     """Say that the pictures are synthetic where a marker file says so."""
     if manifest.drawer is not None or not ((directory or manifest.root) / MARKER).is_file():
         return manifest
-    from medssl_data.phantom import NOTE  # noqa: PLC0415 - only for phantoms
+    from medssl_data.phantom import NOTE
 
     told = any(note.startswith(NOTE) for note in manifest.notes)
     manifest = replace(manifest, synthetic=True)

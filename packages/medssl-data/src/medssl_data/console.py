@@ -124,8 +124,8 @@ class Console:
         if self.quiet or os.environ.get("CI") or not sys.stderr.isatty():
             yield _advance_silently
             return
-        from rich.console import Console as Terminal  # noqa: PLC0415 - slow, rarely needed
-        from rich.progress import Progress  # noqa: PLC0415 - slow, rarely needed
+        from rich.console import Console as Terminal
+        from rich.progress import Progress
 
         with Progress(console=Terminal(stderr=True), transient=True) as bar:
             task = bar.add_task(description, total=total)
@@ -265,9 +265,9 @@ def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: s
 
 
 def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
-    from rich.console import Console as Terminal  # noqa: PLC0415 - slow, only for terminals
-    from rich.table import Table  # noqa: PLC0415 - slow, only for terminals
-    from rich.text import Text  # noqa: PLC0415 - slow, only for terminals
+    from rich.console import Console as Terminal
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(*columns, title=title or None, title_justify="left", show_header=any(columns))
     for row in rows:

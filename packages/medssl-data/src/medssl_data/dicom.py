@@ -43,7 +43,7 @@ def read_dicom(path: Path, reading: Reading) -> tuple[Image.Image, str]:
         UnreadableImageError: no pixels, several frames, too large, or damaged.
     """
     try:
-        import pydicom  # noqa: PLC0415 - an extra
+        import pydicom
     except ImportError as error:
         msg = f"{path} is DICOM: {_NEEDS}"
         raise MissingExtraError(msg) from error
@@ -94,7 +94,7 @@ def _as_picture(
     pixels: npt.NDArray[np.generic],
     reading: Reading,
 ) -> tuple[Image.Image, str]:
-    from pydicom.pixels.processing import (  # noqa: PLC0415 - an extra
+    from pydicom.pixels.processing import (
         apply_color_lut,
         apply_modality_lut,
     )
@@ -121,7 +121,7 @@ def _window(dataset: Any, values: Values, reading: Reading) -> tuple[Values, str
         low, high = reading.window
         return np.clip((values - low) / (high - low), 0, 1), f"window {low:g}..{high:g}"
     if dataset.get("VOILUTSequence"):
-        from pydicom.pixels.processing import apply_voi  # noqa: PLC0415 - an extra
+        from pydicom.pixels.processing import apply_voi
 
         bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
         table = apply_voi(values.astype(np.int64), dataset)

@@ -23,7 +23,7 @@ def home() -> Path:
     named = os.environ.get("MEDSSL_HOME")
     if named:
         return Path(named)
-    from platformdirs import user_cache_path  # noqa: PLC0415 - rarely needed
+    from platformdirs import user_cache_path
 
     return user_cache_path("medssl")
 

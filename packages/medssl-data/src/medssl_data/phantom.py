@@ -233,7 +233,7 @@ def _write_layout(
     size: Literal["small", "full"],
     progress: Progress | None,
 ) -> int:
-    from medssl_data.stand_ins import write_layout  # noqa: PLC0415 - only to write layouts
+    from medssl_data.stand_ins import write_layout
 
     known = {"seed"} | ({"archive"} if LAYOUTS[name].archives else set())
     foreign = sorted(set(settings) - known)

@@ -52,7 +52,7 @@ def pair_sheet(data: ImageDataset, *, per_class: int = 6, seed: int = 0) -> Imag
     Raises:
         PairError: the data set has no two views.
     """
-    from medssl_data.views import card_pairs  # noqa: PLC0415 - only here
+    from medssl_data.views import card_pairs
 
     pairs = card_pairs(data.manifest, data.card)
     chosen = np.random.default_rng(seed).permutation(len(pairs))[: per_class * 2]

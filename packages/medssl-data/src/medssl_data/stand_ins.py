@@ -192,8 +192,8 @@ def _mha(voxels: npt.NDArray[np.int16]) -> bytes:
 def _save_dicom(pixels: npt.NDArray[np.uint16], target: Path, patient: int) -> None:
     """A 12-bit MONOCHROME1 radiograph, as digital X-ray machines write them."""
     try:
-        from pydicom.dataset import FileDataset, FileMetaDataset  # noqa: PLC0415 - an extra
-        from pydicom.uid import (  # noqa: PLC0415 - an extra
+        from pydicom.dataset import FileDataset, FileMetaDataset
+        from pydicom.uid import (
             UID,
             DigitalXRayImageStorageForPresentation,
             ExplicitVRLittleEndian,

@@ -47,7 +47,7 @@ def read_slice(path: Path, reading: Reading) -> tuple[Image.Image, str]:
         UnreadableImageError: no volume, no slices, no such slice, or damaged.
     """
     try:
-        import SimpleITK  # noqa: PLC0415 - an extra, under its own name
+        import SimpleITK
     except ImportError as error:
         msg = f"{path} is a volume: pip install 'medssl-data[volumes]'"
         raise MissingExtraError(msg) from error

@@ -104,7 +104,7 @@ def _draw_cell(place: Any, cell: Cell) -> None:  # noqa: ANN401 # matplotlib has
 
 def _figure(width: float, height: float) -> Figure:
     """A figure of its own: pyplot would keep a global list."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 # slow to import
+    from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DOTS, layout="constrained")
 

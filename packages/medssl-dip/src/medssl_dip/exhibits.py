@@ -203,7 +203,7 @@ def _exhibit(runs: Sequence[Mapping[str, Any]]) -> Exhibit:
 
 
 def _normalisation(preprocessing: str) -> str:
-    from medssl_models import Preprocessing  # noqa: PLC0415 # its first use imports the package
+    from medssl_models import Preprocessing
 
     return str(Preprocessing.model_validate_json(preprocessing).normalisation.kind)
 

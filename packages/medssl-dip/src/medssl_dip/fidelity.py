@@ -97,7 +97,7 @@ def measure(
         >>> measure(grey, grey).values["psnr"]
         inf
     """
-    from torchmetrics.functional.image import (  # noqa: PLC0415 # slow to import, rarely needed
+    from torchmetrics.functional.image import (
         peak_signal_noise_ratio,
         structural_similarity_index_measure,
     )

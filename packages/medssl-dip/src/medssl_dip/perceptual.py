@@ -82,7 +82,7 @@ class Perceptual(nn.Module):
 
 def _untrained(net: NetName) -> _LPIPS:
     """The metric with its heads; the public class has no way around the download."""
-    from torchmetrics.functional.image.lpips import _LPIPS  # noqa: PLC0415 # see above
+    from torchmetrics.functional.image.lpips import _LPIPS
 
     return _LPIPS(net=net, pretrained=True, pnet_rand=True)
 

@@ -52,7 +52,7 @@ def from_files(paths: Iterable[Path], *, reading: Reading | None = None) -> list
         MissingFileError: A file is not there.
         UnreadableImageError: A file is no picture.
     """
-    from medssl_data.images import read_rgb  # noqa: PLC0415 # only where files are read
+    from medssl_data.images import read_rgb
 
     pictures = []
     for path in paths:

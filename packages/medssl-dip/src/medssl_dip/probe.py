@@ -53,11 +53,11 @@ def _run(
     backbone: Backbone, data: ImageDataset, settings: PicturesSettings, work: Work
 ) -> list[Record]:
     """Reconstruct, and measure; the runs are kept beside the results."""
-    from medssl_dip.outcomes import records_of  # noqa: PLC0415 # imports torch
-    from medssl_dip.perceptual import load_perceptual, nets_here  # noqa: PLC0415 # as above
-    from medssl_dip.pictures import from_dataset  # noqa: PLC0415 # as above
-    from medssl_dip.reconstruction import Work as Effort  # noqa: PLC0415 # as above
-    from medssl_dip.reconstruction import reconstruct  # noqa: PLC0415 # as above
+    from medssl_dip.outcomes import records_of
+    from medssl_dip.perceptual import load_perceptual, nets_here
+    from medssl_dip.pictures import from_dataset
+    from medssl_dip.reconstruction import Work as Effort
+    from medssl_dip.reconstruction import reconstruct
 
     nets = load_perceptual(nets_here()) if settings.lpips else {}
     effort = Effort(

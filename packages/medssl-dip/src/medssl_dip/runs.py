@@ -231,7 +231,7 @@ def save_picture(path: Path, picture: Tensor, *, rounded: bool = True) -> None:
 
 def load_picture(path: Path) -> Tensor:
     """Read a picture that `save_picture` wrote: (3, H, W) float32 in [0, 1]."""
-    import torch  # noqa: PLC0415 # the rest of the module is plain files
+    import torch
 
     with Image.open(path) as image:
         pixels = np.array(image.convert("RGB"))

@@ -64,7 +64,7 @@ def rank_models(
     References:
         Demsar, Statistical comparisons of classifiers over multiple data sets, 2006.
     """
-    from scipy import stats  # noqa: PLC0415 # slow to import
+    from scipy import stats
 
     table = np.asarray(values, np.float64)
     _check_table(table, models)

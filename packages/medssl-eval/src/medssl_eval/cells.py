@@ -124,6 +124,6 @@ def _demand(kind: str, name: str, there: Sequence[str]) -> None:
 
 
 def _frozen(settings: Mapping[str, object]) -> str:
-    from medssl_models.documents import canonical_json  # noqa: PLC0415 # only with records at hand
+    from medssl_models.documents import canonical_json
 
     return canonical_json(settings)

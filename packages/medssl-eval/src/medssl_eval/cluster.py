@@ -118,7 +118,7 @@ def _outcome(ray: Any, name: str, ref: Any) -> Outcome:  # noqa: ANN401 # Ray's 
 
 def _ray() -> Any:  # noqa: ANN401 # a module without complete types
     try:
-        import ray  # noqa: PLC0415 # an extra
+        import ray
     except ImportError as error:
         message = "the engine ray is not installed: pip install 'medssl-eval[ray]'"
         raise MissingExtraError(message) from error

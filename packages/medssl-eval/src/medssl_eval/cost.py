@@ -43,8 +43,8 @@ def measure_cost(backbone: Backbone, extraction: ExtractionSettings) -> Cost:
         backbone: The network; it is not changed.
         extraction: Device, precision and layer.
     """
-    import torch  # noqa: PLC0415 # only where models are run
-    from medssl_models.runtime import FeatureNetwork, resolve_device  # noqa: PLC0415 # as above
+    import torch
+    from medssl_models.runtime import FeatureNetwork, resolve_device
 
     crop = backbone.preprocessing.crop
     device = resolve_device(extraction.device)

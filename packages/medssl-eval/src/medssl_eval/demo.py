@@ -63,9 +63,9 @@ def run_demo(
         dataset: Name of the phantom; `DATASET` where left out.
         say: Takes notes on how far it is.
     """
-    from medssl_data.preview import contact_sheet, save_sheet  # noqa: PLC0415 # as below
+    from medssl_data.preview import contact_sheet, save_sheet
 
-    from medssl_eval.figures import bar_chart  # noqa: PLC0415 # matplotlib is slow to import
+    from medssl_eval.figures import bar_chart
 
     settings = preset(FewShotSettings, "corrected", shots=SHOTS, seed=seed)
     datasets = open_datasets([dataset or DATASET], root=Path("data"), labels=settings.labels)

@@ -113,15 +113,15 @@ class _Clock:
 
     def open(self, planned: PlannedCell) -> tuple[Backbone, ImageDataset]:
         """Give a cell's model and data set."""
-        from medssl_eval.jobs import open_cell  # noqa: PLC0415 # imports torch
+        from medssl_eval.jobs import open_cell
 
         return open_cell(planned.cell, self.matrix.plan.root)
 
     def seconds(self, planned: PlannedCell) -> float:
         """Seconds of one image through the network."""
-        from medssl_models.runtime import threads  # noqa: PLC0415 # imports torch
+        from medssl_models.runtime import threads
 
-        from medssl_eval.cost import measure_cost  # noqa: PLC0415 # as above
+        from medssl_eval.cost import measure_cost
 
         backbone, _ = self.open(planned)
         card, crop = backbone.card, backbone.preprocessing.crop

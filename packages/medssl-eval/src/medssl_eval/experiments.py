@@ -113,15 +113,15 @@ def _preset_of(settings: type[Preset]) -> Callable[[ProtocolName, Mapping[str, o
 
 
 def _means(work: Work) -> Means:
-    from medssl_eval.features import Means  # noqa: PLC0415 # only where experiments are run
-    from medssl_eval.predictions import predictions_folder  # noqa: PLC0415 # as above
+    from medssl_eval.features import Means
+    from medssl_eval.predictions import predictions_folder
 
     folder = predictions_folder(work.results)
     return Means(work.extraction, work.store, None, work.known, folder)
 
 
 def _prepare(backbone: Backbone, _: ImageDataset, settings: Any) -> Preprocessing:  # noqa: ANN401 # linear's or k-NN's
-    from medssl_eval.features import prepare  # noqa: PLC0415 # only where experiments are run
+    from medssl_eval.features import prepare
 
     return prepare(backbone, settings)
 
@@ -129,31 +129,31 @@ def _prepare(backbone: Backbone, _: ImageDataset, settings: Any) -> Preprocessin
 def _prepare_few_shot(
     backbone: Backbone, data: ImageDataset, settings: FewShotSettings
 ) -> Preprocessing:
-    from medssl_eval.few_shot import few_shot_preprocessing  # noqa: PLC0415 # as above
+    from medssl_eval.few_shot import few_shot_preprocessing
 
     return few_shot_preprocessing(backbone, data, settings)
 
 
 def _check_few_shot(data: ImageDataset, settings: FewShotSettings) -> None:
-    from medssl_eval.few_shot import feasible  # noqa: PLC0415 # as above
+    from medssl_eval.few_shot import feasible
 
     feasible(data, settings)
 
 
 def _check_linear(data: ImageDataset, settings: LinearSettings) -> None:
-    from medssl_eval.linear import separable  # noqa: PLC0415 # as above
+    from medssl_eval.linear import separable
 
     separable(data, settings)
 
 
 def _check_knn(data: ImageDataset, settings: KnnSettings) -> None:
-    from medssl_eval.knn import foldable  # noqa: PLC0415 # as above
+    from medssl_eval.knn import foldable
 
     foldable(data, settings)
 
 
 def _check_finetune(data: ImageDataset, settings: FinetuneSettings) -> None:
-    from medssl_eval.finetune import trainable  # noqa: PLC0415 # as above
+    from medssl_eval.finetune import trainable
 
     trainable(data, settings)
 
@@ -161,7 +161,7 @@ def _check_finetune(data: ImageDataset, settings: FinetuneSettings) -> None:
 def _run_few_shot(
     backbone: Backbone, data: ImageDataset, settings: FewShotSettings, work: Work
 ) -> list[Record]:
-    from medssl_eval.few_shot import few_shot  # noqa: PLC0415 # as above
+    from medssl_eval.few_shot import few_shot
 
     return few_shot(backbone, data, settings=settings, means=_means(work))
 
@@ -169,7 +169,7 @@ def _run_few_shot(
 def _run_linear(
     backbone: Backbone, data: ImageDataset, settings: LinearSettings, work: Work
 ) -> list[Record]:
-    from medssl_eval.linear import linear  # noqa: PLC0415 # as above
+    from medssl_eval.linear import linear
 
     return linear(backbone, data, settings=settings, means=_means(work))
 
@@ -177,7 +177,7 @@ def _run_linear(
 def _run_knn(
     backbone: Backbone, data: ImageDataset, settings: KnnSettings, work: Work
 ) -> list[Record]:
-    from medssl_eval.knn import knn  # noqa: PLC0415 # as above
+    from medssl_eval.knn import knn
 
     return knn(backbone, data, settings=settings, means=_means(work))
 
@@ -185,14 +185,14 @@ def _run_knn(
 def _run_finetune(
     backbone: Backbone, data: ImageDataset, settings: FinetuneSettings, work: Work
 ) -> list[Record]:
-    from medssl_eval.finetune import Keep, finetune  # noqa: PLC0415 # as above
+    from medssl_eval.finetune import Keep, finetune
 
     keep = Keep(work.results.parent / "finetuned")
     return finetune(backbone, data, settings=settings, means=_means(work), keep=keep)
 
 
 def _training_passes(_: ImageDataset, settings: FinetuneSettings) -> int:
-    from medssl_eval.finetune import candidates  # noqa: PLC0415 # only where experiments are run
+    from medssl_eval.finetune import candidates
 
     runs = len(settings.fractions) * (len(candidates()) if settings.search else 1)
     return 3 * runs * settings.steps * settings.batch_size

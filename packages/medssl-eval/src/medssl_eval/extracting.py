@@ -64,8 +64,8 @@ def extract_all(
     Raises:
         UnknownModelError: A name that no model bears, before anything is computed.
     """
-    from medssl_models import create_model, extract  # noqa: PLC0415 # imports torch
-    from medssl_models.roster import check_models  # noqa: PLC0415 # only where models are run
+    from medssl_models import create_model, extract
+    from medssl_models.roster import check_models
 
     check_models(models)
     settings = preset(KnnSettings, protocol)

@@ -157,9 +157,9 @@ def provenance_of(
         extraction: Layer, device and precision; None takes the defaults.
         split: Which rows take part.
     """
-    from medssl_models import ExtractionSettings as Extraction  # noqa: PLC0415 # imports torch
-    from medssl_models import Provenance as Origin  # noqa: PLC0415 # as above
-    from medssl_models.records import package_versions  # noqa: PLC0415 # as above
+    from medssl_models import ExtractionSettings as Extraction
+    from medssl_models import Provenance as Origin
+    from medssl_models.records import package_versions
 
     extraction = extraction or Extraction()
     return Origin(
@@ -202,8 +202,8 @@ def collect(
         FeatureError: A feature is NaN or infinite; the message names the image.
         medssl_data.UnreadableImageError: An image cannot be read and is not to be skipped.
     """
-    from medssl_models import ExtractionSettings as Extraction  # noqa: PLC0415 # imports torch
-    from medssl_models import extract  # noqa: PLC0415 # as above
+    from medssl_models import ExtractionSettings as Extraction
+    from medssl_models import extract
 
     table = extract(
         backbone,

@@ -98,7 +98,7 @@ def few_shot(
         >>> records = few_shot(create_model("random_r18"), data)  # doctest: +SKIP
         >>> records[0].value, records[0].ci_low, records[0].ci_high  # doctest: +SKIP
     """
-    from medssl_models.records import record_key  # noqa: PLC0415 # imports torch
+    from medssl_models.records import record_key
 
     settings, means = settings or FewShotSettings(), means or Means()
     feasible(data, settings)
@@ -183,8 +183,8 @@ def count_correct(features: NDArray[np.float32], plan: EpisodePlan) -> NDArray[n
     References:
         Snell et al., Prototypical networks for few-shot learning, 2017.
     """
-    import torch  # noqa: PLC0415 # reading settings and records must not import it
-    from medssl_models.runtime import threads  # noqa: PLC0415 # imports torch
+    import torch
+    from medssl_models.runtime import threads
 
     _check(features)
     # On matrices this small threads cost more than they bring (20 times the time on two busy
@@ -209,7 +209,7 @@ def _record(
     shots: int,
 ) -> Record:
     """Draw the episodes of one number of shots, evaluate them, and write down the outcome."""
-    from medssl_models import Record as Result  # noqa: PLC0415 # imports torch
+    from medssl_models import Record as Result
 
     pool, copies = _pool(data, features.rows, settings)
     plan = plan_episodes(
@@ -334,7 +334,7 @@ def _gram_scores(rows: Tensor, support: Tensor, query: Tensor) -> Iterator[Tenso
     A prototype is a row of averaging weights w over images. With the Gram matrix G, its inner
     product with every image is w G, and its squared norm is w G w.
     """
-    import torch  # noqa: PLC0415 # see `count_correct`
+    import torch
 
     count = len(rows)
     _, ways, shots = support.shape
@@ -355,7 +355,7 @@ def _gram_scores(rows: Tensor, support: Tensor, query: Tensor) -> Iterator[Tenso
 
 def _gathered_scores(rows: Tensor, support: Tensor, query: Tensor) -> Iterator[Tensor]:
     """Yield the nearest way of each query, from gathered features, a few episodes at a time."""
-    import torch  # noqa: PLC0415 # see `count_correct`
+    import torch
 
     _, ways, shots = support.shape
     step = max(1, CHUNK_NUMBERS // ((query.shape[1] + ways) * rows.shape[1]))

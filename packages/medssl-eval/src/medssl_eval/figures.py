@@ -37,7 +37,7 @@ def bar_chart(records: Sequence[Record], path: Path, *, title: str = "") -> Path
     Returns:
         The path.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 # slow to import
+    from matplotlib.figure import Figure
 
     ordered = best_first(records)
     panels = list(dict.fromkeys(dataset_label(record) for record in ordered))
@@ -104,7 +104,7 @@ def _mark_chance(axis: Axes, records: Sequence[Record]) -> None:
 
 
 def _legend(figure: Figure, settings: Sequence[str]) -> None:
-    from matplotlib.patches import Patch  # noqa: PLC0415 # slow to import
+    from matplotlib.patches import Patch
 
     handles = [
         Patch(color=_shade(place, len(settings)), label=name) for place, name in enumerate(settings)
@@ -138,7 +138,7 @@ def rank_chart(rankings: Sequence[tuple[str, Ranking]], path: Path) -> Path:
     Returns:
         The path.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 # slow to import
+    from matplotlib.figure import Figure
 
     heights = [rank_height(ranking) for _, ranking in rankings]
     figure = Figure(figsize=(8.0, sum(heights) + 0.1), layout="constrained", facecolor="white")

@@ -158,7 +158,7 @@ def _left_behind(
     if folder is None:
         return details
     _draw(run, course, folder, tested)
-    from medssl_eval.finetuned_model import save_backbone  # noqa: PLC0415 # imports torch
+    from medssl_eval.finetuned_model import save_backbone
 
     save_backbone(
         classifier.backbone,
@@ -176,7 +176,7 @@ def _left_behind(
 
 
 def _draw(run: TrainingRun, course: Course, folder: Path, tested: int) -> None:
-    from medssl_eval.learning_curves import draw_curves, write_curves  # noqa: PLC0415 # slow
+    from medssl_eval.learning_curves import draw_curves, write_curves
 
     write_curves(course.points, folder / CURVES)
     chosen = selection(run.data, run.settings)

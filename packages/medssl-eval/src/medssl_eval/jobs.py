@@ -127,7 +127,7 @@ def perform(job: Job, shared: Surroundings, *before: Outcome) -> Outcome:
         shared: Where, and with what.
         before: Outcomes of the jobs that it comes after; where one failed, so does this.
     """
-    from medssl_models.runtime import threads  # noqa: PLC0415 # imports torch
+    from medssl_models.runtime import threads
 
     failed = [outcome for outcome in before if outcome.error]
     if failed:
@@ -166,7 +166,7 @@ def open_cell(cell: Cell, root: Path) -> tuple[Backbone, ImageDataset]:
 
 @functools.lru_cache(maxsize=2)
 def _model(name: str, networks: Literal["published", "corrected"]) -> Backbone:
-    from medssl_models import create_model  # noqa: PLC0415 # imports torch
+    from medssl_models import create_model
 
     return create_model(name, protocol=networks)
 
@@ -180,7 +180,7 @@ def _dataset(
     *,
     trains: bool,
 ) -> ImageDataset:
-    from medssl_eval.sweep import open_datasets  # noqa: PLC0415 # only where data is read
+    from medssl_eval.sweep import open_datasets
 
     (data,) = open_datasets(
         [choice.name],
@@ -195,7 +195,7 @@ def _dataset(
 
 
 def _store(shared: Surroundings) -> Any:  # noqa: ANN401 # a FeatureStore, which imports torch
-    from medssl_models import FeatureStore  # noqa: PLC0415 # as above
+    from medssl_models import FeatureStore
 
     return FeatureStore(shared.store)
 
@@ -212,7 +212,7 @@ Done = tuple[list["Record"], str]
 
 
 def _features(job: Job, shared: Surroundings, _: tuple[Outcome, ...]) -> Done:
-    from medssl_models import extract  # noqa: PLC0415 # imports torch
+    from medssl_models import extract
 
     backbone, data = open_cell(job.cell, shared.root)
     preprocessing = _preprocessing(job.cell, backbone, data)
@@ -229,7 +229,7 @@ def _features(job: Job, shared: Surroundings, _: tuple[Outcome, ...]) -> Done:
 
 
 def _join(job: Job, shared: Surroundings, before: tuple[Outcome, ...]) -> Done:
-    from medssl_models.sharding import merge_shards  # noqa: PLC0415 # imports torch
+    from medssl_models.sharding import merge_shards
 
     backbone, data = open_cell(job.cell, shared.root)
     table = merge_shards(
@@ -250,7 +250,7 @@ def _cell(job: Job, shared: Surroundings, _: tuple[Outcome, ...]) -> Done:
 
 
 def _work(job: Job, shared: Surroundings) -> Work:
-    from medssl_models.probes import Work  # noqa: PLC0415 # beside its use
+    from medssl_models.probes import Work
 
     return Work(shared.extraction, shared.results, _store(shared), job.known)
 

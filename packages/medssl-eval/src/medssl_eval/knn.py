@@ -143,7 +143,7 @@ def assign_folds(
         InfeasibleError: Fewer than two classes, or a class with fewer images or patients than
             folds.
     """
-    from sklearn.model_selection import (  # noqa: PLC0415 # slow
+    from sklearn.model_selection import (
         StratifiedGroupKFold,
         StratifiedKFold,
     )
@@ -171,7 +171,7 @@ class Neighbours:
     def __init__(
         self, reference: Features, labels: Integers, questions: Features, *, most: int, classes: int
     ) -> None:
-        from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 # slow to import
+        from sklearn.neighbors import NearestNeighbors
 
         count = min(most, len(reference))
         search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute")

@@ -30,7 +30,7 @@ def write_curves(points: Sequence[Point], path: Path) -> None:
         points: In the order of their steps.
         path: The file; it is replaced as a whole.
     """
-    from medssl_eval.training import Point as Row  # noqa: PLC0415 # imports torch
+    from medssl_eval.training import Point as Row
 
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -49,7 +49,7 @@ def draw_curves(course: Course, path: Path, *, title: str, metric: str, tested: 
         metric: What was validated.
         tested: Steps after which the tested weights were taken.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 # slow to import
+    from matplotlib.figure import Figure
 
     looks = [point for point in course.points if point.validation_score is not None]
     figure = Figure(figsize=(8.0, 3.4), layout="constrained", facecolor="white")

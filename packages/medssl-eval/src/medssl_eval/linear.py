@@ -136,7 +136,7 @@ class Scaling:
     @classmethod
     def of(cls, features: Features, *, standardise: bool) -> Scaling:
         """Learn it from features (N, D); what varies by rounding only counts as constant."""
-        from sklearn.preprocessing import StandardScaler  # noqa: PLC0415 # slow to import
+        from sklearn.preprocessing import StandardScaler
 
         if not standardise:
             return cls()

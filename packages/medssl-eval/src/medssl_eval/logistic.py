@@ -291,8 +291,8 @@ def _blas_threads(rows: int) -> AbstractContextManager[object]:
 @cache
 def _blas() -> ThreadpoolController:
     """The linear algebra libraries of numpy and scipy; to find them takes milliseconds."""
-    import scipy.linalg.blas  # noqa: F401, PLC0415 - or its library would not be loaded yet
-    from threadpoolctl import ThreadpoolController  # noqa: PLC0415 - heavy, one caller
+    import scipy.linalg.blas  # noqa: F401 - or its library would not be loaded yet
+    from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
 

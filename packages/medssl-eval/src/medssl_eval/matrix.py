@@ -96,7 +96,7 @@ class Matrix:
     @cached_property
     def surroundings(self) -> Surroundings:
         """What all jobs share."""
-        from medssl_models import ExtractionSettings, FeatureStore  # noqa: PLC0415 # imports torch
+        from medssl_models import ExtractionSettings, FeatureStore
 
         extraction = ExtractionSettings.model_validate(self.plan.extraction.model_dump())
         store = FeatureStore(self.plan.store).root
@@ -117,7 +117,7 @@ class Matrix:
             MissingWeightsError: Weights that must be brought.
             DataError: A data set that is not here or cannot be read.
         """
-        from medssl_models.roster import check_models  # noqa: PLC0415 # only where models are run
+        from medssl_models.roster import check_models
 
         check_models(self.plan.models)
         self.results.refresh()
@@ -164,7 +164,7 @@ class Matrix:
         return list(by_name.values())
 
     def _look(self, cell: Cell) -> PlannedCell:
-        from medssl_models.sharding import feature_request  # noqa: PLC0415 # imports torch
+        from medssl_models.sharding import feature_request
 
         backbone, data = open_cell(cell, self.plan.root)
         plugin = find_experiment(cell.probe)
@@ -190,7 +190,7 @@ class Matrix:
         return replace(planned, features=request.key, cached=self._has(request))
 
     def _has(self, request: object) -> bool:
-        from medssl_models import FeatureStore  # noqa: PLC0415 # imports torch
+        from medssl_models import FeatureStore
 
         return FeatureStore(self.surroundings.store).load_fresh(request) is not None  # type: ignore[arg-type] # of feature_request
 
@@ -232,7 +232,7 @@ class Matrix:
             yield Job(planned.cell.name, "cell", planned.cell, after, known=self._known(planned))
 
     def _extraction(self, planned: PlannedCell, shard: int | None) -> Iterator[Job]:
-        from medssl_models.sharding import cut_rows  # noqa: PLC0415 # imports torch
+        from medssl_models.sharding import cut_rows
 
         cell = planned.cell
         name = f"features of {cell.model} on {cell.dataset.name} {planned.features[:8]}"
@@ -290,7 +290,7 @@ class Matrix:
 
 
 def _line(planned: PlannedCell, seconds: float) -> Record:
-    from medssl_models import Record  # noqa: PLC0415 # imports torch
+    from medssl_models import Record
 
     cell = planned.cell
     settings = cell.settings.model_dump(mode="json", exclude={"protocol", "seed"})
@@ -313,7 +313,7 @@ def _line(planned: PlannedCell, seconds: float) -> Record:
 def _provenance(
     cell: Cell, backbone: object, data: object, surroundings: Surroundings
 ) -> Provenance:
-    from medssl_models import Provenance  # noqa: PLC0415 # imports torch
+    from medssl_models import Provenance
 
     return Provenance(
         model=backbone.name,  # type: ignore[attr-defined] # of open_cell

@@ -62,7 +62,7 @@ def known_records(
         One record for each metric that was defined then; None where any other is missing, as when
         a process was killed while it wrote them.
     """
-    from medssl_models.records import record_key  # noqa: PLC0415 # imports torch
+    from medssl_models.records import record_key
 
     keys = [record_key(experiment, name, settings, provenance) for name in names]
     if keys[0] not in known:
@@ -123,7 +123,7 @@ class Outcome:
     def _record(
         self, measured: Estimate, details: Mapping[str, object], notes: tuple[str, ...]
     ) -> Record:
-        from medssl_models import Record as Result  # noqa: PLC0415 # imports torch
+        from medssl_models import Record as Result
 
         unit, scale = ("%", 100.0) if metric(measured.metric).in_percent else ("", 1.0)
         value, low, high = (

@@ -221,7 +221,7 @@ def _delong_p(pair: _Pair, clusters: Sequence[str] | None) -> float | None:
 
 
 def _as_ranks(scores: Floats) -> Floats:
-    from scipy.stats import rankdata  # noqa: PLC0415 # slow to import
+    from scipy.stats import rankdata
 
     return np.asarray(rankdata(scores, axis=0) / len(scores), np.float64)
 
@@ -267,7 +267,7 @@ def delong(
         curves, 1988; Obuchowski, Nonparametric analysis of clustered ROC curve data, 1997; Sun and
         Xu, Fast implementation of DeLong's algorithm, 2014 (placements from midranks).
     """
-    from scipy.stats import norm  # noqa: PLC0415 # slow to import
+    from scipy.stats import norm
 
     positive = np.asarray(labels, np.int64) == 1
     scores = np.stack([np.asarray(first, np.float64), np.asarray(second, np.float64)])
@@ -289,7 +289,7 @@ def delong(
 
 def _placements(positive: NDArray[np.bool_], scores: Floats) -> tuple[Floats, Floats]:
     """Share of negatives below each positive (2, P), of positives above each negative (2, M)."""
-    from scipy.stats import rankdata  # noqa: PLC0415 # slow to import
+    from scipy.stats import rankdata
 
     ups, downs = int(positive.sum()), int((~positive).sum())
     if ups < 2 or downs < 2:

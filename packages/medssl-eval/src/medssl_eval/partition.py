@@ -100,7 +100,7 @@ def partition(
 
 def truncate_targets(data: ImageDataset) -> ImageDataset:
     """Cut soft targets down to whole labels, as the study did without meaning to (I-2)."""
-    from medssl_data import ImageDataset as Images  # noqa: PLC0415 # reads data
+    from medssl_data import ImageDataset as Images
 
     manifest = data.manifest
     if manifest.targets is None:
@@ -116,7 +116,7 @@ def truncate_targets(data: ImageDataset) -> ImageDataset:
 
 def _with_validation(manifest: Manifest, *, separate: bool, seed: int) -> Sequence[str]:
     """Name the split of each row; a validation part is cut off where there is none."""
-    from medssl_data.splits import patient_split, with_validation  # noqa: PLC0415 # reads data
+    from medssl_data.splits import patient_split, with_validation
 
     _demand(manifest, "train")
     _demand(manifest, "test")

@@ -66,7 +66,7 @@ class Preconditioner(Generic[T]):
         Triangular solves want a factor in Fortran order: else they were measured to take 12 times
         as long.
         """
-        from scipy.linalg.blas import dtrsv, strsv  # noqa: PLC0415 - heavy, one caller
+        from scipy.linalg.blas import dtrsv, strsv
 
         solver = strsv if residuals.dtype == np.float32 else dtrsv
         factors = self._factors if len(self._factors) > 1 else self._factors * len(residuals)
@@ -90,7 +90,7 @@ def cholesky(matrix: NDArray[T]) -> NDArray[T]:
     Where rounding has made it indefinite, the factor of its diagonal: a preconditioner need not be
     exact.
     """
-    from scipy.linalg.lapack import dpotrf, spotrf  # noqa: PLC0415 - heavy, one caller
+    from scipy.linalg.lapack import dpotrf, spotrf
 
     diagonal = matrix.diagonal().copy()
     factorise = spotrf if matrix.dtype == np.float32 else dpotrf

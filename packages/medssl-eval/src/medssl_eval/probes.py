@@ -55,7 +55,7 @@ def probes_for(data: ImageDataset, *, seed: int = 0) -> tuple[list[Probe], list[
     Raises:
         InfeasibleError: No experiment is possible.
     """
-    from medssl_data.errors import DataError  # noqa: PLC0415 # only where data is read
+    from medssl_data.errors import DataError
 
     found: list[Probe] = []
     reasons: list[str] = []

@@ -79,7 +79,7 @@ def fit_published(
         FeatureError: Features of a wrong shape or not finite.
         LabelError: A class without a training row.
     """
-    from sklearn import linear_model  # noqa: PLC0415 - heavy, one caller
+    from sklearn import linear_model
 
     grid = published_strengths() if strengths is None else strengths
     ascending(grid)
@@ -102,7 +102,7 @@ def _cut_off(
     model: LogisticRegression, rows: NDArray[np.floating], labels: NDArray[np.generic], c: float
 ) -> LogisticSolution:
     """One warm-started fit by scikit-learn, measured with our own objective."""
-    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - heavy, one caller
+    from sklearn.exceptions import ConvergenceWarning
 
     model.set_params(C=c)
     with warnings.catch_warnings():

@@ -102,8 +102,8 @@ class Outcome:
 
 def available_models() -> list[str]:
     """Name every model that can be created now: the local library's, and the controls."""
-    from medssl_models import list_models  # noqa: PLC0415 # only where models are run
-    from medssl_models.library import is_imported  # noqa: PLC0415 # as above
+    from medssl_models import list_models
+    from medssl_models.library import is_imported
 
     return [card.name for card in list_models() if is_imported(card)]
 
@@ -146,7 +146,7 @@ class Contest:
             UnknownModelError: A name that no model bears, before anything is computed.
             InfeasibleError: The images can carry no experiment, likewise.
         """
-        from medssl_models.roster import check_models  # noqa: PLC0415 # only where models are run
+        from medssl_models.roster import check_models
 
         check_models(self.models)
         probes_for(self.data, seed=self.seed)
@@ -174,7 +174,7 @@ class Contest:
 
     def _publish(self, outcome: Outcome, draft: Path) -> None:
         """Keep what was measured on a part of the images, marked as such."""
-        from medssl_models import append_records  # noqa: PLC0415 # imports torch
+        from medssl_models import append_records
 
         if self.results is None:
             return
@@ -188,7 +188,7 @@ class Contest:
 
     def _round(self, data: ImageDataset, models: Sequence[str], results: Path) -> None:
         """Measure models on the same images, those that lead first, while there is time."""
-        from medssl_eval.sweep import known_records  # noqa: PLC0415 # imports torch
+        from medssl_eval.sweep import known_records
 
         probes, reasons = probes_for(data, seed=self.seed)
         self._notes = list(reasons)
@@ -221,9 +221,9 @@ class Contest:
         evaluations: Sequence[Callable[..., list[Record]]],
         means: Means,
     ) -> tuple[list[Record], dict[str, Record]]:
-        from medssl_models import ExtractionSettings, create_model  # noqa: PLC0415 # imports torch
+        from medssl_models import ExtractionSettings, create_model
 
-        from medssl_eval.cost import measure_cost  # noqa: PLC0415 # imports torch
+        from medssl_eval.cost import measure_cost
 
         backbone = create_model(name)
         if name not in self._costs:
@@ -232,12 +232,12 @@ class Contest:
         return [r for run in runs for r in run], {run[0].experiment: run[0] for run in runs}
 
     def _standing(self, name: str, images: int, records: dict[str, Record]) -> Standing:
-        from medssl_models import model_card  # noqa: PLC0415 # only where models are run
+        from medssl_models import model_card
 
         return Standing(name, images, records, 0.0, self._costs[name], model_card(name).control)
 
     def _keep(self, results: Path, found: Sequence[Record], means: Means) -> None:
-        from medssl_models import append_records  # noqa: PLC0415 # imports torch
+        from medssl_models import append_records
 
         append_records(results, [record for record in found if record.key not in means.known])
 

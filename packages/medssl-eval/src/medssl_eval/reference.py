@@ -113,7 +113,7 @@ def find_cell(record: Record) -> PublishedCell | None:
     Models and data sets are matched by the names of their cards, padding left aside; ways, shots
     and queries must be the study's, and a fraction of the labels has no counterpart.
     """
-    from medssl_models.catalog import split_padding  # noqa: PLC0415 # only with records at hand
+    from medssl_models.catalog import split_padding
 
     model, _ = split_padding(record.provenance.model)
     key = (record.experiment, record.provenance.dataset, model, record.metric)

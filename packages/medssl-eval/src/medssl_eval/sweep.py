@@ -65,8 +65,8 @@ class Sweep:
             MissingWeightsError: Weights that must be brought, likewise.
             InfeasibleError: From `check`, likewise.
         """
-        from medssl_models import append_records, create_model  # noqa: PLC0415 # imports torch
-        from medssl_models.roster import check_models  # noqa: PLC0415 # only where models are run
+        from medssl_models import append_records, create_model
+        from medssl_models.roster import check_models
 
         check_models(self.models)
         for data in self.datasets:
@@ -96,7 +96,7 @@ def known_records(path: Path, warn: Say = lambda _: None) -> Mapping[str, Record
         path: A file of `append_records`.
         warn: Takes a note for each line that is no record.
     """
-    from medssl_models import read_records  # noqa: PLC0415 # imports torch
+    from medssl_models import read_records
 
     if not path.exists():
         return {}
@@ -128,7 +128,7 @@ def open_datasets(
         trains: Whether the experiment fits a classifier: the study labelled some sets otherwise
             where it did.
     """
-    from medssl_data import load_dataset  # noqa: PLC0415 # only where data is read
+    from medssl_data import load_dataset
 
     protocol: Literal["published", "corrected"] = "published" if labels == "study" else "corrected"
 

@@ -35,7 +35,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[s
     Raises:
         OSError: The disk is full or the folder cannot be written.
     """
-    from safetensors.torch import save  # noqa: PLC0415 # imports torch
+    from safetensors.torch import save
 
     document = json.dumps(dict(state), allow_nan=False)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -65,7 +65,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
     Raises:
         CheckpointFileError: The file is not one of `write_checkpoint`.
     """
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 # imports torch
+    from safetensors import SafetensorError, safe_open
 
     for draft in path.parent.glob(f".{path.name}.*"):
         draft.unlink(missing_ok=True)

@@ -59,8 +59,8 @@ class Augmentation:
         Returns:
             An image of `side` x `side`.
         """
-        from torchvision.transforms import InterpolationMode  # noqa: PLC0415 # imports torch
-        from torchvision.transforms.v2 import functional  # noqa: PLC0415 # as above
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional
 
         width, height = image.size
         top, left, tall, wide = random_crop(height, width, generator, smallest=self.smallest_crop)

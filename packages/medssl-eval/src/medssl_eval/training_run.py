@@ -113,7 +113,7 @@ class TrainingRun:
     @contextmanager
     def locked(self) -> Iterator[Path | None]:
         """Give the run's folder; of two processes with the same run one waits."""
-        from filelock import FileLock, Timeout  # noqa: PLC0415 # only where a run is kept
+        from filelock import FileLock, Timeout
 
         if self.keep.folder is None:
             yield None
@@ -138,14 +138,14 @@ class TrainingRun:
     @property
     def key(self) -> str:
         """Digits that say which run this is."""
-        from medssl_models.records import record_key  # noqa: PLC0415 # imports torch
+        from medssl_models.records import record_key
 
         return record_key("finetune", "training", self.identity, self.provenance)
 
     def trained(self, folder: Path | None) -> tuple[Classifier, Course]:
         """Train, or go on where the folder's checkpoint is."""
-        from medssl_eval.classifier import Classifier as Network  # noqa: PLC0415 # imports torch
-        from medssl_eval.training import Trainer  # noqa: PLC0415 # as above
+        from medssl_eval.classifier import Classifier as Network
+        from medssl_eval.training import Trainer
 
         place = self.place(folder)
         if folder is not None and self.means.extraction and self.means.extraction.force:
@@ -161,9 +161,9 @@ class TrainingRun:
 
     def place(self, folder: Path | None) -> Place:
         """Give device, precision and checkpoint."""
-        from medssl_models.runtime import resolve_device  # noqa: PLC0415 # imports torch
+        from medssl_models.runtime import resolve_device
 
-        from medssl_eval.training import Place as Where  # noqa: PLC0415 # as above
+        from medssl_eval.training import Place as Where
 
         extraction = self.means.extraction
         return Where(
@@ -177,10 +177,10 @@ class TrainingRun:
 
     def _batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Read the batches from a step on, cropped and mirrored at random."""
-        import torch  # noqa: PLC0415 # slow to import
-        from medssl_models.source import Reader  # noqa: PLC0415 # imports torch
+        import torch
+        from medssl_models.source import Reader
 
-        from medssl_eval.training_images import Augmentation, TrainingImages  # noqa: PLC0415
+        from medssl_eval.training_images import Augmentation, TrainingImages
 
         settings, own = self.settings, self.preprocessing
         parts, size = self.parts, settings.batch_size
@@ -208,7 +208,7 @@ class TrainingRun:
         return np.stack([1 - soft, soft], axis=1).astype(np.float32)
 
     def _validated(self, classifier: Classifier) -> Validation:
-        from medssl_eval.training import Validation as Look  # noqa: PLC0415 # imports torch
+        from medssl_eval.training import Validation as Look
 
         probabilities, rows = self.predicted(classifier, self.parts.validation)
         if not np.isfinite(probabilities).all():
@@ -231,10 +231,10 @@ class TrainingRun:
 
     def predicted(self, classifier: Classifier, rows: Rows) -> tuple[Floats, Rows]:
         """Probabilities (M, K) of the readable rows, and which they are."""
-        import torch  # noqa: PLC0415 # slow to import
-        from medssl_models.source import Reader  # noqa: PLC0415 # imports torch
+        import torch
+        from medssl_models.source import Reader
 
-        from medssl_eval.classifier import predict  # noqa: PLC0415 # as above
+        from medssl_eval.classifier import predict
 
         place, seen = self.place(None), []
         size = min(EVALUATED_AT_ONCE, len(rows))

@@ -104,7 +104,7 @@ def caveats_of(data: ImageDataset, *, pixels: bool = True) -> list[str]:
 
 
 def _leaks(data: ImageDataset, *, pixels: bool) -> list[str]:
-    from medssl_data.leaks import find_leaks  # noqa: PLC0415 # only where data is read
+    from medssl_data.leaks import find_leaks
 
     if len({split for split in data.splits if split}) < 2:
         return []

@@ -202,7 +202,7 @@ def resized_views(
 
 def _transform(unit: Tensor, grid: Grid, *, grey: bool) -> Callable[[Member, Scene], Tensor]:
     """Prepare a batch in [0, 1] for a family: from a member to the centres that it leaves."""
-    from torchvision.transforms.v2 import functional as tv  # noqa: PLC0415 # slow to import
+    from torchvision.transforms.v2 import functional as tv
 
     if grid.warp is None:
         return lambda member, scene: tv.center_crop(

@@ -38,7 +38,7 @@ def write_curves(
     Returns:
         The files: `curves.csv`, and `DATASET-curves.png`, `DATASET-summary.png` for each data set.
     """
-    from medssl_invariance.figures import draw_curves, draw_summary  # noqa: PLC0415 # matplotlib
+    from medssl_invariance.figures import draw_curves, draw_summary
 
     table = folder / "curves.csv"
     write_atomically(table, csv_text(records).encode())

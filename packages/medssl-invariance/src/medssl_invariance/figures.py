@@ -40,7 +40,7 @@ def draw_curves(cells: Sequence[Cell], metric: str, title: str) -> bytes:
     Returns:
         A PNG. Dotted lines are the same metric between an image and a random other one.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 # slow to import
+    from matplotlib.figure import Figure
 
     transforms = list(dict.fromkeys(cell.transform for cell in cells))
     columns = min(COLUMNS, len(transforms))
@@ -160,7 +160,7 @@ def _use_ratios(axis: Axes, cell: Cell, metric: str) -> None:
 
 
 def _legend(figure: Figure, cells: Sequence[Cell], looks: Mapping[str, tuple[str, str]]) -> None:
-    from matplotlib.lines import Line2D  # noqa: PLC0415 # slow to import
+    from matplotlib.lines import Line2D
 
     handles: list[Line2D] = [
         Line2D([], [], color=colour, ls=style, lw=1.8, label=label)
@@ -186,7 +186,7 @@ def draw_summary(cells: Sequence[Cell], metric: str, title: str) -> bytes:
     Returns:
         A PNG. The last column is the same metric between an image and a random other one.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 # slow to import
+    from matplotlib.figure import Figure
 
     transforms = list(dict.fromkeys(cell.transform for cell in cells))
     by_place = {(model_label(cell.first), cell.transform): cell for cell in cells}
@@ -256,7 +256,7 @@ def _other(cells: Sequence[Cell], label: str, metric: str) -> float:
 
 
 def _draw_cells(axis: Axes, values: list[list[float]], metric: str) -> None:
-    from matplotlib import colormaps  # noqa: PLC0415 # slow to import
+    from matplotlib import colormaps
 
     flat = [value for line in values for value in line if not math.isnan(value)]
     top = 1.0 if "cosine" in metric else 100.0 if "retrieval" in metric else max(flat, default=1)

@@ -75,7 +75,7 @@ def make_records(
     Raises:
         FeatureError: A metric is defined for no image.
     """
-    from medssl_models import Record as Result  # noqa: PLC0415 # imports torch
+    from medssl_models import Record as Result
 
     counted = _counted(outcome, settings)
     records = []

@@ -40,15 +40,15 @@ class FamiliesSettings(SyntheticSettings):
     @property
     def families(self) -> list[Family]:
         """The families by their names."""
-        from medssl_invariance.families import find_families  # noqa: PLC0415 # beside its use
+        from medssl_invariance.families import find_families
 
         return find_families(self.transforms)
 
 
 def _means(work: Work) -> Means:
-    from medssl_models import home  # noqa: PLC0415 # only where it is run
+    from medssl_models import home
 
-    from medssl_invariance.runs import Means  # noqa: PLC0415 # as above
+    from medssl_invariance.runs import Means
 
     return Means(
         extraction=work.extraction,
@@ -67,13 +67,13 @@ def _views_preset(protocol: ProtocolName, changes: Mapping[str, object]) -> View
 
 
 def _check_families(data: ImageDataset, settings: FamiliesSettings) -> None:
-    from medssl_invariance.synthetic import feasible  # noqa: PLC0415 # imports torch
+    from medssl_invariance.synthetic import feasible
 
     feasible(data, settings.families, settings.of_a_family)
 
 
 def _check_views(data: ImageDataset, settings: ViewsSettings) -> None:
-    from medssl_invariance.views import plan_pairs  # noqa: PLC0415 # imports torch
+    from medssl_invariance.views import plan_pairs
 
     plan_pairs(data, settings)
 
@@ -81,7 +81,7 @@ def _check_views(data: ImageDataset, settings: ViewsSettings) -> None:
 def _run_families(
     backbone: Backbone, data: ImageDataset, settings: FamiliesSettings, work: Work
 ) -> list[Record]:
-    from medssl_invariance.synthetic import synthetic  # noqa: PLC0415 # imports torch
+    from medssl_invariance.synthetic import synthetic
 
     found = synthetic(
         backbone, data, settings.families, settings=settings.of_a_family, means=_means(work)
@@ -92,7 +92,7 @@ def _run_families(
 def _run_views(
     backbone: Backbone, data: ImageDataset, settings: ViewsSettings, work: Work
 ) -> list[Record]:
-    from medssl_invariance.views import views  # noqa: PLC0415 # imports torch
+    from medssl_invariance.views import views
 
     return list(views(backbone, data, settings=settings, means=_means(work)))
 

@@ -145,7 +145,7 @@ class CleanFeatures:
             FeatureError: Features are not finite.
             medssl_data.UnreadableImageError: An image cannot be read and is not to be skipped.
         """
-        from medssl_models import ExtractionSettings, extract  # noqa: PLC0415 # imports torch
+        from medssl_models import ExtractionSettings, extract
 
         source = data if len(rows) == len(data) else data.select(rows)
         table = extract(

@@ -82,8 +82,8 @@ def run_all(
         medssl_models.UnknownModelError: A name that no model bears, before anything is computed.
         medssl_models.MissingWeightsError: Weights that must be brought, likewise.
     """
-    from medssl_models import append_records, create_model  # noqa: PLC0415 # imports torch
-    from medssl_models.roster import check_models  # noqa: PLC0415 # only where models are run
+    from medssl_models import append_records, create_model
+    from medssl_models.roster import check_models
 
     check_models(models)
     records: list[Record] = []
@@ -103,7 +103,7 @@ def with_controls(names: Sequence[str]) -> list[str]:
     A network that was never trained ignores much of what a picture shows; what a trained one
     ignores means nothing without that number beside it.
     """
-    from medssl_models.roster import control_of  # noqa: PLC0415 # reads all cards
+    from medssl_models.roster import control_of
 
     controls = [control for name in names if (control := control_of(name))]
     return list(dict.fromkeys([*names, *controls]))
@@ -125,7 +125,7 @@ def open_datasets(
         pairing: Where the study paired views by the order of rows, the rows stay in the order of
             their owner's table; the study's own split has shuffled them.
     """
-    from medssl_data import load_dataset  # noqa: PLC0415 # only where data is read
+    from medssl_data import load_dataset
 
     protocol: Literal["published", "corrected"] = "published" if labels == "study" else "corrected"
     opened = []
@@ -145,7 +145,7 @@ def known_records(path: Path, warn: Say) -> Mapping[str, Record]:
         path: A file of `append_records`.
         warn: Takes a note for each line that is no record.
     """
-    from medssl_models import read_records  # noqa: PLC0415 # imports torch
+    from medssl_models import read_records
 
     if not path.exists():
         return {}
@@ -164,9 +164,9 @@ def provenance_of(
     means: Means,
 ) -> Provenance:
     """Describe where numbers will come from, before the first image is opened."""
-    from medssl_models import ExtractionSettings as Extraction  # noqa: PLC0415 # imports torch
-    from medssl_models import Provenance as Origin  # noqa: PLC0415 # as above
-    from medssl_models.records import package_versions  # noqa: PLC0415 # as above
+    from medssl_models import ExtractionSettings as Extraction
+    from medssl_models import Provenance as Origin
+    from medssl_models.records import package_versions
 
     extraction = means.extraction or Extraction()
     return Origin(
@@ -199,11 +199,11 @@ def prepare_network(
         means: Layer, device and precision.
         crop: Side of the images.
     """
-    from medssl_models import ExtractionSettings as Extraction  # noqa: PLC0415 # imports torch
-    from medssl_models.runtime import (  # noqa: PLC0415 # as above
+    from medssl_models import ExtractionSettings as Extraction
+    from medssl_models.runtime import (
         FeatureNetwork as Network,
     )
-    from medssl_models.runtime import resolve_device  # noqa: PLC0415 # as above
+    from medssl_models.runtime import resolve_device
 
     extraction = means.extraction or Extraction()
     return Network.prepare(

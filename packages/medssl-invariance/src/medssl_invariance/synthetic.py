@@ -197,7 +197,7 @@ class _Measurement:
         self.identity = identity(settings, transform=family.name, members=len(self.members))
 
     def records(self) -> list[Record]:
-        from medssl_models.records import record_key  # noqa: PLC0415 # imports torch
+        from medssl_models.records import record_key
 
         known = self.session.means.known
         keys = [record_key("invariance", m, self.identity, self.provenance) for m in METRICS]

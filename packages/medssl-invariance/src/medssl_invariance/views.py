@@ -81,7 +81,7 @@ def views(
         PairError: A view has no partner, where the settings refuse that.
         TooFewImagesError: Too few pairs for a covariance of others.
     """
-    from medssl_models.records import record_key  # noqa: PLC0415 # imports torch
+    from medssl_models.records import record_key
 
     settings, means = settings or ViewsSettings(), means or Means()
     planned = plan_pairs(data, settings)
@@ -123,7 +123,7 @@ def _clean(
 
 def plan_pairs(data: ImageDataset, settings: ViewsSettings) -> PairPlan:
     """Choose the pairs before an image is opened; raises as `views` does."""
-    from medssl_data.views import card_pairs  # noqa: PLC0415 # only where data is read
+    from medssl_data.views import card_pairs
 
     protocol: ProtocolName = "published" if settings.pairing == "study" else "corrected"
     pairs = card_pairs(data.manifest, data.card, protocol=protocol)

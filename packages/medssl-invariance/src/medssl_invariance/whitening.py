@@ -226,7 +226,7 @@ def _centre(features: NDArray[np.floating]) -> tuple[Matrix, Matrix]:
 
 def _sample_whitening(sample: _Sample) -> Whitening:
     """Repeat the study: the sample covariance inverted in float64, factored in float32."""
-    import torch  # noqa: PLC0415 # its message is the study's failure
+    import torch
 
     rows, dimension = sample.size
     covariance = sample.centred.T @ sample.centred / (rows - 1) + RIDGE * np.eye(dimension)
@@ -248,7 +248,7 @@ def _sample_whitening(sample: _Sample) -> Whitening:
 
 def _shrunk_whitening(sample: _Sample) -> Whitening:
     """Give the symmetric factor of ((1 - s) S + s m I) ** -1, m the mean variance."""
-    from sklearn.covariance import ledoit_wolf_shrinkage  # noqa: PLC0415 # slow to import
+    from sklearn.covariance import ledoit_wolf_shrinkage
 
     dimension = sample.size[1]
     values, vectors = sample.spectrum()

@@ -195,10 +195,10 @@ class Console:
         if self.json:
             return
         # Only tables need rich, and it takes longer to import than all the rest.
-        from rich.box import SIMPLE_HEAD  # noqa: PLC0415
-        from rich.console import Console as RichConsole  # noqa: PLC0415
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console as RichConsole
+        from rich.table import Table
+        from rich.text import Text
 
         table = Table(title=Text(title) if title else None, box=SIMPLE_HEAD, title_justify="left")
         for index, column in enumerate(columns):
@@ -251,8 +251,8 @@ class Console:
         if self.quiet or os.environ.get("CI") or not sys.stderr.isatty():
             yield _count_silently
             return
-        from rich import progress as bars  # noqa: PLC0415 # see `table`
-        from rich.console import Console as RichConsole  # noqa: PLC0415
+        from rich import progress as bars
+        from rich.console import Console as RichConsole
 
         columns = (
             bars.TextColumn("{task.description}", markup=False),

@@ -193,7 +193,7 @@ def import_model(
         CheckpointError: The file is damaged, unsafe, or not this model's checkpoint.
         SettingsError: The model takes no file, or is there and `force` is off.
     """
-    from medssl_models.conversion import convert  # noqa: PLC0415 - imports torch
+    from medssl_models.conversion import convert
 
     if not card.needs_file:
         message = f"model: {card.name} is made with its weights; it takes no file"
@@ -268,7 +268,7 @@ def _fetch_and_convert(
     card: ModelCard, folder: Path, place: Path, get: _Get, *, force: bool
 ) -> Fetched:
     """Download and convert until an address has given the right files, or none is left."""
-    from medssl_models.conversion import convert  # noqa: PLC0415 - imports torch
+    from medssl_models.conversion import convert
 
     refused: dict[str, str] = {}
     while True:

@@ -139,7 +139,7 @@ def read_trunk(name: str, path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The file is not what its name promises.
     """
-    from medssl_models.checkpoints import torch_file  # noqa: PLC0415 # imports torch
+    from medssl_models.checkpoints import torch_file
 
     trunk = TRUNKS[name]
     found = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -96,8 +96,8 @@ def write_folder(
         SettingsError: The folder exists and `force` is off.
         LibraryError: The disk is full, or does not take the file for another reason.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415 - see below
-    from safetensors.torch import save_file  # noqa: PLC0415 - imports torch
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
 
     metadata = {"format": "pt", "medssl": origin.card.model_dump_json()}
     with placed(folder, force=force) as beside:
@@ -186,8 +186,8 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The file is missing, cut off or not a safetensors file.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415 - imports torch
-    from safetensors.torch import load_file  # noqa: PLC0415 - imports torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     path = folder / WEIGHTS
     try:

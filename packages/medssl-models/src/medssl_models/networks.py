@@ -46,7 +46,7 @@ def build_network(card: ModelCard) -> nn.Module:
 
 def _builder(card: ModelCard) -> Callable[[ModelCard], object]:
     if card.architecture.startswith("timm:"):
-        from medssl_models.timm_models import build_timm  # noqa: PLC0415 - imports timm
+        from medssl_models.timm_models import build_timm
 
         return build_timm
     for _, plugin in load_plugins():

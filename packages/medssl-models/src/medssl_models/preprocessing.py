@@ -108,7 +108,7 @@ class Preprocessing(BaseModel):
         Raises:
             InputRangeError: The image has another mode (16-bit grey would be clipped silently).
         """
-        from medssl_models import pixels  # noqa: PLC0415 - reading a card must not import torch
+        from medssl_models import pixels
 
         return pixels.to_unit(self, pixels.fit(self, image))
 
@@ -124,13 +124,13 @@ class Preprocessing(BaseModel):
         Raises:
             InputRangeError: The image has another mode.
         """
-        from medssl_models import pixels  # noqa: PLC0415 - see `pixels`
+        from medssl_models import pixels
 
         return pixels.fit(self, image)
 
     def finish(self, fitted: Image.Image) -> Tensor:
         """Turn what `fit` gave into a normalised `(3, crop, crop)` float32 tensor."""
-        from medssl_models import pixels  # noqa: PLC0415 - see `pixels`
+        from medssl_models import pixels
 
         return self.normalise(pixels.to_unit(self, fitted))
 
@@ -147,7 +147,7 @@ class Preprocessing(BaseModel):
         Raises:
             InputRangeError: Pixels are not finite, outside the range or not of this shape.
         """
-        from medssl_models import pixels as arithmetic  # noqa: PLC0415 - see `pixels`
+        from medssl_models import pixels as arithmetic
 
         return arithmetic.normalise(self, pixels)
 
@@ -157,7 +157,7 @@ class Preprocessing(BaseModel):
 
     def transform(self) -> v2.Transform:
         """Build a torchvision v2 transform that does the same to PIL images and tensors."""
-        from medssl_models import pixels  # noqa: PLC0415 - see `pixels`
+        from medssl_models import pixels
 
         return pixels.as_transform(self)
 

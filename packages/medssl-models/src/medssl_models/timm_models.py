@@ -88,7 +88,7 @@ def build_timm(card: ModelCard) -> TappedNetwork:
 
 def _timm() -> ModuleType:
     try:
-        import timm  # noqa: PLC0415 - an extra
+        import timm
     except ImportError as error:
         message = "timm is not installed; run: pip install 'medssl-models[timm]'"
         raise MissingExtraError(message) from error

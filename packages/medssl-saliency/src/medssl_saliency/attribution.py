@@ -101,7 +101,7 @@ def captum_occlusion(
     Returns:
         `(H, W)` float32: the mean score of the windows that cover a pixel.
     """
-    from captum.attr import Occlusion  # noqa: PLC0415 # slow to import
+    from captum.attr import Occlusion
 
     with torch.inference_mode():
         clean = network(image[None])[0]
@@ -128,7 +128,7 @@ def superpixels(image: Tensor, *, number: int = 64) -> Tensor:
     Returns:
         `(H, W)` int64 group numbers from 0 on.
     """
-    from scipy.cluster.vq import kmeans2  # noqa: PLC0415 # slow to import
+    from scipy.cluster.vq import kmeans2
 
     _, height, width = image.shape
     side = max(round(number**0.5), 1)
@@ -155,7 +155,7 @@ def _integrated_gradients(
     occluder: Tensor,
     seed: int,  # noqa: ARG001 # nothing is random
 ) -> Tensor:
-    from captum.attr import IntegratedGradients  # noqa: PLC0415 # slow to import
+    from captum.attr import IntegratedGradients
 
     target = _from_baseline(network, image, occluder)
     result: Tensor = IntegratedGradients(target).attribute(
@@ -165,7 +165,7 @@ def _integrated_gradients(
 
 
 def _gradient_shap(network: nn.Module, image: Tensor, occluder: Tensor, seed: int) -> Tensor:
-    from captum.attr import GradientShap  # noqa: PLC0415 # slow to import
+    from captum.attr import GradientShap
 
     target = _from_baseline(network, image, occluder)
     # captum draws from the global generators: seeded inside, and put back behind.
@@ -188,7 +188,7 @@ def _grad_cam(
     occluder: Tensor,
     seed: int,  # noqa: ARG001 # nothing is random
 ) -> Tensor:
-    from captum.attr import LayerAttribution, LayerGradCam  # noqa: PLC0415 # slow to import
+    from captum.attr import LayerAttribution, LayerGradCam
 
     layer = _last_map(network, image)
     cam = LayerGradCam(_from_baseline(network, image, occluder), layer)
@@ -206,7 +206,7 @@ def _guided_grad_cam(
     occluder: Tensor,
     seed: int,  # noqa: ARG001 # nothing is random
 ) -> Tensor:
-    from captum.attr import GuidedGradCam  # noqa: PLC0415 # slow to import
+    from captum.attr import GuidedGradCam
 
     layer = _last_map(network, image)
     guided = GuidedGradCam(_from_baseline(network, image, occluder), layer)
@@ -220,7 +220,7 @@ def _feature_ablation(
     occluder: Tensor,
     seed: int,  # noqa: ARG001 # nothing is random
 ) -> Tensor:
-    from captum.attr import FeatureAblation  # noqa: PLC0415 # slow to import
+    from captum.attr import FeatureAblation
 
     with torch.inference_mode():
         clean = network(image[None])[0]

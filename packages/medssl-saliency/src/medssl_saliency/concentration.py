@@ -138,7 +138,7 @@ def pointing_game(
     values: NDArray[np.floating], mask: NDArray[np.bool_], *, tolerance: int = 15
 ) -> bool:
     """Tell whether the brightest pixel lies in a mask or within `tolerance` pixels of it."""
-    from scipy.ndimage import distance_transform_edt  # noqa: PLC0415 # slow to import
+    from scipy.ndimage import distance_transform_edt
 
     inside = _matching(values, mask)
     brightest = np.unravel_index(int(np.argmax(_checked(values))), values.shape)
@@ -155,7 +155,7 @@ def agreement(one: NDArray[np.floating], other: NDArray[np.floating]) -> dict[st
     Raises:
         MapError: The maps have different shapes.
     """
-    from scipy.stats import rankdata  # noqa: PLC0415 # slow to import
+    from scipy.stats import rankdata
 
     if one.shape != other.shape:
         message = f"maps of {one.shape} and {other.shape} pixels cannot be compared"

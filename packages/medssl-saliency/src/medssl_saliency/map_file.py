@@ -52,7 +52,7 @@ def write_map(path: Path, made: SaliencyMap, *, key: str, identity: Mapping[str,
         key: See `map_key`.
         identity: What the key was made from; kept as JSON.
     """
-    import h5py  # noqa: PLC0415 # slow to import
+    import h5py
 
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["format"], file.attrs["key"] = FORMAT, key
@@ -77,7 +77,7 @@ def read_map(path: Path, *, key: str | None = None) -> SaliencyMap | None:
     Raises:
         MapError: The file is damaged or no map.
     """
-    import h5py  # noqa: PLC0415 # slow to import
+    import h5py
 
     if not path.exists():
         return None

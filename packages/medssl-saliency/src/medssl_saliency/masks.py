@@ -79,8 +79,8 @@ def mask_on_map(
     Raises:
         MaskError: It has another size than the picture.
     """
-    from torchvision.transforms import InterpolationMode  # noqa: PLC0415 # slow to import
-    from torchvision.transforms.v2 import functional  # noqa: PLC0415 # likewise
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
 
     pixels = read_image(path).pixels
     inside = (pixels.max(axis=2) if pixels.ndim == 3 else pixels) > 0

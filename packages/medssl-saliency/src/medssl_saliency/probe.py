@@ -41,11 +41,11 @@ def _run(
     backbone: Backbone, data: ImageDataset, settings: StatsSettings, work: Work
 ) -> list[Record]:
     """Map the pictures, and summarise them; maps are kept beside the results, a folder a model."""
-    from medssl_models.runtime import resolve_device  # noqa: PLC0415 # imports torch
+    from medssl_models.runtime import resolve_device
 
-    from medssl_saliency.mapping import Maps, Viewer  # noqa: PLC0415 # as above
-    from medssl_saliency.subjects import from_dataset  # noqa: PLC0415 # beside its use
-    from medssl_saliency.surveying import survey_all  # noqa: PLC0415 # imports torch
+    from medssl_saliency.mapping import Maps, Viewer
+    from medssl_saliency.subjects import from_dataset
+    from medssl_saliency.surveying import survey_all
 
     subjects = from_dataset(data, limit=settings.pictures, seed=settings.seed)
     folder = re.sub(r"[^\w.+-]+", "-", backbone.name).strip(".-")

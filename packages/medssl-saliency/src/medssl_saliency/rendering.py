@@ -77,8 +77,8 @@ def draw_heat_map(values: NDArray[np.floating], path: Path) -> None:
         values: `(H, W)`.
         path: The PNG.
     """
-    from matplotlib import colormaps  # noqa: PLC0415 # slow to import
-    from PIL import Image  # noqa: PLC0415
+    from matplotlib import colormaps
+    from PIL import Image
 
     span = float(np.ptp(values)) or 1.0
     coloured = colormaps[COLOURS]((values - values.min()) / span, bytes=True)
@@ -234,7 +234,7 @@ def draw_charts(charts: Sequence[Chart], path: Path, *, title: str = "") -> None
 def _figure(
     number: int, *, width: float, columns: int = 1, bare: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure  # noqa: PLC0415 # slow to import
+    from matplotlib.figure import Figure
 
     rows = -(-number // columns)
     height = rows * (width / columns * (0.95 if bare else 0.75) + 0.2)

@@ -182,7 +182,7 @@ def complete_scores(
     Returns:
         `(m,)`.
     """
-    from scipy.interpolate import RBFInterpolator  # noqa: PLC0415 # slow
+    from scipy.interpolate import RBFInterpolator
 
     surface = RBFInterpolator(
         positions,

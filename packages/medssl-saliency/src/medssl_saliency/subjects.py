@@ -48,8 +48,8 @@ def from_files(paths: Sequence[Path]) -> list[Subject]:
     Raises:
         medssl_data.errors.MissingFileError: A file is not there.
     """
-    from medssl_data.errors import MissingFileError  # noqa: PLC0415 # only where files are named
-    from medssl_data.images import read_rgb  # noqa: PLC0415 # likewise
+    from medssl_data.errors import MissingFileError
+    from medssl_data.images import read_rgb
 
     for path in paths:
         if not path.exists():

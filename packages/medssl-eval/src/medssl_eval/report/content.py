@@ -196,7 +196,7 @@ def read_content(paths: Sequence[Path], *, title: str = "medssl report") -> Cont
     Raises:
         ResultsError: A file is not there or holds no record.
     """
-    from medssl_models.records import Record, iterate_records  # noqa: PLC0415 # torch-free but slow
+    from medssl_models.records import Record, iterate_records
 
     entries: dict[tuple[object, ...], Entry] = {}
     warnings: list[str] = []
@@ -258,7 +258,7 @@ def identity(record: Record, shared: _Shared | None = None) -> tuple[object, ...
 
 @cache
 def _identifying() -> Callable[[Provenance], tuple[object, ...]]:
-    from medssl_models.records import (  # noqa: PLC0415 # only with records at hand
+    from medssl_models.records import (
         ACCIDENTAL,
         Provenance,
     )

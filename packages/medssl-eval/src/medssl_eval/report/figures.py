@@ -248,7 +248,7 @@ def _number(text: str) -> float:
 
 def blank_figure(width: float, height: float) -> Figure:
     """Give an empty figure of so many inches on the page's own ground."""
-    from matplotlib.figure import Figure as Canvas  # noqa: PLC0415 # slow to import
+    from matplotlib.figure import Figure as Canvas
 
     return Canvas(figsize=(width, height), layout="constrained", facecolor="none")
 
@@ -278,7 +278,7 @@ def _label(title: str, unit: str, width: int = 46) -> str:
 
 def as_svg(figure: Figure, alt: str) -> str:
     """Write a figure as one element with its description, in the page's colours."""
-    from matplotlib import rc_context  # noqa: PLC0415 # slow to import
+    from matplotlib import rc_context
 
     buffer = io.StringIO()
     with rc_context(STYLE):  # type: ignore[arg-type] # names of settings, as plain text

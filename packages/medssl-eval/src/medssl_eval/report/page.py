@@ -73,7 +73,7 @@ def write_page(content: Content) -> str:
     Returns:
         A whole HTML document that refers to nothing outside of itself.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 # slow
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("medssl_eval.report", "."),

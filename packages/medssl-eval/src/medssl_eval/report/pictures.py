@@ -74,7 +74,7 @@ def gather_pictures(entries: Iterable[Entry]) -> tuple[list[Picture], list[str]]
 
 def _embed(path: Path, experiment: str, caption: str) -> Picture:
     """Decode, shrink and encode anew, so that only pixels get into the page."""
-    from PIL import Image  # noqa: PLC0415 # only pages with pictures need it
+    from PIL import Image
 
     with Image.open(path) as image:
         if image.width * image.height > LARGEST_SOURCE:

@@ -89,7 +89,7 @@ def spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
         x: (M,) float64.
         y: (M,) float64.
     """
-    from scipy.stats import rankdata  # noqa: PLC0415 # slow to import
+    from scipy.stats import rankdata
 
     a, b = rankdata(x), rankdata(y)
     a, b = a - a.mean(), b - b.mean()
@@ -127,7 +127,7 @@ def _means(board: Board, datasets: Sequence[str]) -> dict[str, float]:
 
 
 def _interval(x: NDArray[np.float64], y: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    from scipy.stats import rankdata  # noqa: PLC0415 # slow to import
+    from scipy.stats import rankdata
 
     rows = np.random.default_rng(seed).integers(0, len(x), (RESAMPLES, len(x)))
     a, b = rankdata(x[rows], axis=1), rankdata(y[rows], axis=1)
