@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from medssl_eval.experiments import differences, experiment_names
+from medssl_eval.experiments.declarations import differences, experiment_names
 
 project = "medssl"
 author = "The medssl authors"

@@ -7,8 +7,8 @@ import pytest
 from medssl_data import PictureCache, load_dataset
 from medssl_data import cache as cache_module
 from medssl_data.phantom import write_phantom
-from medssl_eval.few_shot import few_shot
-from medssl_eval.protocols import FewShotSettings
+from medssl_eval.experiments.few_shot import few_shot
+from medssl_eval.experiments.settings import FewShotSettings
 from medssl_models import ExtractionSettings, extract
 from medssl_models.testing import tiny_backbone
 

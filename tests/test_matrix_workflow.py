@@ -7,7 +7,7 @@ from medssl_data import cli as data_cli
 from medssl_data.console import run as run_data
 from medssl_eval import cli as eval_cli
 from medssl_models.console import run
-from medssl_models.records import read_records
+from medssl_models.experiments.record import read_records
 
 PLAN = """
 models = ["random_r18"]

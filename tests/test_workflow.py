@@ -8,7 +8,7 @@ from medssl_data import cli as data_cli
 from medssl_data.console import run as run_data
 from medssl_eval import cli as eval_cli
 from medssl_models.console import run as run_eval
-from medssl_models.records import Record
+from medssl_models.experiments.record import Record
 
 CONTROL = ("-m", "random_r18")
 QUICK = ("--shots", "1,5", "--queries", "5", "--episodes", "40", "--json")

@@ -27,7 +27,7 @@ from medssl_dip.protocols import settings_for
 from medssl_dip.testing import PlainHourglass, load_from
 from medssl_models import create_model
 from medssl_models.console import Console
-from medssl_models.runtime import multiplies_in_bf16
+from medssl_models.features.runtime import multiplies_in_bf16
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -7,7 +7,7 @@ import pytest
 from medssl_dip.cli import app
 from medssl_models import read_records
 from medssl_models.console import run
-from medssl_models.conversion import convert
+from medssl_models.conversion.convert import convert
 from medssl_models.testing import tiny_card, tiny_state, write_torch_checkpoint
 from PIL import Image
 

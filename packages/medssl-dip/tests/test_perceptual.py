@@ -7,9 +7,9 @@ import torch
 import torchvision
 from medssl_dip.errors import ImageRangeError, ImageSizeError, TrunkError
 from medssl_dip.perceptual import NETS, Perceptual, load_perceptual, nets_here
-from medssl_models import measure_trunks
 from medssl_models.errors import CheckpointError, MissingWeightsError
-from medssl_models.measure_trunks import TrunkFile
+from medssl_models.networks import lpips_trunks as measure_trunks
+from medssl_models.networks.lpips_trunks import TrunkFile
 
 BUILDERS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 

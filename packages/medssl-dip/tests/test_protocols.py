@@ -8,7 +8,7 @@ from medssl_dip.errors import SettingsError
 from medssl_dip.protocols import settings_for
 from medssl_dip.published import published_distance, published_models
 from medssl_models.catalog import model_card
-from medssl_models.presets import describe, differences
+from medssl_models.experiments.settings import describe, differences
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from medssl_data import ImageDataset, load_dataset
 from medssl_eval import EpisodePlan, EpisodePool, FewShotSettings, few_shot, plan_episodes
-from medssl_eval.few_shot import count_correct
+from medssl_eval.experiments.few_shot import count_correct
 from medssl_models import Backbone, create_model
 
 WAYS, SHOTS, QUERIES, EPISODES, IMAGES = 2, 20, 15, 600, 138

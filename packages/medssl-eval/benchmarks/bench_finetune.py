@@ -13,10 +13,10 @@ import statistics
 import time
 
 import torch
-from medssl_eval.classifier import Classifier, laid_out, make_optimiser, training_step
-from medssl_eval.protocols import FinetuneSettings
+from medssl_eval.experiments.settings import FinetuneSettings
+from medssl_eval.training.classifier import Classifier, laid_out, make_optimiser, training_step
 from medssl_models import Backbone, create_model
-from medssl_models.runtime import multiplies_in_bf16, resolve_device
+from medssl_models.features.runtime import multiplies_in_bf16, resolve_device
 from torch import Tensor
 
 TARGET = 1.5

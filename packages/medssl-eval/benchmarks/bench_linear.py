@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from medssl_eval.logistic import published_strengths, solve_path
+from medssl_eval.solver.logistic import published_strengths, solve_path
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from medssl_eval.report import read_content, write_page
-from medssl_models.records import Provenance, Record, package_versions
+from medssl_models.experiments.record import Provenance, Record, package_versions
 
 TARGET_SECONDS, TARGET_GIB = 20.0, 2.0
 

@@ -10,7 +10,7 @@ import statistics
 import time
 
 import numpy as np
-from medssl_eval.statistics import replicate
+from medssl_eval.statistics.intervals import replicate
 from sklearn.metrics import roc_auc_score
 
 ROWS, PATIENTS, RESAMPLES, SAMPLE, REPEATS, TARGET = 20_000, 8_000, 1_000, 20, 3, 5.0

@@ -6,8 +6,8 @@ import medssl_models
 import numpy as np
 import pytest
 from medssl_models.backbone import Backbone
-from medssl_models.controls import initialise
-from medssl_models.trunks import build_trunk
+from medssl_models.networks.controls import initialise
+from medssl_models.networks.trunks import build_trunk
 from PIL import Image
 
 

@@ -12,7 +12,7 @@ CODE = '''
 import os, time
 from medssl_models.plugins import ModelPlugin
 from medssl_models.probes import ProbePlugin
-from medssl_models.records import Provenance, Record
+from medssl_models.experiments.record import Provenance, Record
 from medssl_models.testing import tiny_card
 from pydantic import BaseModel, ConfigDict
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from medssl_eval.average_ranks import rank_models
 from medssl_eval.errors import InfeasibleError
+from medssl_eval.statistics.average_ranks import rank_models
 from scipy import stats
 
 # Ranks of four classifiers on 14 data sets, table 6 of Demsar 2006.

@@ -4,15 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from medssl_eval.cells import Choice, gather_cells, select_records
 from medssl_eval.cli import app
-from medssl_eval.compare import Comparer, rank_cells
+from medssl_eval.compare.cells import Choice, gather_cells, select_records
+from medssl_eval.compare.comparison import Comparer, rank_cells
 from medssl_eval.errors import PredictionsError, UnknownNameError
-from medssl_eval.paired_tests import compare_episodes, compare_predictions
-from medssl_eval.predictions import Predictions, predictions_folder
+from medssl_eval.experiments.predictions import Predictions, predictions_folder
+from medssl_eval.statistics.paired_tests import compare_episodes, compare_predictions
 from medssl_models import append_records
 from medssl_models.console import run
-from medssl_models.records import Provenance, Record
+from medssl_models.experiments.record import Provenance, Record
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 

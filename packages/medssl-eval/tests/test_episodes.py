@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medssl_eval.episodes import EpisodePool, plan_episodes
 from medssl_eval.errors import InfeasibleError, SettingsError
+from medssl_eval.experiments.episodes import EpisodePool, plan_episodes
 
 
 @st.composite

@@ -8,8 +8,8 @@ import pytest
 from medssl_data import load_dataset
 from medssl_eval import few_shot
 from medssl_eval.errors import FeatureError
-from medssl_eval.features import SQUASH, Means, marks, patients_of, prepare
-from medssl_eval.protocols import FewShotSettings, preset
+from medssl_eval.experiments.features import SQUASH, Means, marks, patients_of, prepare
+from medssl_eval.experiments.settings import FewShotSettings, preset
 from medssl_models import Normalisation
 
 SMALL = {"shots": (2,), "queries": 3, "episodes": 20}

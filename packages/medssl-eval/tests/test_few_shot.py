@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medssl_eval import few_shot as few_shot_function
-from medssl_eval.episodes import EpisodePool, plan_episodes
 from medssl_eval.errors import FeatureError
-from medssl_eval.few_shot import count_correct, summarise
+from medssl_eval.experiments.episodes import EpisodePool, plan_episodes
+from medssl_eval.experiments.few_shot import count_correct, summarise
 
 
 def plainly(features, plan):
@@ -46,7 +46,7 @@ def test_batched_arithmetic_agrees_with_the_textbook(rows, dim, ways, shots, shi
 def test_both_ways_and_all_chunks_agree(monkeypatch, gram, chunk):
     import importlib
 
-    module = importlib.import_module("medssl_eval.few_shot")
+    module = importlib.import_module("medssl_eval.experiments.few_shot")
     rng = np.random.default_rng(0)
     features = rng.normal(size=(90, 40)).astype(np.float32)
     features[np.arange(90) % 3 == 1] += 0.4
@@ -69,7 +69,7 @@ def test_twins_in_a_support_count_twice():
 
 def test_the_callers_threads_are_left_alone():
     import torch
-    from medssl_models.runtime import threads
+    from medssl_models.features.runtime import threads
 
     plan = plan_episodes(EpisodePool.of(np.arange(8) % 2, 2), ways=2, shots=1, queries=1)
     with threads(3):

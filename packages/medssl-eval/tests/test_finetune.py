@@ -13,14 +13,14 @@ import torch
 from medssl_data import load_dataset
 from medssl_eval.cli import app
 from medssl_eval.errors import DivergedError, InfeasibleError
-from medssl_eval.features import Means
-from medssl_eval.finetune import Keep, finetune
-from medssl_eval.predictions import predictions_folder, read_predictions
-from medssl_eval.protocols import FinetuneSettings, preset
+from medssl_eval.experiments.features import Means
+from medssl_eval.experiments.finetune import Keep, finetune
+from medssl_eval.experiments.predictions import predictions_folder, read_predictions
+from medssl_eval.experiments.settings import FinetuneSettings, preset
 from medssl_models import ExtractionSettings, create_model, read_records
 from medssl_models.console import run as run_app
+from medssl_models.conversion.verification import verify
 from medssl_models.testing import tiny_backbone
-from medssl_models.verification import verify
 from safetensors.torch import load_file
 
 QUICK = {"steps": 12, "batch_size": 8, "validate_every": 4}

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from medssl_data import load_dataset
 from medssl_eval import KnnSettings, knn
 from medssl_eval.errors import InfeasibleError
-from medssl_eval.features import Means
-from medssl_eval.knn import Neighbours, assign_folds, foldable, vote
-from medssl_eval.partition import partition
-from medssl_eval.predictions import read_predictions
+from medssl_eval.experiments.features import Means
+from medssl_eval.experiments.knn import Neighbours, assign_folds, foldable, vote
+from medssl_eval.experiments.partition import partition
+from medssl_eval.experiments.predictions import read_predictions
 from sklearn.neighbors import KNeighborsClassifier
 
 
@@ -132,7 +132,7 @@ def test_the_number_is_chosen_on_validation_images_only(phantom, monkeypatch):
     """Features that are the class for k = 1 on validation, but noise for every test image."""
     import importlib
 
-    module = importlib.import_module("medssl_eval.knn")
+    module = importlib.import_module("medssl_eval.experiments.knn")
     seen = []
 
     def record(name, labels, probabilities):
@@ -140,7 +140,7 @@ def test_the_number_is_chosen_on_validation_images_only(phantom, monkeypatch):
         return float(np.mean(np.argmax(probabilities, axis=1) == labels))
 
     monkeypatch.setattr(module, "validation_score", record)
-    from medssl_eval.features import FeatureSet
+    from medssl_eval.experiments.features import FeatureSet
 
     rng = np.random.default_rng(0)
     features = FeatureSet(

@@ -5,10 +5,10 @@ import pytest
 from medssl_data import ImageDataset, load_dataset
 from medssl_eval import LinearSettings, linear, preset
 from medssl_eval.errors import InfeasibleError, UnknownNameError
-from medssl_eval.features import Means
-from medssl_eval.linear import Scaling, fit_linear, separable
-from medssl_eval.logistic import published_strengths
-from medssl_eval.predictions import read_predictions
+from medssl_eval.experiments.features import Means
+from medssl_eval.experiments.linear import Scaling, fit_linear, separable
+from medssl_eval.experiments.predictions import read_predictions
+from medssl_eval.solver.logistic import published_strengths
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.pipeline import make_pipeline

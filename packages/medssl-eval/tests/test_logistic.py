@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_eval.errors import FeatureError, LabelError, SettingsError
-from medssl_eval.logistic import (
+from medssl_eval.solver.logistic import (
     SolverSettings,
     choose_strength,
     published_strengths,
     solve,
     solve_path,
 )
-from medssl_eval.published_fit import fit_published
+from medssl_eval.solver.published_fit import fit_published
 from sklearn.linear_model import LogisticRegression
 
 STRENGTHS = [1e-3, 1e-1, 1e1, 1e3]

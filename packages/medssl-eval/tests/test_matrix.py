@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from medssl_eval.cli import app
-from medssl_eval.engines import LocalEngine, _finished, _Place
 from medssl_eval.errors import PlanError
-from medssl_eval.experiments import differences, experiment_names
-from medssl_eval.jobs import Cell, Job, Surroundings
-from medssl_eval.ledger import Ledger
-from medssl_eval.matrix import Matrix
-from medssl_eval.plan import DatasetChoice, probe_settings, read_plan
+from medssl_eval.experiments.declarations import differences, experiment_names
+from medssl_eval.matrix.executors import LocalEngine, _finished, _Place
+from medssl_eval.matrix.jobs import Cell, Job, Surroundings
+from medssl_eval.matrix.ledger import Ledger
+from medssl_eval.matrix.plan import DatasetChoice, probe_settings, read_plan
+from medssl_eval.matrix.running import Matrix
 from medssl_models import ExtractionSettings, Provenance, Record
 from medssl_models.console import run
 from medssl_models.plugins import load_plugins

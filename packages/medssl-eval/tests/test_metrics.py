@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_eval.errors import FeatureError, LabelError, UnknownNameError
-from medssl_eval.metrics import METRICS, evaluate_metrics, list_metrics, metric
+from medssl_eval.statistics.metrics import METRICS, evaluate_metrics, list_metrics, metric
 from sklearn import metrics as oracle
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_eval.errors import FeatureError, LabelError
-from medssl_eval.metrics import METRICS
-from medssl_eval.paired_tests import compare_episodes, compare_predictions, delong
+from medssl_eval.statistics.metrics import METRICS
+from medssl_eval.statistics.paired_tests import compare_episodes, compare_predictions, delong
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from medssl_data import ImageDataset
 from medssl_data.manifest import Manifest, Row
 from medssl_eval.errors import InfeasibleError
-from medssl_eval.partition import partition
+from medssl_eval.experiments.partition import partition
 
 
 def drawn(item):

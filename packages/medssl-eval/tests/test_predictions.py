@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medssl_eval.errors import FeatureError, LabelError, PredictionsError
-from medssl_eval.predictions import Predictions, predictions_folder, read_predictions
+from medssl_eval.experiments.predictions import Predictions, predictions_folder, read_predictions
 from medssl_models import Provenance, Record
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)

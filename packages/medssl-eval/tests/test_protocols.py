@@ -2,8 +2,8 @@
 
 import pytest
 from medssl_eval.errors import SettingsError, UnknownNameError
-from medssl_eval.experiments import describe, differences
-from medssl_eval.protocols import (
+from medssl_eval.experiments.declarations import describe, differences
+from medssl_eval.experiments.settings import (
     FewShotSettings,
     FinetuneSettings,
     KnnSettings,

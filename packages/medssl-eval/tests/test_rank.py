@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_data import load_dataset
-from medssl_eval import cost
 from medssl_eval.cli import app
-from medssl_eval.cost import Cost, measure_cost
 from medssl_eval.errors import InfeasibleError
-from medssl_eval.probes import probes_for
-from medssl_eval.rank import Contest
-from medssl_eval.subsets import nested_order
-from medssl_eval.verdict import caveats_of, judge
+from medssl_eval.experiments.subsets import nested_order
+from medssl_eval.rank import cost
+from medssl_eval.rank.cost import Cost, measure_cost
+from medssl_eval.rank.quick_experiments import probes_for
+from medssl_eval.rank.ranking import Contest
+from medssl_eval.rank.verdict import caveats_of, judge
 from medssl_models import ExtractionSettings, read_records
 from medssl_models.console import run
-from medssl_models.records import Provenance, Record
+from medssl_models.experiments.record import Provenance, Record
 from PIL import Image
 
 CONTROLS = ("random_r18", "random_r50", "random_d121")
@@ -58,7 +58,7 @@ def contest(monkeypatch, skills, *, budget, seconds_an_image=0.01, images=1600, 
     """A contest whose models are right as often as their skill says, in known time."""
     clock = Clock()
     data = load_dataset(f"phantom:chest-xray,count={images},size=80")
-    monkeypatch.setattr("medssl_models.roster.check_models", lambda _: None)
+    monkeypatch.setattr("medssl_models.experiments.models.check_models", lambda _: None)
     monkeypatch.setattr("medssl_models.model_card", lambda _: type("Card", (), {"control": False}))
     asked = []
 

@@ -5,15 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from medssl_data import load_dataset
-from medssl_eval import (
-    FewShotSettings,
-    KnnSettings,
-    LinearSettings,
-    few_shot,
-    knn,
-    linear,
-)
-from medssl_eval.features import Means
+from medssl_eval import FewShotSettings, KnnSettings, LinearSettings, few_shot, knn, linear
+from medssl_eval.experiments.features import Means
 from medssl_models import FeatureStore, create_model
 
 ARCHIVE = Path(__file__).parents[4] / "shared" / "data" / "pneumoniamnist.npz"

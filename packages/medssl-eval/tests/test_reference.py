@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from medssl_eval.reference import find_cell, published_cells, set_beside
-from medssl_models.records import Provenance, Record
+from medssl_eval.published.numbers import find_cell, published_cells, set_beside
+from medssl_models.experiments.record import Provenance, Record
 
 
 def record(value=74.0, half=1.0, *, dataset="shenzhencxr", model="simclr-v1", **changes):

@@ -15,7 +15,7 @@ from medssl_eval.report.content import identity
 from medssl_eval.report.relations import relations, spearman
 from medssl_models.console import run
 from medssl_models.errors import RecordError
-from medssl_models.records import Provenance, Record, append_records
+from medssl_models.experiments.record import Provenance, Record, append_records
 from PIL import Image
 
 HOSTILE = "</script><script>document.title='stolen'</script>"

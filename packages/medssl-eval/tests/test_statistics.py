@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_eval.errors import FeatureError, LabelError, SettingsError
-from medssl_eval.statistics import (
+from medssl_eval.statistics.intervals import (
     bootstrap_p,
     bootstrap_weights,
     coin_flips,
@@ -62,7 +62,7 @@ def test_resamples_do_not_depend_on_how_many_are_computed_at_a_time(monkeypatch)
     units = np.arange(30)
     whole = np.concatenate(list(bootstrap_weights(units, 30, resamples=50, seed=1)))
     flips = np.concatenate(list(coin_flips(30, resamples=50, seed=1)))
-    monkeypatch.setattr("medssl_eval.statistics.CHUNK_NUMBERS", 200)
+    monkeypatch.setattr("medssl_eval.statistics.intervals.CHUNK_NUMBERS", 200)
     parts = list(bootstrap_weights(units, 30, resamples=50, seed=1))
     assert len(parts) > 5
     assert (np.concatenate(parts) == whole).all()

@@ -1,8 +1,8 @@
 """Rows for people, and a chart that shows every record."""
 
 import pytest
-from medssl_eval.figures import bar_chart
-from medssl_eval.tables import COLUMNS, best_first, rows
+from medssl_eval.compare.tables import COLUMNS, best_first, rows
+from medssl_eval.report.drawing import bar_chart
 from medssl_models import Provenance, Record
 from PIL import Image
 

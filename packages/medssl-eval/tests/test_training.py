@@ -6,7 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from medssl_eval.classifier import (
+from medssl_eval.errors import CheckpointFileError, DivergedError
+from medssl_eval.experiments.settings import FinetuneSettings, preset
+from medssl_eval.training.classifier import (
     Classifier,
     learning_rate,
     make_optimiser,
@@ -14,9 +16,7 @@ from medssl_eval.classifier import (
     random_numbers,
     training_step,
 )
-from medssl_eval.errors import CheckpointFileError, DivergedError
-from medssl_eval.protocols import FinetuneSettings, preset
-from medssl_eval.training import Place, Trainer, Validation
+from medssl_eval.training.loop import Place, Trainer, Validation
 from medssl_models.testing import tiny_backbone
 from torch import nn
 from torch.nn import functional

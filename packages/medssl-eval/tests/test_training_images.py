@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from medssl_eval.training_images import Augmentation, TrainingImages, random_crop
-from medssl_models.testing_sources import NoiseSource
+from medssl_eval.training.images import Augmentation, TrainingImages, random_crop
+from medssl_models.testing.sources import NoiseSource
 from torchvision.transforms import v2
 
 WHOLE = Augmentation(side=16, interpolation="bilinear")

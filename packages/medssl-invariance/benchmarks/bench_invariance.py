@@ -22,7 +22,7 @@ from medssl_invariance.grids import Member
 from medssl_invariance.similarity import cosine
 from medssl_invariance.whitening import Whitening, fit_whitening
 from medssl_models import Preprocessing, create_model
-from medssl_models.runtime import FeatureNetwork, multiplies_in_bf16
+from medssl_models.features.runtime import FeatureNetwork, multiplies_in_bf16
 from PIL import Image
 from scipy.spatial.distance import mahalanobis
 from torchvision.transforms.v2 import functional as tv

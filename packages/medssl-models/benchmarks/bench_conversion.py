@@ -25,14 +25,14 @@ import torch
 from medssl_models import create_model
 from medssl_models.catalog import model_card
 from medssl_models.console import Console
-from medssl_models.testing_checkpoints import (
+from medssl_models.networks.trunks import build_trunk
+from medssl_models.testing.checkpoints import (
     byol_tree,
     resnet_state,
     simclr_variables,
     write_byol_pickle,
     write_tf_zip,
 )
-from medssl_models.trunks import build_trunk
 
 LIMITS = {"moco-v2": 4.0, "simclr-v1": 4.0, "byol": 10.0}
 GIB = 2**30
@@ -95,7 +95,7 @@ def copy_and_hash(source: Path, out: Path) -> float:
 
 def convert_here(name: str, source: Path, out: Path) -> None:
     """Convert in this process and say how long it took and how much memory it needed."""
-    from medssl_models.conversion import convert
+    from medssl_models.conversion.convert import convert
 
     build_trunk("resnet18")  # what is imported once does not count
     before = peak_memory()

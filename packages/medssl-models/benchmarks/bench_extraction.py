@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from medssl_models import Backbone, create_model
 from medssl_models.console import Console
-from medssl_models.runtime import (
+from medssl_models.features.runtime import (
     FeatureNetwork,
     PrecisionName,
     probe_batch_size,

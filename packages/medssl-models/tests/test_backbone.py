@@ -8,7 +8,6 @@ import torch
 from medssl_models import create_model
 from medssl_models.backbone import Backbone
 from medssl_models.catalog import list_models, model_card
-from medssl_models.controls import initialise
 from medssl_models.errors import (
     CheckpointError,
     InputRangeError,
@@ -16,7 +15,9 @@ from medssl_models.errors import (
     MissingWeightsError,
     UnknownModelError,
 )
-from medssl_models.library import import_model
+from medssl_models.hub.library import import_model
+from medssl_models.networks.controls import initialise
+from medssl_models.networks.trunks import build_trunk
 from medssl_models.testing import (
     shrunken,
     tiny_backbone,
@@ -24,14 +25,13 @@ from medssl_models.testing import (
     tiny_state,
     write_torch_checkpoint,
 )
-from medssl_models.testing_checkpoints import (
+from medssl_models.testing.checkpoints import (
     byol_tree,
     resnet_state,
     simclr_variables,
     write_byol_pickle,
     write_tf_bundle,
 )
-from medssl_models.trunks import build_trunk
 from torch import nn
 
 CARDS = list_models()

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from medssl_models.card import DropRule, ModelCard
 from medssl_models.catalog import list_models, model_card, read_card, split_padding
 from medssl_models.errors import CardError, UnknownModelError
+from medssl_models.networks.trunks import ARCHITECTURES
 from medssl_models.testing import tiny_card
-from medssl_models.trunks import ARCHITECTURES
 from pydantic import ValidationError
 
 STUDY = [

@@ -28,8 +28,8 @@ from medssl_models.console import (
     examples,
     run,
 )
-from medssl_models.documents import canonical_json, plain
 from medssl_models.errors import MissingWeightsError
+from medssl_models.plain_json import canonical_json, plain
 
 
 class Colour(StrEnum):

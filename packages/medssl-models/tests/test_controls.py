@@ -3,9 +3,9 @@
 import pytest
 import torch
 from medssl_models.backbone import Backbone, fingerprint_of
-from medssl_models.controls import calibration_noise, initialise
+from medssl_models.networks.controls import calibration_noise, initialise
+from medssl_models.networks.trunks import build_trunk
 from medssl_models.testing import tiny_backbone, tiny_card
-from medssl_models.trunks import build_trunk
 from torch import nn
 
 # Computed once; equal on every machine and for every number of threads.

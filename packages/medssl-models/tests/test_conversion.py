@@ -9,12 +9,14 @@ import torch
 from medssl_models.card import DropRule, KeyMap, ModelCard
 from medssl_models.catalog import model_card
 from medssl_models.checkpoints.opening import open_checkpoint
-from medssl_models.conversion import assemble, convert
+from medssl_models.conversion.convert import assemble, convert
+from medssl_models.conversion.key_maps import plan
+from medssl_models.conversion.model_folder import read_origin, read_state
+from medssl_models.conversion.verification import features_of
 from medssl_models.errors import CheckpointError, SettingsError
-from medssl_models.key_maps import plan
-from medssl_models.model_folder import read_origin, read_state
+from medssl_models.networks.trunks import build_trunk
 from medssl_models.preprocessing import Normalisation, Preprocessing
-from medssl_models.testing_checkpoints import (
+from medssl_models.testing.checkpoints import (
     byol_tree,
     resnet_state,
     simclr_variables,
@@ -22,8 +24,6 @@ from medssl_models.testing_checkpoints import (
     write_tf_bundle,
     write_tf_zip,
 )
-from medssl_models.trunks import build_trunk
-from medssl_models.verification import features_of
 from safetensors.torch import load_file, save_file
 
 SHARED = Path(__file__).parents[4] / "shared" / "fixtures"

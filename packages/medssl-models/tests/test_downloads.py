@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from medssl_models.card import WeightFile
-from medssl_models.downloads import DownloadSettings, download
 from medssl_models.errors import DownloadError, OfflineError
-from medssl_models.testing_server import FaultyServer, serving
+from medssl_models.hub.downloads import DownloadSettings, download
+from medssl_models.testing.server import FaultyServer, serving
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 HASH = hashlib.sha256(CONTENT).hexdigest()
@@ -225,7 +225,7 @@ def test_a_full_disk_is_no_fault_of_the_server(server, address, tmp_path, monkey
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("medssl_models.downloads._Transfer._write_note", full)
+    monkeypatch.setattr("medssl_models.hub.downloads._Transfer._write_note", full)
     with pytest.raises(OSError, match="No space left"):
         fetch(tmp_path, address)
     assert server.asked == [None]

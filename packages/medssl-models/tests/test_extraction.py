@@ -28,11 +28,11 @@ from medssl_models.errors import (
     StoreError,
     UnreadableSourceError,
 )
-from medssl_models.extraction import ExtractionSettings, extract
+from medssl_models.features.extraction import ExtractionSettings, extract
+from medssl_models.features.runtime import threads
+from medssl_models.features.store import FeatureStore
 from medssl_models.preprocessing import Normalisation, Preprocessing
-from medssl_models.runtime import threads
-from medssl_models.store import FeatureStore
-from medssl_models.testing_sources import NoiseSource
+from medssl_models.testing.sources import NoiseSource
 from PIL import Image
 from torch import nn
 
@@ -159,7 +159,7 @@ def test_bf16_is_near_and_tells_its_error(backbone, store):
 
 
 def test_emulated_bf16_is_told_before_it_runs(backbone, caplog, monkeypatch):
-    monkeypatch.setattr("medssl_models.extraction.multiplies_in_bf16", lambda _: False)
+    monkeypatch.setattr("medssl_models.features.extraction.multiplies_in_bf16", lambda _: False)
     for precision in ("fp32", "bf16"):
         assert "emulates" not in caplog.text
         extract(backbone, NoiseSource(rows=2), settings=settings(precision=precision))

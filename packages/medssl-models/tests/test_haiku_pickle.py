@@ -10,7 +10,7 @@ import pytest
 from medssl_models.checkpoints import pickle_machine
 from medssl_models.checkpoints.haiku_pickle import parse_haiku_pickle, read_haiku_pickle
 from medssl_models.errors import CheckpointError, UnsafeCheckpointError
-from medssl_models.testing_checkpoints import (
+from medssl_models.testing.checkpoints import (
     Call,
     byol_tree,
     pickle_bytes,

@@ -4,9 +4,9 @@ import re
 
 import pytest
 from medssl_models.card import DropRule, KeyMap, Rename
+from medssl_models.conversion.key_maps import SCHEMES, creation_order, plan
 from medssl_models.errors import CheckpointError
-from medssl_models.key_maps import SCHEMES, creation_order, plan
-from medssl_models.testing_checkpoints import byol_tree, resnet_state, simclr_variables
+from medssl_models.testing.checkpoints import byol_tree, resnet_state, simclr_variables
 
 EXPECTED = list(resnet_state(width=1))
 HEAD = DropRule(name="head", pattern=r"fc\..*")

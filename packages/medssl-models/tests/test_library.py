@@ -13,12 +13,11 @@ import pytest
 import torch
 import torchvision
 from medssl_models import create_model
-from medssl_models.bundles import export_bundle, import_bundle
 from medssl_models.catalog import model_card
 from medssl_models.cli import app
 from medssl_models.console import run
-from medssl_models.conversion import convert
-from medssl_models.downloads import DownloadSettings
+from medssl_models.conversion.convert import convert
+from medssl_models.conversion.exporting import export_model
 from medssl_models.errors import (
     CheckpointError,
     DownloadError,
@@ -29,11 +28,12 @@ from medssl_models.errors import (
     SettingsError,
     UnknownModelError,
 )
-from medssl_models.exporting import export_model
-from medssl_models.library import fetch_model, import_model, is_imported, locate
-from medssl_models.roster import check_models
+from medssl_models.experiments.models import check_models
+from medssl_models.hub.bundles import export_bundle, import_bundle
+from medssl_models.hub.downloads import DownloadSettings
+from medssl_models.hub.library import fetch_model, import_model, is_imported, locate
 from medssl_models.testing import shrunken, tiny_state, write_torch_checkpoint
-from medssl_models.testing_server import FaultyServer, serving
+from medssl_models.testing.server import FaultyServer, serving
 from safetensors.torch import load_file
 
 QUICK = DownloadSettings(timeout=60, tries=2, pause=0)
@@ -184,7 +184,7 @@ IMPORT = """
 import sys
 from pathlib import Path
 from medssl_models.catalog import model_card
-from medssl_models.library import import_model
+from medssl_models.hub.library import import_model
 from medssl_models.testing import shrunken
 from medssl_models.errors import ModelError
 card = shrunken(model_card("supervised_r18"))

@@ -5,11 +5,11 @@ import json
 
 import pytest
 import torch
-from medssl_models import measure_trunks
 from medssl_models.cli import app
 from medssl_models.console import run
 from medssl_models.errors import CheckpointError, SettingsError
-from medssl_models.measure_trunks import (
+from medssl_models.networks import lpips_trunks as measure_trunks
+from medssl_models.networks.lpips_trunks import (
     TRUNKS,
     TrunkFile,
     find_trunk,

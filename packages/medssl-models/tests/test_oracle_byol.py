@@ -11,10 +11,10 @@ import pytest
 import torch
 from medssl_models.catalog import model_card
 from medssl_models.checkpoints.haiku_pickle import read_haiku_pickle
-from medssl_models.conversion import convert
-from medssl_models.model_folder import read_state
-from medssl_models.trunks import build_trunk
-from medssl_models.verification import features_of
+from medssl_models.conversion.convert import convert
+from medssl_models.conversion.model_folder import read_state
+from medssl_models.conversion.verification import features_of
+from medssl_models.networks.trunks import build_trunk
 
 # JAX and dill warn about their own internals.
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]

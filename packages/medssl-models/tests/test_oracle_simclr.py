@@ -10,10 +10,10 @@ import pytest
 import torch
 from medssl_models.catalog import model_card
 from medssl_models.checkpoints.opening import open_checkpoint
-from medssl_models.conversion import convert
-from medssl_models.model_folder import read_state
-from medssl_models.trunks import build_trunk
-from medssl_models.verification import features_of
+from medssl_models.conversion.convert import convert
+from medssl_models.conversion.model_folder import read_state
+from medssl_models.conversion.verification import features_of
+from medssl_models.networks.trunks import build_trunk
 
 # TensorFlow warns about its own internals while it is imported and in graph mode.
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from medssl_models.checkpoints.haiku_pickle import parse_haiku_pickle
 from medssl_models.errors import UnsafeCheckpointError
-from medssl_models.testing_checkpoints import Call, pickle_bytes
+from medssl_models.testing.checkpoints import Call, pickle_bytes
 
 
 class Reduces:

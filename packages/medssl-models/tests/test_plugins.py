@@ -13,7 +13,7 @@ import pytest
 from medssl_models import plugins
 from medssl_models.catalog import broken_plugins, list_models, model_card
 from medssl_models.errors import PluginError
-from medssl_models.networks import build_network
+from medssl_models.networks.build import build_network
 from medssl_models.plugins import ModelPlugin, load_plugins
 from medssl_models.testing import tiny_card
 
@@ -34,7 +34,7 @@ def card(name, **changes):
 
 
 def build(card):
-    from medssl_models.tapped import TappedNetwork
+    from medssl_models.networks.tapped import TappedNetwork
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -104,8 +104,8 @@ import torch
 from medssl_models import create_model
 from medssl_models.catalog import model_card
 from medssl_models.cli import app, run
-from medssl_models.library import import_model, model_folder_of
-from medssl_models.verification import verify
+from medssl_models.hub.library import import_model, model_folder_of
+from medssl_models.conversion.verification import verify
 
 shown = {}
 for arguments in (["list"], ["list", "--json"]):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import pytest
 from medssl_models.errors import SettingsError
-from medssl_models.presets import Preset, describe, differences, from_preset, setting
+from medssl_models.experiments.settings import Preset, describe, differences, from_preset, setting
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 

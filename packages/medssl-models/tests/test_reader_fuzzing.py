@@ -23,7 +23,7 @@ from medssl_models.checkpoints.safetensors_file import read_safetensors
 from medssl_models.checkpoints.tf_bundle import parse_tf_bundle, read_tf_bundle
 from medssl_models.checkpoints.torch_file import read_torch_file
 from medssl_models.errors import CheckpointError
-from medssl_models.testing_checkpoints import Call, index_bytes, pickle_bytes, write_tf_zip
+from medssl_models.testing.checkpoints import Call, index_bytes, pickle_bytes, write_tf_zip
 from safetensors.torch import save
 
 # A million opcodes of at most 400 bytes each, and names: what a small hostile file may cost.

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from medssl_models.errors import RecordError
-from medssl_models.records import (
+from medssl_models.experiments.record import (
     Provenance,
     Record,
     append_records,

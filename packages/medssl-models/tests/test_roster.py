@@ -1,6 +1,6 @@
 import pytest
 from medssl_models.errors import MissingWeightsError, UnknownModelError
-from medssl_models.roster import check_models, control_of
+from medssl_models.experiments.models import check_models, control_of
 
 
 def test_controls_need_no_file(tmp_path, monkeypatch):

@@ -8,10 +8,8 @@ import pytest
 import torch
 from medssl_models.backbone import Backbone
 from medssl_models.card import ModelCard
-from medssl_models.controls import initialise
 from medssl_models.errors import SettingsError
-from medssl_models.preprocessing import Normalisation, Preprocessing
-from medssl_models.runtime import (
+from medssl_models.features.runtime import (
     FeatureNetwork,
     batch_statistics,
     fold_batchnorm,
@@ -23,7 +21,9 @@ from medssl_models.runtime import (
     resolve_device,
     threads,
 )
-from medssl_models.trunks import ARCHITECTURES, build_trunk
+from medssl_models.networks.controls import initialise
+from medssl_models.networks.trunks import ARCHITECTURES, build_trunk
+from medssl_models.preprocessing import Normalisation, Preprocessing
 from torch import nn
 
 CPU = torch.device("cpu")

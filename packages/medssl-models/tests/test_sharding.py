@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from medssl_models import ExtractionSettings, FeatureStore, extract
 from medssl_models.errors import StoreError
-from medssl_models.sharding import cut_rows, feature_request, merge_shards
+from medssl_models.features.sharding import cut_rows, feature_request, merge_shards
 from medssl_models.testing import tiny_backbone
 from PIL import Image
 

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_models.errors import StoreError
-from medssl_models.feature_file import (
+from medssl_models.features.feature_file import (
     BrokenFileError,
     FeatureFile,
     Layout,
     RowState,
     digest_stamps,
 )
-from medssl_models.store import FeatureStore, Request, feature_key
+from medssl_models.features.store import FeatureStore, Request, feature_key
 
 ROWS, DIMENSION = 10, 3
 KEY = feature_key({"weights": "w", "images": "i"})
@@ -258,7 +258,8 @@ def test_full_disk_is_one_error_before_any_work(tmp_path):
     """A real refusal of the system, in a process that may write no file above 64 KiB."""
     code = (
         "import resource, sys; from pathlib import Path;"
-        "from medssl_models.feature_file import *; from medssl_models.errors import StoreError;"
+        "from medssl_models.features.feature_file import *;"
+        "from medssl_models.errors import StoreError;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
         "try: FeatureFile.create(Path(sys.argv[1]), Layout('k', 5000, 64, 32),"
         " stamps=digest_stamps(None, 5000), provenance={})\n"

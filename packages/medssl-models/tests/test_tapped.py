@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from medssl_models.errors import InputRangeError
-from medssl_models.tapped import TappedNetwork
+from medssl_models.networks.tapped import TappedNetwork
 from torch import nn
 
 

@@ -10,7 +10,7 @@ from medssl_models.checkpoints import tf_bundle
 from medssl_models.checkpoints.crc32c import crc32c
 from medssl_models.checkpoints.tf_bundle import find_index, parse_tf_bundle, read_tf_bundle
 from medssl_models.errors import CheckpointError, UnsafeCheckpointError
-from medssl_models.testing_checkpoints import (
+from medssl_models.testing.checkpoints import (
     index_bytes,
     resnet_state,
     simclr_variables,
@@ -206,7 +206,7 @@ def test_slices_of_partitioned_variables_are_skipped():
 
 
 def test_keys_out_of_order_are_refused(monkeypatch):
-    monkeypatch.setattr("medssl_models.testing_checkpoints.sorted", list, raising=False)
+    monkeypatch.setattr("medssl_models.testing.checkpoints.sorted", list, raising=False)
     with pytest.raises(CheckpointError, match="twice or out of order"):
         parse({b"": HEADER, b"b": ZERO, b"a": ZERO})
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 from medssl_models import create_model
 from medssl_models.catalog import model_card
+from medssl_models.conversion.model_folder import read_origin
+from medssl_models.conversion.verification import verify
 from medssl_models.errors import (
     InputRangeError,
     MissingExtraError,
@@ -11,11 +13,9 @@ from medssl_models.errors import (
     SettingsError,
     UnknownModelError,
 )
-from medssl_models.library import import_model, is_imported, model_folder_of
-from medssl_models.model_folder import read_origin
-from medssl_models.networks import build_network
-from medssl_models.runtime import FeatureNetwork, relative_error
-from medssl_models.verification import verify
+from medssl_models.features.runtime import FeatureNetwork, relative_error
+from medssl_models.hub.library import import_model, is_imported, model_folder_of
+from medssl_models.networks.build import build_network
 from safetensors.torch import save_file
 
 timm = pytest.importorskip("timm")

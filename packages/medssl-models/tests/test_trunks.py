@@ -5,9 +5,9 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medssl_models.controls import initialise
 from medssl_models.errors import LayerError, SettingsError
-from medssl_models.trunks import (
+from medssl_models.networks.controls import initialise
+from medssl_models.networks.trunks import (
     ARCHITECTURES,
     SameConv2d,
     SameMaxPool2d,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from medssl_models.card import KeyMap, ModelCard
-from medssl_models.conversion import convert
+from medssl_models.conversion.convert import convert
+from medssl_models.conversion.verification import seeded_input, verify
 from medssl_models.preprocessing import Preprocessing
-from medssl_models.testing_checkpoints import resnet_state
-from medssl_models.verification import seeded_input, verify
+from medssl_models.testing.checkpoints import resnet_state
 from safetensors.torch import load_file, save_file
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from medssl_models import create_model
-from medssl_models.runtime import multiplies_in_bf16
+from medssl_models.features.runtime import multiplies_in_bf16
 from medssl_saliency.concentration import pearson
 from medssl_saliency.occlusion import (
     DEFAULT_MEMORY,

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from medssl_models import create_model
-from medssl_models.runtime import multiplies_in_bf16
+from medssl_models.features.runtime import multiplies_in_bf16
 from medssl_saliency import Maps, Viewer, attentive_diffusion, compute_map, from_files, preset
 from medssl_saliency.concentration import pearson
 from medssl_saliency.mapping import Voice

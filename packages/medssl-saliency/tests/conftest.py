@@ -4,8 +4,8 @@ import pytest
 import torch
 from medssl_models.backbone import Backbone
 from medssl_models.console import run
-from medssl_models.controls import initialise
-from medssl_models.trunks import build_trunk
+from medssl_models.networks.controls import initialise
+from medssl_models.networks.trunks import build_trunk
 from medssl_saliency.cli import app
 from PIL import Image
 

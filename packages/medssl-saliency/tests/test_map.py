@@ -236,8 +236,8 @@ from pathlib import Path
 import numpy, torch
 from medssl_models import model_card
 from medssl_models.backbone import Backbone
-from medssl_models.controls import initialise
-from medssl_models.trunks import build_trunk
+from medssl_models.networks.controls import initialise
+from medssl_models.networks.trunks import build_trunk
 from medssl_saliency import Maps, Viewer, from_files, mapping, preset
 
 torch.set_num_threads(1)

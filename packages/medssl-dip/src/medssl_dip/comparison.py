@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medssl_models import Preprocessing
-from medssl_models.runtime import resolve_device
+from medssl_models.features.runtime import resolve_device
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from medssl_dip.errors import ImageSizeError

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from medssl_models.catalog import split_padding
-from medssl_models.matching import did_you_mean
+from medssl_models.suggestions import did_you_mean
 
 from medssl_dip.errors import RunError, SettingsError
 from medssl_dip.fidelity import METRICS

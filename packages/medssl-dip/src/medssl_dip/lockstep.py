@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from medssl_models.records import package_versions
+from medssl_models.experiments.record import package_versions
 
 from medssl_dip.drawing import draw_trace
 from medssl_dip.errors import RunError

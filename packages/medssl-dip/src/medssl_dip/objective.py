@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from medssl_models.features.runtime import fold_batchnorm, fold_is_exact
+from medssl_models.networks.trunks import resolve_layers
 from medssl_models.pixels import equalise
-from medssl_models.runtime import fold_batchnorm, fold_is_exact
-from medssl_models.trunks import resolve_layers
 from torch import Tensor, nn
 
 from medssl_dip.errors import SettingsError

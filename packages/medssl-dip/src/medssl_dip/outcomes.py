@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from medssl_models.records import Provenance, Record
+from medssl_models.experiments.record import Provenance, Record
 
 from medssl_dip.fidelity import METRICS, spread
 

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-from medssl_models.measure_trunks import find_trunk, missing_trunks, read_trunk
+from medssl_models.networks.lpips_trunks import find_trunk, missing_trunks, read_trunk
 from torch import Tensor, nn
 
 from medssl_dip.errors import ImageRangeError, ImageSizeError, TrunkError

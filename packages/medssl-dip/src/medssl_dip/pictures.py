@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from medssl_models.matching import did_you_mean
+from medssl_models.suggestions import did_you_mean
 
 from medssl_dip.errors import SettingsError
 

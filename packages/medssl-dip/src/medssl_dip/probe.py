@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medssl_models.presets import from_preset, setting
+from medssl_models.experiments.settings import from_preset, setting
 from medssl_models.probes import ProbePlugin
 from pydantic import NonNegativeInt  # noqa: TC002 # pydantic reads it
 

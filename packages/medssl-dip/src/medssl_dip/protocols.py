@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from medssl_data.reading import Reading
-from medssl_models.presets import Preset, ProtocolName, from_preset, setting
+from medssl_models.experiments.settings import Preset, ProtocolName, from_preset, setting
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from medssl_dip.choices import PresetName  # noqa: TC001 # the annotation of a public function

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from medssl_models.runtime import resolve_device
+from medssl_models.features.runtime import resolve_device
 
 from medssl_dip.errors import RunError
 from medssl_dip.fidelity import METRICS, Fidelity, measure

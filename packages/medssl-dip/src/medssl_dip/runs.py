@@ -19,7 +19,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 from medssl_data.files import drafts, write_atomically
-from medssl_models.documents import canonical_json, plain
+from medssl_models.plain_json import canonical_json, plain
 from PIL import Image
 
 from medssl_dip.errors import RunError

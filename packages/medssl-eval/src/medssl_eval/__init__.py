@@ -9,38 +9,38 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from medssl_eval.few_shot import few_shot
-from medssl_eval.finetune import finetune
-from medssl_eval.knn import knn
-from medssl_eval.linear import linear
+from medssl_eval.experiments.few_shot import few_shot
+from medssl_eval.experiments.finetune import finetune
+from medssl_eval.experiments.knn import knn
+from medssl_eval.experiments.linear import linear
 
 if TYPE_CHECKING:
-    from medssl_eval.episodes import EpisodePlan as EpisodePlan
-    from medssl_eval.episodes import EpisodePool as EpisodePool
-    from medssl_eval.episodes import plan_episodes as plan_episodes
     from medssl_eval.errors import EvalError as EvalError
-    from medssl_eval.features import FeatureSet as FeatureSet
-    from medssl_eval.features import Means as Means
-    from medssl_eval.protocols import FewShotSettings as FewShotSettings
-    from medssl_eval.protocols import FinetuneSettings as FinetuneSettings
-    from medssl_eval.protocols import KnnSettings as KnnSettings
-    from medssl_eval.protocols import LinearSettings as LinearSettings
-    from medssl_eval.protocols import preset as preset
+    from medssl_eval.experiments.episodes import EpisodePlan as EpisodePlan
+    from medssl_eval.experiments.episodes import EpisodePool as EpisodePool
+    from medssl_eval.experiments.episodes import plan_episodes as plan_episodes
+    from medssl_eval.experiments.features import FeatureSet as FeatureSet
+    from medssl_eval.experiments.features import Means as Means
+    from medssl_eval.experiments.settings import FewShotSettings as FewShotSettings
+    from medssl_eval.experiments.settings import FinetuneSettings as FinetuneSettings
+    from medssl_eval.experiments.settings import KnnSettings as KnnSettings
+    from medssl_eval.experiments.settings import LinearSettings as LinearSettings
+    from medssl_eval.experiments.settings import preset as preset
 
 __version__ = version("medssl-eval")
 
 _HOMES = {
-    "EpisodePlan": "episodes",
-    "EpisodePool": "episodes",
+    "EpisodePlan": "experiments.episodes",
+    "EpisodePool": "experiments.episodes",
     "EvalError": "errors",
-    "FeatureSet": "features",
-    "FewShotSettings": "protocols",
-    "FinetuneSettings": "protocols",
-    "KnnSettings": "protocols",
-    "LinearSettings": "protocols",
-    "Means": "features",
-    "plan_episodes": "episodes",
-    "preset": "protocols",
+    "FeatureSet": "experiments.features",
+    "FewShotSettings": "experiments.settings",
+    "FinetuneSettings": "experiments.settings",
+    "KnnSettings": "experiments.settings",
+    "LinearSettings": "experiments.settings",
+    "Means": "experiments.features",
+    "plan_episodes": "experiments.episodes",
+    "preset": "experiments.settings",
 }
 
 __all__ = [

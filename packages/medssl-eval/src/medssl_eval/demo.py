@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medssl_eval.few_shot import feasible, few_shot
-from medssl_eval.protocols import FewShotSettings, preset
+from medssl_eval.experiments.few_shot import feasible, few_shot
+from medssl_eval.experiments.settings import FewShotSettings, preset
 from medssl_eval.sweep import Sweep, open_datasets
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from medssl_models import Record
 
-    from medssl_eval.features import Means
+    from medssl_eval.experiments.features import Means
 
 __all__ = ["CONTROLS", "DATASET", "Demonstration", "run_demo"]
 
@@ -65,7 +65,7 @@ def run_demo(
     """
     from medssl_data.preview import contact_sheet, save_sheet
 
-    from medssl_eval.figures import bar_chart
+    from medssl_eval.report.drawing import bar_chart
 
     settings = preset(FewShotSettings, "corrected", shots=SHOTS, seed=seed)
     datasets = open_datasets([dataset or DATASET], root=Path("data"), labels=settings.labels)

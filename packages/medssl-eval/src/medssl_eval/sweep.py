@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from medssl_eval.features import Means
-from medssl_eval.predictions import predictions_folder
+from medssl_eval.experiments.features import Means
+from medssl_eval.experiments.predictions import predictions_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ class Sweep:
             InfeasibleError: From `check`, likewise.
         """
         from medssl_models import append_records, create_model
-        from medssl_models.roster import check_models
+        from medssl_models.experiments.models import check_models
 
         check_models(self.models)
         for data in self.datasets:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from medssl_data import ImageDataset
     from medssl_models import Preprocessing
-    from medssl_models.runtime import FeatureNetwork
+    from medssl_models.features.runtime import FeatureNetwork
     from numpy.typing import NDArray
 
     from medssl_invariance.reference import Plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medssl_models.presets import setting
+from medssl_models.experiments.settings import setting
 from medssl_models.probes import ProbePlugin
 
 from medssl_invariance.protocols import SyntheticSettings, ViewsSettings, preset
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Record
-    from medssl_models.presets import ProtocolName
+    from medssl_models.experiments.settings import ProtocolName
     from medssl_models.probes import Work
 
     from medssl_invariance.families import Family

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from medssl_data import ImageDataset
     from medssl_models import Backbone, ExtractionSettings, FeatureStore, Provenance, Record
     from medssl_models.console import Progress
-    from medssl_models.runtime import FeatureNetwork
+    from medssl_models.features.runtime import FeatureNetwork
 
     from medssl_invariance.protocols import Comparison
 
@@ -83,7 +83,7 @@ def run_all(
         medssl_models.MissingWeightsError: Weights that must be brought, likewise.
     """
     from medssl_models import append_records, create_model
-    from medssl_models.roster import check_models
+    from medssl_models.experiments.models import check_models
 
     check_models(models)
     records: list[Record] = []
@@ -103,7 +103,7 @@ def with_controls(names: Sequence[str]) -> list[str]:
     A network that was never trained ignores much of what a picture shows; what a trained one
     ignores means nothing without that number beside it.
     """
-    from medssl_models.roster import control_of
+    from medssl_models.experiments.models import control_of
 
     controls = [control for name in names if (control := control_of(name))]
     return list(dict.fromkeys([*names, *controls]))
@@ -166,7 +166,7 @@ def provenance_of(
     """Describe where numbers will come from, before the first image is opened."""
     from medssl_models import ExtractionSettings as Extraction
     from medssl_models import Provenance as Origin
-    from medssl_models.records import package_versions
+    from medssl_models.experiments.record import package_versions
 
     extraction = means.extraction or Extraction()
     return Origin(
@@ -200,10 +200,10 @@ def prepare_network(
         crop: Side of the images.
     """
     from medssl_models import ExtractionSettings as Extraction
-    from medssl_models.runtime import (
+    from medssl_models.features.runtime import (
         FeatureNetwork as Network,
     )
-    from medssl_models.runtime import resolve_device
+    from medssl_models.features.runtime import resolve_device
 
     extraction = means.extraction or Extraction()
     return Network.prepare(

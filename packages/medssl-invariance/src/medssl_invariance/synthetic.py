@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Preprocessing, Record
     from medssl_models.console import Advance
-    from medssl_models.presets import ProtocolName
-    from medssl_models.runtime import FeatureNetwork
+    from medssl_models.experiments.settings import ProtocolName
+    from medssl_models.features.runtime import FeatureNetwork
     from numpy.typing import NDArray
 
     from medssl_invariance.families import Family
@@ -197,7 +197,7 @@ class _Measurement:
         self.identity = identity(settings, transform=family.name, members=len(self.members))
 
     def records(self) -> list[Record]:
-        from medssl_models.records import record_key
+        from medssl_models.experiments.record import record_key
 
         known = self.session.means.known
         keys = [record_key("invariance", m, self.identity, self.provenance) for m in METRICS]

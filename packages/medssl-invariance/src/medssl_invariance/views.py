@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Preprocessing, Record
-    from medssl_models.presets import ProtocolName
+    from medssl_models.experiments.settings import ProtocolName
     from numpy.typing import NDArray
 
     Rows = NDArray[np.int64]
@@ -81,7 +81,7 @@ def views(
         PairError: A view has no partner, where the settings refuse that.
         TooFewImagesError: Too few pairs for a covariance of others.
     """
-    from medssl_models.records import record_key
+    from medssl_models.experiments.record import record_key
 
     settings, means = settings or ViewsSettings(), means or Means()
     planned = plan_pairs(data, settings)

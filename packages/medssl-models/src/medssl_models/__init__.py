@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from medssl_models.errors import MissingWeightsError as MissingWeightsError
     from medssl_models.errors import ModelError as ModelError
     from medssl_models.errors import UnknownModelError as UnknownModelError
-    from medssl_models.extraction import ExtractionSettings as ExtractionSettings
-    from medssl_models.extraction import FeatureTable as FeatureTable
-    from medssl_models.extraction import ImageSource as ImageSource
-    from medssl_models.extraction import extract as extract
-    from medssl_models.library import home as home
+    from medssl_models.experiments.record import Provenance as Provenance
+    from medssl_models.experiments.record import Record as Record
+    from medssl_models.experiments.record import append_records as append_records
+    from medssl_models.experiments.record import find_record as find_record
+    from medssl_models.experiments.record import read_records as read_records
+    from medssl_models.features.extraction import ExtractionSettings as ExtractionSettings
+    from medssl_models.features.extraction import FeatureTable as FeatureTable
+    from medssl_models.features.extraction import ImageSource as ImageSource
+    from medssl_models.features.extraction import extract as extract
+    from medssl_models.features.runtime import fold_batchnorm as fold_batchnorm
+    from medssl_models.features.store import FeatureStore as FeatureStore
+    from medssl_models.hub.library import home as home
     from medssl_models.preprocessing import Normalisation as Normalisation
     from medssl_models.preprocessing import Preprocessing as Preprocessing
-    from medssl_models.records import Provenance as Provenance
-    from medssl_models.records import Record as Record
-    from medssl_models.records import append_records as append_records
-    from medssl_models.records import find_record as find_record
-    from medssl_models.records import read_records as read_records
-    from medssl_models.runtime import fold_batchnorm as fold_batchnorm
-    from medssl_models.store import FeatureStore as FeatureStore
 
 __all__ = [
     "Backbone",
@@ -67,29 +67,29 @@ __version__ = version("medssl-models")
 _HOMES = {
     "Backbone": "backbone",
     "CheckpointError": "errors",
-    "ExtractionSettings": "extraction",
-    "FeatureStore": "store",
-    "FeatureTable": "extraction",
-    "ImageSource": "extraction",
+    "ExtractionSettings": "features.extraction",
+    "FeatureStore": "features.store",
+    "FeatureTable": "features.extraction",
+    "ImageSource": "features.extraction",
     "InputRangeError": "errors",
     "MissingWeightsError": "errors",
     "ModelCard": "card",
     "ModelError": "errors",
     "Normalisation": "preprocessing",
     "Preprocessing": "preprocessing",
-    "Provenance": "records",
-    "Record": "records",
+    "Provenance": "experiments.record",
+    "Record": "experiments.record",
     "UnknownModelError": "errors",
     "WeightFile": "card",
-    "append_records": "records",
+    "append_records": "experiments.record",
     "create_model": "backbone",
-    "extract": "extraction",
-    "find_record": "records",
-    "fold_batchnorm": "runtime",
-    "home": "library",
+    "extract": "features.extraction",
+    "find_record": "experiments.record",
+    "fold_batchnorm": "features.runtime",
+    "home": "hub.library",
     "list_models": "catalog",
     "model_card": "catalog",
-    "read_records": "records",
+    "read_records": "experiments.record",
 }
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from medssl_models.catalog import split_padding
-from medssl_models.controls import initialise
 from medssl_models.errors import InputRangeError, SettingsError
-from medssl_models.library import load_weights, locate
-from medssl_models.networks import build_network, is_own
-from medssl_models.trunks import Trunk, TrunkLike, resolve_layers
+from medssl_models.hub.library import load_weights, locate
+from medssl_models.networks.build import build_network, is_own
+from medssl_models.networks.controls import initialise
+from medssl_models.networks.trunks import Trunk, TrunkLike, resolve_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

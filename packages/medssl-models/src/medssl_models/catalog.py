@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from medssl_models.card import ModelCard, Padding
 from medssl_models.errors import CardError, UnknownModelError
-from medssl_models.matching import did_you_mean
 from medssl_models.plugins import BrokenPlugin, load_plugins
+from medssl_models.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["broken_plugins", "list_models", "model_card", "read_card", "split_padding"]
 
 # Models that are described when they are asked for: too many to list.
-_NAMESPACES = {"timm": ("medssl_models.timm_models", "timm_card")}
+_NAMESPACES = {"timm": ("medssl_models.networks.timm_models", "timm_card")}
 
 
 def list_models() -> list[ModelCard]:

@@ -22,8 +22,8 @@ from medssl_models.console import (
 )
 
 if TYPE_CHECKING:
-    from medssl_models.conversion import Conversion
-    from medssl_models.library import Fetched
+    from medssl_models.conversion.convert import Conversion
+    from medssl_models.hub.library import Fetched
 
 __all__ = ["app", "main"]
 
@@ -59,7 +59,7 @@ def main() -> None:
 def list_(json: JsonOption = False) -> None:
     """List the models, whether their weights are here, and their licences."""
     from medssl_models.catalog import broken_plugins, list_models
-    from medssl_models.library import is_imported
+    from medssl_models.hub.library import is_imported
 
     console = Console(json=json)
     rows = [(card, is_imported(card)) for card in list_models()]
@@ -89,7 +89,7 @@ def list_(json: JsonOption = False) -> None:
 def show(name: NameArgument, json: JsonOption = False) -> None:
     """Show all that is known about a model."""
     from medssl_models.catalog import model_card
-    from medssl_models.library import is_imported, model_folder_of
+    from medssl_models.hub.library import is_imported, model_folder_of
 
     console = Console(json=json)
     card = model_card(name)
@@ -104,7 +104,7 @@ def show(name: NameArgument, json: JsonOption = False) -> None:
 @app.command(epilog=examples("medssl-models inspect resnet18-f37072fd.pth"))
 def inspect(file: FileArgument, json: JsonOption = False) -> None:
     """Say what a weights file holds, without running it, and which models it fits."""
-    from medssl_models.inspection import inspect_file
+    from medssl_models.checkpoints.inspection import inspect_file
 
     console = Console(json=json)
     report = inspect_file(file)
@@ -136,8 +136,8 @@ def import_(
 ) -> None:
     """Check a weights file against a model's card and keep it for `--model NAME`."""
     from medssl_models.catalog import model_card
-    from medssl_models.library import import_model
-    from medssl_models.measure_trunks import TRUNKS, import_trunk
+    from medssl_models.hub.library import import_model
+    from medssl_models.networks.lpips_trunks import TRUNKS, import_trunk
 
     console = Console(json=json, quiet=quiet)
     if name in TRUNKS:  # what LPIPS looks through is no model
@@ -173,7 +173,7 @@ def fetch(
 ) -> None:
     """Download the weights of a model, check them, and keep them for `--model NAME`."""
     from medssl_models.catalog import model_card
-    from medssl_models.library import fetch_model
+    from medssl_models.hub.library import fetch_model
 
     console = Console(json=json, quiet=quiet)
     card = model_card(name)
@@ -201,7 +201,7 @@ def convert(
 ) -> None:
     """Convert a weights file to a folder of its own, outside the library."""
     from medssl_models.catalog import model_card
-    from medssl_models.conversion import convert as convert_file
+    from medssl_models.conversion.convert import convert as convert_file
     from medssl_models.errors import SettingsError
 
     console = Console(json=json, quiet=quiet)
@@ -214,9 +214,9 @@ def convert(
 @app.command(epilog=examples("medssl-models verify byol", "medssl-models verify exported/byol"))
 def verify(place: PlaceArgument, json: JsonOption = False) -> int:
     """Check that weights are whole and give the features that they gave when converted."""
+    from medssl_models.conversion.verification import verify as verify_folder
     from medssl_models.errors import SettingsError
-    from medssl_models.library import locate
-    from medssl_models.verification import verify as verify_folder
+    from medssl_models.hub.library import locate
 
     console = Console(json=json)
     card, folder = locate(place)
@@ -249,7 +249,7 @@ def export(
     quiet: QuietOption = False,
 ) -> None:
     """Write a model as a folder in the Hugging Face layout, for timm and torchvision."""
-    from medssl_models.exporting import export_model
+    from medssl_models.conversion.exporting import export_model
 
     console = Console(json=json, quiet=quiet)
     done = export_model(name, to, force=force)
@@ -283,7 +283,7 @@ def bundle_export(
     quiet: QuietOption = False,
 ) -> None:
     """Pack imported models with their cards and hashes into one archive."""
-    from medssl_models.bundles import export_bundle
+    from medssl_models.hub.bundles import export_bundle
 
     console = Console(json=json, quiet=quiet)
     table = export_bundle(names or [], out, force=force)
@@ -306,7 +306,7 @@ def bundle_import(
     quiet: QuietOption = False,
 ) -> None:
     """Check every model of an archive and keep it for `--model NAME`."""
-    from medssl_models.bundles import import_bundle
+    from medssl_models.hub.bundles import import_bundle
 
     console = Console(json=json, quiet=quiet)
     done = import_bundle(file, force=force)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, ParamSpec, Protocol, TypeV
 
 import typer
 
-from medssl_models.documents import plain
+from medssl_models.plain_json import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -213,7 +213,7 @@ class Console:
         """Write the one JSON document of a command to stdout; nothing without `json`.
 
         Args:
-            value: Anything that `medssl_models.documents.plain` takes; NaN becomes null.
+            value: Anything that `medssl_models.plain_json.plain` takes; NaN becomes null.
         """
         if self.json:
             text = json_text.dumps(

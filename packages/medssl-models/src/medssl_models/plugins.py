@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from medssl_models.card import ModelCard
-    from medssl_models.trunks import TrunkLike
+    from medssl_models.networks.trunks import TrunkLike
 
 __all__ = ["GROUP", "BrokenPlugin", "ModelPlugin", "Plugins", "load_plugins"]
 

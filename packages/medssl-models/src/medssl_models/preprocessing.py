@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medssl_models.errors import SettingsError
-from medssl_models.presets import fault_of
+from medssl_models.experiments.settings import fault_of
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from medssl_models.presets import ProtocolName
+from medssl_models.experiments.settings import ProtocolName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from medssl_models.backbone import Backbone
-    from medssl_models.extraction import ExtractionSettings
+    from medssl_models.experiments.record import Record
+    from medssl_models.features.extraction import ExtractionSettings
+    from medssl_models.features.store import FeatureStore
     from medssl_models.preprocessing import Preprocessing
-    from medssl_models.records import Record
-    from medssl_models.store import FeatureStore
 
 __all__ = ["GROUP", "ProbePlugin", "ProtocolName", "Work"]
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
-    from medssl_models.records import Record
+    from medssl_models.experiments.record import Record
     from numpy.typing import NDArray
 
     from medssl_saliency.mapping import Mapped, Maps

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from medssl_data.files import replacing
-from medssl_models.documents import canonical_json, plain
+from medssl_models.plain_json import canonical_json, plain
 
 from medssl_saliency.errors import MapError
 from medssl_saliency.saliency_map import NearError, SaliencyMap

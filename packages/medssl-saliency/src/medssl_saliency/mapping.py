@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from medssl_data.files import check_writable, drafts
-from medssl_models.records import Provenance, package_versions
+from medssl_models.experiments.record import Provenance, package_versions
 
 from medssl_saliency.map_file import (
     map_key,

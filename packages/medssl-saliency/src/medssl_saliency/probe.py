@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from medssl_models.presets import ProtocolName, from_preset, setting
+from medssl_models.experiments.settings import ProtocolName, from_preset, setting
 from medssl_models.probes import ProbePlugin
 from pydantic import PositiveInt  # noqa: TC002 # pydantic reads it
 
@@ -41,7 +41,7 @@ def _run(
     backbone: Backbone, data: ImageDataset, settings: StatsSettings, work: Work
 ) -> list[Record]:
     """Map the pictures, and summarise them; maps are kept beside the results, a folder a model."""
-    from medssl_models.runtime import resolve_device
+    from medssl_models.features.runtime import resolve_device
 
     from medssl_saliency.mapping import Maps, Viewer
     from medssl_saliency.subjects import from_dataset

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from medssl_models import presets
-from medssl_models.presets import (
+from medssl_models.experiments import settings as presets
+from medssl_models.experiments.settings import (
     BatchNormPreset,
     Difference,
     ProtocolName,

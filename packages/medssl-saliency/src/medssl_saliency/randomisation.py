@@ -1,7 +1,7 @@
 """Networks some of whose layers have forgotten what they learnt, for tests of saliency maps.
 
-Layers are drawn anew as `medssl_models.controls` draws an untrained control, so that a network all
-of whose layers are drawn anew is such a control.
+Layers are drawn anew as `medssl_models.networks.controls` draws an untrained control, so that a
+network all of whose layers are drawn anew is such a control.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from medssl_models import Backbone
-from medssl_models.controls import calibration_noise
-from medssl_models.trunks import Trunk
+from medssl_models.networks.controls import calibration_noise
+from medssl_models.networks.trunks import Trunk
 from torch import nn
 
 if TYPE_CHECKING:

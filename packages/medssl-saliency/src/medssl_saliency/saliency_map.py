@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from medssl_models.runtime import batch_statistics
+from medssl_models.features.runtime import batch_statistics
 from torch import Tensor, nn
 
 from medssl_saliency.attribution import attribute

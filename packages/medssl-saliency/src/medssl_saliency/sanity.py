@@ -18,7 +18,7 @@ from medssl_saliency.survey import Survey, interval, mean_record
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from medssl_models.records import Record
+    from medssl_models.experiments.record import Record
     from numpy.typing import NDArray
 
     from medssl_saliency.curves import Curves

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medssl_models.records import Record
+from medssl_models.experiments.record import Record
 
 from medssl_saliency.concentration import (
     agreement,

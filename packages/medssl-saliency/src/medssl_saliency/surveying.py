@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from medssl_models.records import Record
+    from medssl_models.experiments.record import Record
 
     from medssl_saliency.mapping import Maps, Viewer
     from medssl_saliency.subjects import Subject

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medssl_models.records import Record
+from medssl_models.experiments.record import Record
 
 from medssl_saliency.concentration import describe
 from medssl_saliency.pictures import heat_map_path, overlay_path

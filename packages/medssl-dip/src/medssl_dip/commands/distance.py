@@ -47,7 +47,7 @@ def distance(
     Pictures of different sizes are an error; with --size, and under published (224), the short side
     of both is brought to one length and the central square is compared.
     """
-    from medssl_models.roster import check_models
+    from medssl_models.experiments.models import check_models
 
     from medssl_dip.comparison import compare, compare_features
     from medssl_dip.fidelity import METRICS

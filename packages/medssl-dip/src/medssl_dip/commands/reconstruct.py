@@ -114,7 +114,7 @@ def reconstruct(
     quiet: QuietOption = False,
 ) -> None:
     """Reconstruct pictures from what layers of backbones say about them, and measure the rest."""
-    from medssl_models.roster import check_models
+    from medssl_models.experiments.models import check_models
 
     from medssl_dip import exhibits
     from medssl_dip.outcomes import records_of

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from medssl_models import Backbone, Record
     from medssl_models.console import Console
-    from medssl_models.presets import ProtocolName
+    from medssl_models.experiments.settings import ProtocolName
 
     from medssl_dip.perceptual import NetName, Perceptual
 
@@ -51,7 +51,7 @@ def create_models(
         controls: Give controls too; a control that serves several models comes once.
     """
     from medssl_models import create_model
-    from medssl_models.roster import control_of
+    from medssl_models.experiments.models import control_of
 
     seen = set()
     for name in dict.fromkeys(names):
@@ -80,7 +80,7 @@ def gather_perceptual(console: Console, text: str | None, *, needed: bool) -> di
         SettingsError: No such net.
         MissingWeightsError: A net that is needed is not here.
     """
-    from medssl_models.measure_trunks import missing_trunks
+    from medssl_models.networks.lpips_trunks import missing_trunks
 
     from medssl_dip.perceptual import NETS, load_perceptual, nets_here, trunk_name
 
@@ -103,7 +103,7 @@ def keep(records: Sequence[Record], path: Path, *, force: bool) -> None:
 
 def warn_of_slow_precision(console: Console, precision: str, device: str) -> None:
     """Warn where bf16 is emulated: several times slower than fp32."""
-    from medssl_models.runtime import multiplies_in_bf16, resolve_device
+    from medssl_models.features.runtime import multiplies_in_bf16, resolve_device
 
     if precision != "fp32" and not multiplies_in_bf16(resolve_device(device)):
         console.warn("this CPU has no bf16 arithmetic: fp32 is several times faster here")

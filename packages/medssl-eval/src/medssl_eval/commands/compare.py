@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from medssl_models import Record
 
-    from medssl_eval.cells import Choice
-    from medssl_eval.compare import Pair, RankedCells
-    from medssl_eval.reference import PublishedCell
+    from medssl_eval.compare.cells import Choice
+    from medssl_eval.compare.comparison import Pair, RankedCells
+    from medssl_eval.published.numbers import PublishedCell
 
 __all__ = ["compare"]
 
@@ -74,7 +74,7 @@ def compare(
     quiet: QuietOption = False,
 ) -> None:
     """Test whether models really differ, on the same images or episodes."""
-    from medssl_eval.cells import Choice, select_records
+    from medssl_eval.compare.cells import Choice, select_records
 
     console = Console(json=json, quiet=quiet)
     asked = tuple(metric or ())
@@ -134,8 +134,8 @@ def _compared(
     resamples: int,
     seed: int,
 ) -> tuple[list[Pair], list[RankedCells], list[str]]:
-    from medssl_eval.cells import gather_cells
-    from medssl_eval.compare import Comparer, rank_cells
+    from medssl_eval.compare.cells import gather_cells
+    from medssl_eval.compare.comparison import Comparer, rank_cells
     from medssl_eval.errors import ResultsError
 
     cells = [cell for cell in gather_cells(records) if len(cell.records) > 1]
@@ -153,7 +153,7 @@ def _compared(
 
 
 def _show_pairs(console: Console, pairs: Sequence[Pair]) -> None:
-    from medssl_eval.tables import dataset_label, model_label, setting_label
+    from medssl_eval.compare.tables import dataset_label, model_label, setting_label
 
     rows = []
     for pair in pairs:
@@ -201,9 +201,9 @@ def _show_ranks(console: Console, entry: RankedCells) -> None:
 
 
 def _show_published(console: Console, records: Sequence[Record]) -> None:
+    from medssl_eval.compare.tables import dataset_label, interval, model_label, setting_label
     from medssl_eval.errors import ResultsError
-    from medssl_eval.reference import set_beside
-    from medssl_eval.tables import dataset_label, interval, model_label, setting_label
+    from medssl_eval.published.numbers import set_beside
 
     found = set_beside(records)
     if not found:
@@ -279,6 +279,6 @@ def _draw(ranked: Sequence[RankedCells], plot: Path) -> None:
             "settings"
         )
         raise ResultsError(message)
-    from medssl_eval.figures import rank_chart
+    from medssl_eval.report.drawing import rank_chart
 
     rank_chart([(entry.title, entry.ranking) for entry in ranked], plot)

@@ -39,8 +39,8 @@ def extract(
     quiet: QuietOption = False,
 ) -> None:
     """Compute features and keep them; the experiments find them there."""
-    from medssl_eval.extracting import extract_all
-    from medssl_eval.protocols import KnnSettings, preset
+    from medssl_eval.experiments.extracting import extract_all
+    from medssl_eval.experiments.settings import KnnSettings, preset
     from medssl_eval.sweep import open_datasets
 
     console = Console(json=json, quiet=quiet)

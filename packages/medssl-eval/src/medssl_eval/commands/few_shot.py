@@ -58,9 +58,9 @@ def few_shot(
     quiet: QuietOption = False,
 ) -> None:
     """Classify by prototypes of a few images each, over many episodes."""
-    from medssl_eval.few_shot import feasible
-    from medssl_eval.few_shot import few_shot as evaluate
-    from medssl_eval.protocols import FewShotSettings, preset
+    from medssl_eval.experiments.few_shot import feasible
+    from medssl_eval.experiments.few_shot import few_shot as evaluate
+    from medssl_eval.experiments.settings import FewShotSettings, preset
     from medssl_eval.sweep import Sweep, open_datasets
 
     console = Console(json=json, quiet=quiet)

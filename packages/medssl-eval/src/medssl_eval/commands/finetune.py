@@ -101,9 +101,9 @@ def finetune(
     quiet: QuietOption = False,
 ) -> None:
     """Train the whole network on the training images, and test it; a run goes on where it was."""
-    from medssl_eval.finetune import Keep, trainable
-    from medssl_eval.finetune import finetune as evaluate
-    from medssl_eval.protocols import FinetuneSettings, preset
+    from medssl_eval.experiments.finetune import Keep, trainable
+    from medssl_eval.experiments.finetune import finetune as evaluate
+    from medssl_eval.experiments.settings import FinetuneSettings, preset
     from medssl_eval.sweep import Sweep, open_datasets
 
     console = Console(json=json, quiet=quiet)

@@ -82,9 +82,9 @@ def knn(
     quiet: QuietOption = False,
 ) -> None:
     """Let the most similar images vote on the class."""
-    from medssl_eval.knn import foldable
-    from medssl_eval.knn import knn as evaluate
-    from medssl_eval.protocols import KnnSettings, preset
+    from medssl_eval.experiments.knn import foldable
+    from medssl_eval.experiments.knn import knn as evaluate
+    from medssl_eval.experiments.settings import KnnSettings, preset
     from medssl_eval.sweep import Sweep, open_datasets
 
     console = Console(json=json, quiet=quiet)

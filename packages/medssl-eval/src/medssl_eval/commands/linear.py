@@ -70,9 +70,9 @@ def linear(
     quiet: QuietOption = False,
 ) -> None:
     """Fit a linear classifier on the features of training images, and test it."""
-    from medssl_eval.linear import linear as evaluate
-    from medssl_eval.linear import separable
-    from medssl_eval.protocols import LinearSettings, preset
+    from medssl_eval.experiments.linear import linear as evaluate
+    from medssl_eval.experiments.linear import separable
+    from medssl_eval.experiments.settings import LinearSettings, preset
     from medssl_eval.sweep import Sweep, open_datasets
 
     console = Console(json=json, quiet=quiet)

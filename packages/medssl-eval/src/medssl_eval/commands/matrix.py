@@ -9,10 +9,10 @@ import typer
 from medssl_models.console import Console, ForceOption, JsonOption, QuietOption, choice
 
 if TYPE_CHECKING:
-    from medssl_eval.engines import Engine
-    from medssl_eval.estimate import Estimate
-    from medssl_eval.matrix import Matrix, PlannedCell
-    from medssl_eval.plan import EnginePlan
+    from medssl_eval.matrix.estimate import Estimate
+    from medssl_eval.matrix.executors import Engine
+    from medssl_eval.matrix.plan import EnginePlan
+    from medssl_eval.matrix.running import Matrix, PlannedCell
 
 __all__ = ["matrix"]
 
@@ -55,8 +55,8 @@ def matrix(
     quiet: QuietOption = False,
 ) -> None:
     """Run all models on all data sets in all experiments of a plan; done cells are skipped."""
-    from medssl_eval.matrix import Matrix
-    from medssl_eval.plan import read_plan
+    from medssl_eval.matrix.plan import read_plan
+    from medssl_eval.matrix.running import Matrix
 
     console = Console(json=json, quiet=quiet)
     read = read_plan(plan)
@@ -80,9 +80,9 @@ def _engine(
 ) -> Engine:
     import os
 
-    from medssl_eval.cluster import RayEngine
-    from medssl_eval.engines import LocalEngine
     from medssl_eval.errors import SettingsError
+    from medssl_eval.matrix.cluster import RayEngine
+    from medssl_eval.matrix.executors import LocalEngine
 
     if name == "local":
         if address is not None:
@@ -97,7 +97,7 @@ def _engine(
 
 
 def _show_plan(console: Console, work: Matrix, engine: Engine) -> None:
-    from medssl_eval.estimate import estimate_cells, total_seconds
+    from medssl_eval.matrix.estimate import estimate_cells, total_seconds
 
     cells = work.cells()
     estimates = estimate_cells(work, cells)
@@ -166,7 +166,7 @@ def _show_outcome(console: Console, cells: list[PlannedCell], results: Path) -> 
 
 
 def _outcome_row(planned: PlannedCell) -> tuple[object, ...]:
-    from medssl_eval.tables import interval
+    from medssl_eval.compare.tables import interval
 
     first = planned.records[0] if planned.records else None
     text = ""

@@ -29,7 +29,7 @@ def protocol_show(
     json: JsonOption = False,
 ) -> None:
     """Show the settings of an experiment, and what each decides."""
-    from medssl_eval.experiments import describe
+    from medssl_eval.experiments.declarations import describe
 
     console = Console(json=json)
     fields = describe(experiment, protocol)
@@ -48,7 +48,7 @@ def protocol_show(
 @protocol_app.command("diff", epilog=examples("medssl-eval protocol diff few-shot"))
 def protocol_diff(experiment: ExperimentArgument, json: JsonOption = False) -> None:
     """Show where the study's way and the corrected one differ, and why."""
-    from medssl_eval.experiments import differences
+    from medssl_eval.experiments.declarations import differences
 
     console = Console(json=json)
     found = differences(experiment)

@@ -23,8 +23,8 @@ from medssl_models.console import (
 from medssl_eval.commands.shared import DATA, SkipOption, SplitOption, gather_means
 
 if TYPE_CHECKING:
-    from medssl_eval.rank import Outcome, Standing
-    from medssl_eval.verdict import Verdict
+    from medssl_eval.rank.ranking import Outcome, Standing
+    from medssl_eval.rank.verdict import Verdict
 
 __all__ = ["rank"]
 
@@ -63,9 +63,9 @@ def rank(
     quiet: QuietOption = False,
 ) -> None:
     """Answer which backbone suits these images: all models here, ranked, with the reasons."""
-    from medssl_eval.rank import Contest, available_models
+    from medssl_eval.rank.ranking import Contest, available_models
+    from medssl_eval.rank.verdict import caveats_of, judge
     from medssl_eval.sweep import open_datasets
-    from medssl_eval.verdict import caveats_of, judge
 
     console = Console(json=json, quiet=quiet)
     seconds = _seconds(budget)
@@ -157,7 +157,7 @@ def _show(console: Console, outcome: Outcome, verdict: Verdict) -> None:
 def _row(
     standing: Standing, outcome: Outcome, verdict: Verdict, probes: list[str]
 ) -> tuple[object, ...]:
-    from medssl_eval.tables import interval
+    from medssl_eval.compare.tables import interval
 
     cells = []
     for name in probes:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from medssl_models import Record
     from medssl_models.console import Console
 
-    from medssl_eval.features import Means
+    from medssl_eval.experiments.features import Means
 
 __all__ = [
     "DATA",
@@ -75,7 +75,7 @@ def gather_means(console: Console, **extraction: object) -> Means:
     """Gather what the extraction may use from a command's options."""
     from medssl_models import ExtractionSettings, FeatureStore
 
-    from medssl_eval import features
+    from medssl_eval.experiments import features
 
     settings = ExtractionSettings.model_validate(extraction)
     return features.Means(extraction=settings, store=FeatureStore(), progress=console.progress)
@@ -83,7 +83,7 @@ def gather_means(console: Console, **extraction: object) -> Means:
 
 def show(console: Console, records: list[Record], results: Path) -> None:
     """Show the best first, then what must be known of them."""
-    from medssl_eval import tables
+    from medssl_eval.compare import tables
 
     ordered = tables.best_first(records)
     console.table(tables.COLUMNS, tables.rows(records))
@@ -94,7 +94,7 @@ def show(console: Console, records: list[Record], results: Path) -> None:
 
 def show_metrics(console: Console, records: list[Record], results: Path) -> None:
     """Show one line a run with all its metrics, best first, then what must be known of them."""
-    from medssl_eval import tables
+    from medssl_eval.compare import tables
 
     console.table(*tables.metric_table(records))
     console.document({"records": tables.best_first(records), "results": str(results)})

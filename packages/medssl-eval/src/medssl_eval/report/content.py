@@ -15,17 +15,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from medssl_eval.cells import higher_is_better
+from medssl_eval.compare.cells import higher_is_better
+from medssl_eval.compare.tables import setting_label
 from medssl_eval.errors import ResultsError
-from medssl_eval.reference import published_cells
-from medssl_eval.tables import setting_label
+from medssl_eval.published.numbers import published_cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from medssl_models import Provenance, Record
 
-    from medssl_eval.reference import PublishedCell
+    from medssl_eval.published.numbers import PublishedCell
 
 __all__ = ["TRANSFER", "Board", "Content", "Entry", "published_content", "read_content"]
 
@@ -196,7 +196,7 @@ def read_content(paths: Sequence[Path], *, title: str = "medssl report") -> Cont
     Raises:
         ResultsError: A file is not there or holds no record.
     """
-    from medssl_models.records import Record, iterate_records
+    from medssl_models.experiments.record import Record, iterate_records
 
     entries: dict[tuple[object, ...], Entry] = {}
     warnings: list[str] = []
@@ -258,7 +258,7 @@ def identity(record: Record, shared: _Shared | None = None) -> tuple[object, ...
 
 @cache
 def _identifying() -> Callable[[Provenance], tuple[object, ...]]:
-    from medssl_models.records import (
+    from medssl_models.experiments.record import (
         ACCIDENTAL,
         Provenance,
     )

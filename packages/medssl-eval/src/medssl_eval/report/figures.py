@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_eval.average_ranks import rank_models
 from medssl_eval.errors import InfeasibleError
-from medssl_eval.figures import ACCENT, FAINT, INK, RULE, draw_ranks, rank_height
+from medssl_eval.report.drawing import ACCENT, FAINT, INK, RULE, draw_ranks, rank_height
+from medssl_eval.statistics.average_ranks import rank_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

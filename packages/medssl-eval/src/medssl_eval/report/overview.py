@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from medssl_eval.figures import ACCENT, FAINT, INK, RULE
+from medssl_eval.report.drawing import ACCENT, FAINT, INK, RULE
 from medssl_eval.report.figures import Drawing, as_svg, blank_figure
 
 if TYPE_CHECKING:

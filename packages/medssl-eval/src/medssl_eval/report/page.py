@@ -16,7 +16,7 @@ from medssl_eval.report.exports import cell_text
 from medssl_eval.report.overview import draw_overview, leading_boards
 from medssl_eval.report.pictures import gather_pictures
 from medssl_eval.report.relations import relations
-from medssl_eval.statistics import intervals_overlap
+from medssl_eval.statistics.intervals import intervals_overlap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence

@@ -116,7 +116,7 @@ def gather_settings(
     Raises:
         SettingsError: Options contradict each other, or a value is not allowed.
     """
-    from medssl_models.runtime import multiplies_in_bf16, resolve_device
+    from medssl_models.features.runtime import multiplies_in_bf16, resolve_device
 
     from medssl_saliency.errors import SettingsError
     from medssl_saliency.protocols import FAST_FIDELITY, preset
@@ -174,7 +174,7 @@ def open_maps(
 ) -> Maps:
     """Open the folder of maps that a command works in, when all folders can be written."""
     from medssl_data.files import check_writable
-    from medssl_models.runtime import resolve_device
+    from medssl_models.features.runtime import resolve_device
 
     from medssl_saliency.mapping import Maps, Voice
 
@@ -194,7 +194,7 @@ def open_maps(
 def open_viewers(names: Sequence[str], settings: MapSettings) -> Iterator[Viewer]:
     """Create the models one after the other, when all names are known to be right."""
     from medssl_models import create_model
-    from medssl_models.roster import check_models
+    from medssl_models.experiments.models import check_models
 
     from medssl_saliency.mapping import Viewer
 

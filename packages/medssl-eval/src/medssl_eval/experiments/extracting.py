@@ -1,0 +1,96 @@
+"""Features of all pairs of models and data sets, computed ahead of any experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from medssl_eval.experiments.features import prepare
+from medssl_eval.experiments.settings import KnnSettings, preset
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medssl_data import ImageDataset
+
+    from medssl_eval.experiments.features import Means
+
+__all__ = ["Extraction", "extract_all"]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What was extracted.
+
+    Attributes:
+        model: Its name.
+        dataset: Its name.
+        images: How many images have features.
+        dimension: D.
+        computed: How many were computed now; the others were there.
+        unreadable: Names of the images that were skipped.
+        key: The store's key.
+    """
+
+    model: str
+    dataset: str
+    images: int
+    dimension: int
+    computed: int
+    unreadable: tuple[str, ...]
+    key: str
+
+
+def extract_all(
+    models: Sequence[str],
+    datasets: Sequence[ImageDataset],
+    *,
+    protocol: Literal["published", "corrected"],
+    means: Means,
+) -> list[Extraction]:
+    """Extract the features that the experiments of a protocol use.
+
+    Under `corrected` all experiments use the same features. Under `published` the geometry is the
+    experiment's; this computes those of linear and k-NN evaluation, few-shot has its own.
+
+    Args:
+        models: Names.
+        datasets: Opened data sets.
+        protocol: Decides geometry and normalisation.
+        means: Extraction settings, store and progress.
+
+    Raises:
+        UnknownModelError: A name that no model bears, before anything is computed.
+    """
+    from medssl_models import create_model, extract
+    from medssl_models.experiments.models import check_models
+
+    check_models(models)
+    settings = preset(KnnSettings, protocol)
+    found = []
+    for name in models:
+        backbone = create_model(name, protocol=protocol)
+        for data in datasets:
+            table = extract(
+                backbone,
+                data,
+                preprocessing=prepare(backbone, settings),
+                settings=means.extraction,
+                store=means.store,
+                progress=means.progress,
+            )
+            skipped = np.flatnonzero(~table.readable)
+            found.append(
+                Extraction(
+                    model=backbone.name,
+                    dataset=data.name,
+                    images=int(table.readable.sum()),
+                    dimension=int(table.features.shape[1]),
+                    computed=table.computed,
+                    unreadable=tuple(data.ids[row] for row in skipped),
+                    key=table.key,
+                )
+            )
+    return found

@@ -1,0 +1,380 @@
+"""Few-shot evaluation: nearest prototype in small episodes, on features that are computed once.
+
+The arithmetic (`count_correct`, `summarise`) takes arrays; `few_shot` joins it with a backbone and
+a data set. Which images meet in an episode is decided in `episodes`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medssl_eval.errors import FeatureError
+from medssl_eval.experiments.episodes import EpisodePool, check_plan, plan_episodes
+from medssl_eval.experiments.features import (
+    SHORT_SIDE,
+    SQUASH,
+    Means,
+    collect,
+    marks,
+    patients_of,
+    prepare,
+    provenance_of,
+)
+from medssl_eval.experiments.settings import FewShotSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, Preprocessing, Record
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from medssl_eval.experiments.episodes import EpisodePlan
+    from medssl_eval.experiments.features import FeatureSet
+
+__all__ = [
+    "Summary",
+    "count_correct",
+    "feasible",
+    "few_shot",
+    "few_shot_preprocessing",
+    "summarise",
+]
+
+# Both ways compute the same. Multiplications through the Gram matrix are cheap (one big product),
+# gathered rows cost memory traffic: one gathered number is worth about 40 multiplications (600
+# episodes of 2-way 20+15, D = 2048, one core: equal near 1,000 rows).
+GATHER_COST = 40
+CHUNK_NUMBERS = 4_000_000  # float32 numbers in a chunk: 16 MB
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean accuracy over episodes, in percent.
+
+    Attributes:
+        mean: 0..100; 100/ways is chance.
+        half_width: Of the 95 % interval over episodes, 1.96 std / sqrt(E); 0 where all episodes
+            have the same accuracy, which says nothing about the next one.
+        std: Standard deviation over episodes, with denominator E.
+        episodes: E.
+    """
+
+    mean: float
+    half_width: float
+    std: float
+    episodes: int
+
+
+def few_shot(
+    backbone: Backbone,
+    data: ImageDataset,
+    *,
+    settings: FewShotSettings | None = None,
+    means: Means | None = None,
+) -> list[Record]:
+    """Measure how well prototypes of a few images classify the others.
+
+    Args:
+        backbone: The network; its features are computed once for all episodes and shots.
+        data: The images.
+        settings: Ways, shots, episodes and so on; None is the corrected preset.
+        means: Extraction, store and what is known already.
+
+    Returns:
+        One record for each number of shots: mean accuracy in percent with its 95 % interval over
+        episodes. `details` holds the correct answers of each episode, for paired tests.
+
+    Raises:
+        InfeasibleError: A class has fewer images than shots + queries; said before extraction.
+        FeatureError: A feature is not finite.
+
+    Example:
+        >>> records = few_shot(create_model("random_r18"), data)  # doctest: +SKIP
+        >>> records[0].value, records[0].ci_low, records[0].ci_high  # doctest: +SKIP
+    """
+    from medssl_models.experiments.record import record_key
+
+    settings, means = settings or FewShotSettings(), means or Means()
+    feasible(data, settings)
+    preprocessing = few_shot_preprocessing(backbone, data, settings)
+    provenance = provenance_of(
+        backbone, data, settings, preprocessing=preprocessing, extraction=means.extraction
+    )
+    known: dict[int, Record] = {}
+    for shots in settings.shots:
+        key = record_key("few-shot", "accuracy", _identity(data, settings, shots), provenance)
+        if key in means.known:
+            known[shots] = means.known[key]
+    if len(known) < len(settings.shots):
+        features = collect(
+            backbone, data, preprocessing=preprocessing, provenance=provenance, means=means
+        )
+    return [
+        known[shots] if shots in known else _record(backbone, data, features, settings, shots)
+        for shots in settings.shots
+    ]
+
+
+def few_shot_preprocessing(
+    backbone: Backbone, data: ImageDataset, settings: FewShotSettings
+) -> Preprocessing:
+    """Decide how an image reaches the network; the study's geometry depended on the data set."""
+    return prepare(backbone, settings, geometry=_study_geometry(data))
+
+
+def feasible(data: ImageDataset, settings: FewShotSettings) -> None:
+    """Say before any image is opened whether the episodes can be drawn.
+
+    Raises:
+        InfeasibleError: A class has fewer images or patients than shots + queries.
+        SettingsError: More ways than classes.
+    """
+    pool, _ = _pool(data, np.arange(len(data)), settings)
+    for shots in settings.shots:
+        check_plan(
+            pool,
+            ways=_ways(data, settings),
+            shots=shots,
+            queries=settings.queries,
+            episodes=settings.episodes,
+            names=data.classes,
+        )
+
+
+def summarise(correct: NDArray[np.int64], questions: int) -> Summary:
+    """Average episodes as the study does.
+
+    Args:
+        correct: (E,) int64, queries answered correctly in each episode.
+        questions: Queries of an episode, ways x queries.
+    """
+    accuracy = 100.0 * np.asarray(correct, dtype=np.float64) / questions
+    std = float(accuracy.std())
+    return Summary(
+        mean=float(accuracy.mean()),
+        half_width=1.96 * std / math.sqrt(len(accuracy)),
+        std=std,
+        episodes=len(accuracy),
+    )
+
+
+def count_correct(features: NDArray[np.float32], plan: EpisodePlan) -> NDArray[np.int64]:
+    """Classify the queries of all episodes by the nearest prototype.
+
+    A prototype is the plain mean of a class's support features; nearness is squared Euclidean
+    distance; a tie goes to the way that was drawn first. Memory is bounded whatever N, D and E.
+
+    Args:
+        features: (N, D) float32, finite.
+        plan: Row numbers in 0..N-1.
+
+    Returns:
+        (E,) int64, 0..ways x queries.
+
+    Raises:
+        FeatureError: Features are not two-dimensional or not finite.
+
+    References:
+        Snell et al., Prototypical networks for few-shot learning, 2017.
+    """
+    import torch
+    from medssl_models.features.runtime import threads
+
+    _check(features)
+    # On matrices this small threads cost more than they bring (20 times the time on two busy
+    # cores), and with one the sums have the same bits wherever they are computed.
+    with torch.inference_mode(), threads(1):
+        # Distances do not depend on the origin; near it the products keep their precision.
+        centred = np.asarray(features, dtype=np.float32) - features.mean(axis=0, dtype=np.float32)
+        rows = torch.from_numpy(centred)
+        support, query = torch.from_numpy(plan.support), torch.from_numpy(plan.query)
+        query = query.flatten(start_dim=1)
+        scores = _gram_scores if _prefers_gram(rows, plan) else _gathered_scores
+        expected = torch.arange(plan.ways).repeat_interleave(plan.queries)
+        hits = [(nearest == expected).sum(dim=1) for nearest in scores(rows, support, query)]
+        return np.asarray(torch.cat(hits).numpy(), dtype=np.int64)
+
+
+def _record(
+    backbone: Backbone,
+    data: ImageDataset,
+    features: FeatureSet,
+    settings: FewShotSettings,
+    shots: int,
+) -> Record:
+    """Draw the episodes of one number of shots, evaluate them, and write down the outcome."""
+    from medssl_models import Record as Result
+
+    pool, copies = _pool(data, features.rows, settings)
+    plan = plan_episodes(
+        pool,
+        ways=_ways(data, settings),
+        shots=shots,
+        queries=settings.queries,
+        episodes=settings.episodes,
+        seed=_entropy(backbone, settings),
+        names=data.classes,
+    )
+    correct = count_correct(features.features, plan)
+    questions = plan.ways * plan.queries
+    summary = summarise(correct, questions)
+    skipped = len(features.unreadable)
+    low, high = summary.mean - summary.half_width, summary.mean + summary.half_width
+    return Result(
+        experiment="few-shot",
+        metric="accuracy",
+        unit="%",
+        value=summary.mean,
+        ci_low=low if summary.half_width else None,
+        ci_high=high if summary.half_width else None,
+        n=summary.episodes,
+        settings=_identity(data, settings, shots),
+        details={
+            "half_width": summary.half_width,
+            "std": summary.std,
+            "chance": 100.0 / plan.ways,
+            "correct": correct.tolist(),
+            "questions": questions,
+            "plan": plan.fingerprint,
+            "images": len(features.rows),
+            "drawable": len(np.unique(pool.rows)),
+            "copies": copies,
+            "left_out": pool.left_out,
+            "unreadable": skipped,
+            "control": backbone.card.control,
+            "synthetic": data.manifest.synthetic,
+        },
+        notes=(*marks(backbone, data, skipped=skipped), *_without_interval(summary)),
+        provenance=features.provenance,
+    )
+
+
+def _without_interval(summary: Summary) -> tuple[str, ...]:
+    """Say why there is none: a width of 0 would claim that the mean is known exactly."""
+    if summary.half_width:
+        return ()
+    alike = (
+        "the only episode" if summary.episodes == 1 else f"all {summary.episodes} episodes alike"
+    )
+    return (f"no interval: {alike}, accuracy {summary.mean:.2f} %; more --episodes give one",)
+
+
+def _pool(
+    data: ImageDataset, rows: NDArray[np.int64], settings: FewShotSettings
+) -> tuple[EpisodePool, int]:
+    """Sort the images that may be drawn; numbers in the pool are positions in `rows`.
+
+    Returns:
+        The pool, and how often each image stands in it.
+    """
+    card = data.card
+    position = np.full(len(data), -1, dtype=np.int64)
+    position[rows] = np.arange(len(rows))
+    drawable = position
+    if settings.pool == "first_10001" and card is not None and card.study_pool is not None:
+        train_first = np.argsort([split == "test" for split in data.splits], kind="stable")
+        drawable = position[train_first[: card.study_pool]]
+    drawable = drawable[drawable >= 0]
+    twins = settings.duplicate_images == "study" and getattr(card, "study_duplicates", False)
+    copies = 2 if twins else 1
+    labels = np.full(len(rows), -1, dtype=np.int64)
+    labels[drawable] = data.labels[rows][drawable]
+    groups = patients_of(
+        [data.groups[row] for row in rows], separate=settings.patients == "separate"
+    )
+    pool = EpisodePool.of(labels, len(data.classes), groups=groups)
+    return (pool.twice() if twins else pool), copies
+
+
+def _ways(data: ImageDataset, settings: FewShotSettings) -> int:
+    classes = len(data.classes)
+    if settings.ways == "all":
+        return classes
+    if settings.ways == "study":
+        # Asked for more ways than classes, the study's sampler took all classes.
+        return min(2 if data.card is None else data.card.ways, classes)
+    return settings.ways
+
+
+def _study_geometry(data: ImageDataset) -> Mapping[str, object]:
+    cached = data.card is not None and data.card.study_geometry == "short-side"
+    return SHORT_SIDE if cached else SQUASH
+
+
+def _entropy(backbone: Backbone, settings: FewShotSettings) -> list[int]:
+    """Seed the plan: with one list for all models, or with one for each architecture."""
+    if settings.episode_list == "fixed":
+        return [settings.seed]
+    return [settings.seed, *backbone.card.architecture.encode()]
+
+
+def _identity(data: ImageDataset, settings: FewShotSettings, shots: int) -> dict[str, object]:
+    """Give the settings as a record keeps them: resolved, for one number of shots."""
+    fields = settings.model_dump(exclude={"protocol", "seed"})
+    return fields | {"ways": _ways(data, settings), "shots": shots}
+
+
+def _prefers_gram(rows: Tensor, plan: EpisodePlan) -> bool:
+    count, dim = rows.shape
+    prototypes = plan.episodes * plan.ways
+    multiplications = count * count * (dim + prototypes)
+    gathered = prototypes * (plan.shots + plan.queries) * dim
+    return multiplications < GATHER_COST * gathered
+
+
+def _gram_scores(rows: Tensor, support: Tensor, query: Tensor) -> Iterator[Tensor]:
+    """Yield the nearest way of each query, from inner products between rows only.
+
+    A prototype is a row of averaging weights w over images. With the Gram matrix G, its inner
+    product with every image is w G, and its squared norm is w G w.
+    """
+    import torch
+
+    count = len(rows)
+    _, ways, shots = support.shape
+    gram = rows @ rows.T
+    step = max(1, CHUNK_NUMBERS // (ways * count))
+    for chosen, asked in zip(torch.split(support, step), torch.split(query, step), strict=True):
+        weights = torch.zeros(len(chosen) * ways, count)
+        # Twins, where a set holds images twice, add up.
+        weights.scatter_add_(
+            1, chosen.reshape(-1, shots), torch.full((len(weights), shots), 1 / shots)
+        )
+        products = weights @ gram
+        norms = (products * weights).sum(dim=1).view(-1, ways, 1)
+        wanted = asked[:, None].expand(-1, ways, -1)
+        met = products.view(-1, ways, count).gather(2, wanted)
+        yield (norms - 2 * met).min(dim=1).indices
+
+
+def _gathered_scores(rows: Tensor, support: Tensor, query: Tensor) -> Iterator[Tensor]:
+    """Yield the nearest way of each query, from gathered features, a few episodes at a time."""
+    import torch
+
+    _, ways, shots = support.shape
+    step = max(1, CHUNK_NUMBERS // ((query.shape[1] + ways) * rows.shape[1]))
+    for chosen, asked in zip(torch.split(support, step), torch.split(query, step), strict=True):
+        means = torch.nn.functional.embedding_bag(chosen.reshape(-1, shots), rows, mode="mean")
+        prototypes = means.view(len(chosen), ways, -1)
+        products = torch.bmm(prototypes, rows[asked].transpose(1, 2))
+        norms = prototypes.square().sum(dim=2, keepdim=True)
+        yield (norms - 2 * products).min(dim=1).indices
+
+
+def _check(features: NDArray[np.float32]) -> None:
+    if features.ndim != 2 or not features.size:
+        message = f"features have shape {features.shape}; (N, D) is needed, with N and D above 0"
+        raise FeatureError(message)
+    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(broken):
+        message = (
+            f"features of {len(broken)} of {len(features)} images are NaN or infinite, "
+            f"the first in row {broken[0]}; extract them again with --force, or leave the image out"
+        )
+        raise FeatureError(message)

@@ -1,0 +1,242 @@
+"""Fine-tuning: the whole network and a new linear layer are trained on a data set, and tested.
+
+`training_run` is one run; here runs are searched, tested and written down.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medssl_eval.errors import DivergedError
+from medssl_eval.experiments.features import Means, marks, prepare, provenance_of
+from medssl_eval.experiments.partition import truncate_targets
+from medssl_eval.experiments.predictions import Predictions
+from medssl_eval.experiments.scoring import Outcome, known_records, metric_names
+from medssl_eval.experiments.settings import FinetuneSettings
+from medssl_eval.statistics.metrics import metric
+from medssl_eval.training.run import Keep, TrainingRun, parts_of, selection
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, Preprocessing, Record
+    from numpy.typing import NDArray
+
+    from medssl_eval.training.classifier import Classifier
+    from medssl_eval.training.loop import Course
+
+    Floats = NDArray[np.float64]
+    Rows = NDArray[np.int64]
+
+__all__ = ["Keep", "candidates", "finetune", "trainable"]
+
+CURVES, PICTURE, MODEL = "curves.csv", "curves.png", "model"
+
+
+def finetune(
+    backbone: Backbone,
+    data: ImageDataset,
+    *,
+    settings: FinetuneSettings | None = None,
+    means: Means | None = None,
+    keep: Keep | None = None,
+) -> list[Record]:
+    """Train a copy of a backbone on the training images and test it on the test images.
+
+    Args:
+        backbone: Where training starts; it is not changed.
+        data: Images with a training and a test part; see `medssl_eval.experiments.partition`.
+        settings: Steps, rates, stopping and so on; None is the corrected preset.
+        means: Device, precision, workers and what is known already. The batch size of the
+            extraction is not used.
+        keep: Where the run is kept.
+
+    Returns:
+        One record for each fraction and metric, each with its interval. `details` holds the course
+        of the run, the folder that keeps it, and where the predictions lie.
+
+    Raises:
+        InfeasibleError: A part is missing or cannot serve; said before training.
+        DivergedError: The loss left all bounds.
+        FeatureError: The loss is no number before any step.
+        CheckpointFileError: The checkpoint of the run is damaged.
+    """
+    settings, means, keep = settings or FinetuneSettings(), means or Means(), keep or Keep()
+    trainable(data, settings)
+    if settings.targets == "truncated":
+        data = truncate_targets(data)
+    preprocessing = _resized(prepare(backbone, settings), settings.side)
+    provenance = provenance_of(
+        backbone,
+        data,
+        settings,
+        preprocessing=preprocessing,
+        extraction=means.extraction,
+        split=data.manifest.split_policy,
+    )
+    found: list[Record] = []
+    for fraction in settings.fractions:
+        run = TrainingRun(
+            backbone, data, settings, means, keep, preprocessing, provenance, fraction
+        )
+        names = _names(data, settings)
+        known = known_records(means.known, "finetune", names, run.identity, provenance)
+        found += _run(run, names) if known is None else known
+    return found
+
+
+def trainable(data: ImageDataset, settings: FinetuneSettings) -> None:
+    """Say before any image is opened whether the parts can serve.
+
+    Raises:
+        InfeasibleError: A part is missing, or lacks a class.
+        UnknownNameError: No metric has the name that the best weights are chosen by.
+    """
+    metric(selection(data, settings))
+    if settings.targets == "truncated":
+        data = truncate_targets(data)
+    for fraction in settings.fractions:
+        parts_of(data, settings, fraction)
+
+
+def _run(run: TrainingRun, names: tuple[str, ...]) -> list[Record]:
+    """Search if wanted, train, test, and write down."""
+    chosen, notes = _searched(run) if run.settings.search else (run, ())
+    with chosen.locked() as folder:
+        classifier, course = chosen.trained(folder)
+        probabilities, rows = chosen.predicted(classifier, run.parts.test)
+        details = _left_behind(chosen, classifier, course, folder)
+    return _written(run, names, probabilities, rows, details, notes)
+
+
+def _searched(run: TrainingRun) -> tuple[TrainingRun, tuple[str, ...]]:
+    """Train all candidates with early stopping; a run that diverges is none."""
+    scores: dict[tuple[float, float], float] = {}
+    notes = []
+    for rate, decay in candidates():
+        trial = run.changed(learning_rate=rate, weight_decay=decay, early_stopping=True)
+        try:
+            with trial.locked() as folder:
+                _, course = trial.trained(folder)
+        except DivergedError as error:
+            notes.append(f"learning rate {rate:g}, weight decay {decay:g} diverged")
+            last = error
+            continue
+        scores[rate, decay] = -math.inf if course.best_score is None else course.best_score
+    if not scores:
+        raise last
+    rate, decay = max(scores, key=scores.__getitem__)
+    notes.append(f"search chose learning rate {rate:g} and weight decay {decay:g}")
+    return run.changed(learning_rate=rate, weight_decay=decay), tuple(notes)
+
+
+def _left_behind(
+    run: TrainingRun, classifier: Classifier, course: Course, folder: Path | None
+) -> dict[str, object]:
+    """Write curves and model, and give what a record tells of the run."""
+    best = run.settings.tested_weights == "best" and course.best_step
+    tested = course.best_step if best else course.step
+    details: dict[str, object] = {
+        "steps": course.step,
+        "tested_step": tested,
+        "best_step": course.best_step,
+        "validation": course.best_score,
+        "learning_rate": run.settings.learning_rate,
+        "weight_decay": run.settings.weight_decay,
+        "curve": [[point.step, point.train_loss] for point in course.points],
+        "validation_curve": [
+            [point.step, point.validation_loss, point.validation_score]
+            for point in course.points
+            if point.validation_score is not None
+        ],
+    }
+    if folder is None:
+        return details
+    _draw(run, course, folder, tested)
+    from medssl_eval.training.finetuned_model import save_backbone
+
+    save_backbone(
+        classifier.backbone,
+        run.backbone,
+        run.data,
+        folder / MODEL,
+        preprocessing=run.preprocessing,
+        key=run.key,
+    )
+    return details | {
+        "folder": str(folder),
+        "model": str(folder / MODEL),
+        "curves": str(folder / CURVES),
+    }
+
+
+def _draw(run: TrainingRun, course: Course, folder: Path, tested: int) -> None:
+    from medssl_eval.training.learning_curves import draw_curves, write_curves
+
+    write_curves(course.points, folder / CURVES)
+    chosen = selection(run.data, run.settings)
+    draw_curves(course, folder / PICTURE, title=run.title, metric=chosen, tested=tested)
+
+
+def _written(
+    run: TrainingRun,
+    names: tuple[str, ...],
+    probabilities: Floats,
+    rows: Rows,
+    details: dict[str, object],
+    notes: tuple[str, ...],
+) -> list[Record]:
+    data, parts = run.data, run.parts
+    sizes = {"train": len(parts.train), "validation": len(parts.validation)}
+    flags = {"control": run.backbone.card.control, "synthetic": data.manifest.synthetic}
+    skipped = len(parts.test) - len(rows)
+    outcome = Outcome(
+        experiment="finetune",
+        predictions=Predictions(
+            ids=tuple(data.ids[row] for row in rows),
+            groups=tuple(data.groups[row] for row in rows),
+            classes=tuple(data.classes[label] for label in run.classes),
+            labels=np.searchsorted(run.classes, data.labels[rows]),
+            probabilities=probabilities,
+        ),
+        settings=run.identity,
+        provenance=run.provenance.model_copy(update={"device": str(run.place(None).device)}),
+        details={**details, **sizes, **flags, "unreadable": skipped},
+        notes=(*marks(run.backbone, data, skipped=skipped), *parts.notes, *notes),
+    )
+    found: list[Record] = outcome.records(names, folder=run.means.predictions)
+    if run.settings.auroc == "probabilities" or "auroc" not in names:
+        return found
+    decided = run.judged("auroc", probabilities)
+    judged = replace(outcome, predictions=replace(outcome.predictions, probabilities=decided))
+    areas = {record.metric: record for record in judged.records(("auroc",), folder=None)}
+    return [areas.get(record.metric, record) for record in found]
+
+
+def candidates() -> list[tuple[float, float]]:
+    """Learning rates and weight decays of the study's search."""
+    return [(rate, factor / rate) for rate in (0.1, 1e-4) for factor in (0.0, 1e-6, 1e-3)]
+
+
+def _names(data: ImageDataset, settings: FinetuneSettings) -> tuple[str, ...]:
+    graded = data.card is not None and data.card.ordered
+    return metric_names(ordered=graded if settings.ordered == "card" else settings.ordered)
+
+
+def _resized(own: Preprocessing, side: int | None) -> Preprocessing:
+    """The same geometry at another size."""
+    if side is None:
+        return own
+
+    def scaled(length: int) -> int:
+        return max(side, round(length * side / own.crop))
+
+    resize = own.resize
+    size = scaled(resize) if isinstance(resize, int) else (scaled(resize[0]), scaled(resize[1]))
+    changed: Preprocessing = own.replace(resize=size, crop=side)
+    return changed

@@ -1,0 +1,358 @@
+"""k-nearest-neighbour evaluation: the classes of the most similar images vote.
+
+Cosine similarity on frozen features. Every image is asked once in cross-validation, in folds that
+keep the classes' shares and hold all images of a patient together; or the test part is asked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medssl_eval.errors import InfeasibleError
+from medssl_eval.experiments.features import (
+    Means,
+    collect,
+    marks,
+    patients_of,
+    prepare,
+    provenance_of,
+)
+from medssl_eval.experiments.partition import partition
+from medssl_eval.experiments.predictions import Predictions
+from medssl_eval.experiments.scoring import Outcome, known_records, metric_names, primary_metric
+from medssl_eval.experiments.settings import KnnSettings
+from medssl_eval.statistics.metrics import metric, validation_score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, Record
+    from numpy.typing import NDArray
+
+    from medssl_eval.experiments.features import FeatureSet
+
+    Floats = NDArray[np.float64]
+    Features = NDArray[np.float32]
+    Integers = NDArray[np.int64]
+
+__all__ = ["CANDIDATES", "Neighbours", "assign_folds", "foldable", "knn", "vote"]
+
+CANDIDATES = (1, 2, 5, 10, 20, 50, 100, 200)
+"""Numbers of neighbours to choose from."""
+
+
+def knn(
+    backbone: Backbone,
+    data: ImageDataset,
+    *,
+    settings: KnnSettings | None = None,
+    means: Means | None = None,
+) -> list[Record]:
+    """Measure how well the nearest images predict the class.
+
+    Args:
+        backbone: The network; features are the same as in the other experiments.
+        data: The images.
+        settings: Neighbours, folds and so on; None is the corrected preset.
+        means: Extraction, store and what is known already.
+
+    Returns:
+        One record for each metric, with its interval. `details` holds the number of neighbours (of
+        each fold, in cross-validation) and where the predictions lie.
+
+    Raises:
+        InfeasibleError: A class has fewer images or patients than folds, or a part is missing;
+            said before extraction.
+        FeatureError: A feature is not finite.
+    """
+    settings, means = settings or KnnSettings(), means or Means()
+    foldable(data, settings)
+    preprocessing = prepare(backbone, settings)
+    provenance = provenance_of(
+        backbone,
+        data,
+        settings,
+        preprocessing=preprocessing,
+        extraction=means.extraction,
+        split="all" if settings.evaluation == "folds" else data.manifest.split_policy,
+    )
+    names = _names(data, settings)
+    known = known_records(means.known, "knn", names, _identity(data, settings), provenance)
+    if known is not None:
+        return known
+    features = collect(
+        backbone, data, preprocessing=preprocessing, provenance=provenance, means=means
+    )
+    evaluate = _ask_folds if settings.evaluation == "folds" else _ask_test_part
+    asked, probabilities, details = evaluate(data, features, settings)
+    skipped = len(features.unreadable)
+    return Outcome(
+        experiment="knn",
+        predictions=_predictions(data, features, asked, probabilities),
+        settings=_identity(data, settings),
+        provenance=features.provenance,
+        details=details
+        | {
+            "unreadable": skipped,
+            "control": backbone.card.control,
+            "synthetic": data.manifest.synthetic,
+        },
+        notes=marks(backbone, data, skipped=skipped),
+    ).records(names, folder=means.predictions)
+
+
+def foldable(data: ImageDataset, settings: KnnSettings) -> None:
+    """Say before any image is opened whether the folds can be dealt, or the parts can serve.
+
+    Raises:
+        InfeasibleError: One class only, a class with fewer images or patients than folds, or a part
+            that is missing or lacks a class.
+        UnknownNameError: No metric has the name that neighbours are to be chosen by.
+    """
+    _selection(data, settings)
+    if settings.evaluation == "test_part":
+        partition(data, separate=settings.patients == "separate", seed=settings.seed)
+        return
+    if settings.folds < 3 and settings.neighbours == "validated":
+        message = (
+            f"{settings.folds} folds leave none to choose the number of neighbours on; use "
+            "--folds 3 or more, or say how many with --neighbours"
+        )
+        raise InfeasibleError(message)
+    groups = patients_of(data.groups, separate=settings.patients == "separate")
+    _check_folds(data.labels, settings.folds, groups=groups, names=data.classes)
+
+
+def assign_folds(
+    labels: Integers,
+    folds: int,
+    *,
+    seed: int = 0,
+    groups: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+) -> Integers:
+    """Deal rows into folds, stratified by class.
+
+    Args:
+        labels: (N,) int64.
+        folds: Number of folds, at least 2.
+        seed: Decides who meets whom.
+        groups: N patient names; all images of one are in one fold.
+        names: Class names, for messages.
+
+    Returns:
+        (N,) int64 in 0..folds-1, the fold in which a row is a question.
+
+    Raises:
+        InfeasibleError: Fewer than two classes, or a class with fewer images or patients than
+            folds.
+    """
+    from sklearn.model_selection import (
+        StratifiedGroupKFold,
+        StratifiedKFold,
+    )
+
+    _check_folds(labels, folds, groups=groups, names=names)
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    splitter = kind(n_splits=folds, shuffle=True, random_state=seed)
+    fold_of = np.empty(len(labels), dtype=np.int64)
+    for fold, (_, asked) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):
+        fold_of[asked] = fold
+    return fold_of
+
+
+class Neighbours:
+    """The nearest reference images of some questions, found once for all numbers of voters.
+
+    Args:
+        reference: (N, D) float32.
+        labels: (N,) int64 in 0..classes-1.
+        questions: (M, D) float32.
+        most: The largest number of voters that will be asked for.
+        classes: Number of classes C.
+    """
+
+    def __init__(
+        self, reference: Features, labels: Integers, questions: Features, *, most: int, classes: int
+    ) -> None:
+        from sklearn.neighbors import NearestNeighbors
+
+        count = min(most, len(reference))
+        search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute")
+        distances, nearest = search.fit(reference).kneighbors(questions)
+        self._cosines = 1.0 - np.asarray(distances, np.float64)
+        self._labels = labels[nearest]
+        self._classes = classes
+
+    def shares(self, neighbours: int, *, temperature: float | None = None) -> Floats:
+        """Shares of the votes, (M, C) float64; a row sums to 1.
+
+        Args:
+            neighbours: Voters of a question; all of them where the reference holds fewer.
+            temperature: A vote weighs exp(cosine / temperature); None weighs all the same.
+
+        References:
+            Wu et al., Unsupervised feature learning via non-parametric instance discrimination,
+            2018, section 3.4 (the weights and the temperature 0.07).
+        """
+        cosines, labels = self._cosines[:, :neighbours], self._labels[:, :neighbours]
+        weights = np.ones_like(cosines)
+        if temperature is not None:
+            weights = np.exp((cosines - cosines[:, :1]) / temperature)
+        votes = [(weights * (labels == label)).sum(axis=1) for label in range(self._classes)]
+        table = np.stack(votes, axis=1)
+        return np.asarray(table / table.sum(axis=1, keepdims=True), np.float64)
+
+
+def vote(
+    reference: Features,
+    labels: Integers,
+    questions: Features,
+    *,
+    neighbours: int,
+    classes: int,
+    temperature: float | None = None,
+) -> Floats:
+    """Let the nearest reference images vote on each question; see `Neighbours`."""
+    found = Neighbours(reference, labels, questions, most=neighbours, classes=classes)
+    return found.shares(neighbours, temperature=temperature)
+
+
+def _check_folds(
+    labels: Integers,
+    folds: int,
+    *,
+    groups: Sequence[str] | None,
+    names: Sequence[str] | None,
+) -> None:
+    present = np.unique(labels)
+    if len(present) < 2:
+        message = "all images are of one class; k-NN needs images of at least two"
+        raise InfeasibleError(message)
+    who = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    noun = "images" if groups is None else "patients"
+    for label in present.tolist():
+        size = len(np.unique(who[labels == label]))
+        if size < folds:
+            name = names[label] if names is not None else str(label)
+            message = f"class {name!r} has {size} {noun} for {folds} folds; " + (
+                f"use --folds {size} or less" if size >= 2 else "add images, or leave the class out"
+            )
+            raise InfeasibleError(message)
+
+
+def _ask_folds(
+    data: ImageDataset, features: FeatureSet, settings: KnnSettings
+) -> tuple[Integers, Floats, dict[str, object]]:
+    """Predict each image from the images of the other folds.
+
+    Where the number of neighbours is to be chosen, the fold after it serves for that alone.
+    """
+    groups = patients_of(features.groups, separate=settings.patients == "separate")
+    fold_of = assign_folds(
+        features.labels, settings.folds, seed=settings.seed, groups=groups, names=data.classes
+    )
+    classes = len(data.classes)
+    probabilities = np.zeros((len(fold_of), classes))
+    chosen = []
+    for fold in range(settings.folds):
+        asked, held = fold_of == fold, fold_of == (fold + 1) % settings.folds
+        count = _count(data, features, settings, reference=~asked & ~held, held=held)
+        probabilities[asked] = vote(
+            features.features[~asked],
+            features.labels[~asked],
+            features.features[asked],
+            neighbours=count,
+            classes=classes,
+            temperature=_temperature(settings),
+        )
+        chosen.append(count)
+    details: dict[str, object] = {"neighbours": chosen, "folds": fold_of.tolist()}
+    return np.arange(len(fold_of)), probabilities, details
+
+
+def _ask_test_part(
+    data: ImageDataset, features: FeatureSet, settings: KnnSettings
+) -> tuple[Integers, Floats, dict[str, object]]:
+    """Predict the test images from training and validation images."""
+    parts = partition(
+        data,
+        separate=settings.patients == "separate",
+        seed=settings.seed,
+        readable=features.rows,
+    ).among(features.rows)
+    count = _count(data, features, settings, reference=parts.train, held=parts.validation)
+    known = np.concatenate([parts.train, parts.validation])
+    probabilities = vote(
+        features.features[known],
+        features.labels[known],
+        features.features[parts.test],
+        neighbours=count,
+        classes=len(data.classes),
+        temperature=_temperature(settings),
+    )
+    return parts.test, probabilities, {"neighbours": [count], "reference_images": len(known)}
+
+
+def _count(
+    data: ImageDataset,
+    features: FeatureSet,
+    settings: KnnSettings,
+    *,
+    reference: NDArray[np.generic],
+    held: NDArray[np.generic],
+) -> int:
+    """How many vote: as the settings say, or the best on the images held back; ties take more."""
+    if settings.neighbours != "validated":
+        return settings.neighbours
+    labels = features.labels[held]
+    found = Neighbours(
+        features.features[reference],
+        features.labels[reference],
+        features.features[held],
+        most=CANDIDATES[-1],
+        classes=len(data.classes),
+    )
+    most = len(features.labels[reference])
+    counts = [count for count in CANDIDATES if count <= most]
+    select, temperature = _selection(data, settings), _temperature(settings)
+    scores = {
+        count: validation_score(select, labels, found.shares(count, temperature=temperature))
+        for count in counts
+    }
+    return max(counts, key=lambda count: (scores[count], count))
+
+
+def _predictions(
+    data: ImageDataset, features: FeatureSet, asked: Integers, probabilities: Floats
+) -> Predictions:
+    """What was said about the images at these positions; classes without any image are left out."""
+    present = np.unique(features.labels)
+    return Predictions(
+        ids=tuple(data.ids[row] for row in features.rows[asked]),
+        groups=tuple(features.groups[row] for row in asked),
+        classes=tuple(data.classes[label] for label in present),
+        labels=np.searchsorted(present, features.labels[asked]),
+        probabilities=probabilities[:, present],
+    )
+
+
+def _temperature(settings: KnnSettings) -> float | None:
+    return settings.temperature if settings.weighting == "similarity" else None
+
+
+def _selection(data: ImageDataset, settings: KnnSettings) -> str:
+    return primary_metric(data) if settings.select == "study" else metric(settings.select).name
+
+
+def _names(data: ImageDataset, settings: KnnSettings) -> tuple[str, ...]:
+    graded = data.card is not None and data.card.ordered
+    return metric_names(ordered=graded if settings.ordered == "card" else settings.ordered)
+
+
+def _identity(data: ImageDataset, settings: KnnSettings) -> dict[str, object]:
+    fields = settings.model_dump(exclude={"protocol", "seed", "ordered"})
+    return fields | {"select": _selection(data, settings)}

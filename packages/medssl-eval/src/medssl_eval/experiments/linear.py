@@ -1,0 +1,363 @@
+"""Linear evaluation: logistic regression on frozen features, its strength chosen on validation.
+
+The solver is `logistic`'s business, the parts `partition`'s, metrics and intervals `outcome`'s.
+`fit_linear` takes arrays; `linear` joins it with a backbone and a data set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medssl_eval.experiments.features import Means, collect, marks, prepare, provenance_of
+from medssl_eval.experiments.partition import partition, truncate_targets
+from medssl_eval.experiments.predictions import Predictions
+from medssl_eval.experiments.scoring import Outcome, known_records, metric_names, primary_metric
+from medssl_eval.experiments.settings import LinearSettings
+from medssl_eval.solver.logistic import (
+    choose_strength,
+    published_strengths,
+    solve,
+    solve_path,
+)
+from medssl_eval.solver.published_fit import fit_published
+from medssl_eval.statistics.metrics import metric, validation_score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, Record
+    from numpy.typing import NDArray
+
+    from medssl_eval.experiments.features import FeatureSet
+    from medssl_eval.experiments.partition import Partition
+    from medssl_eval.solver.logistic import LogisticSolution
+
+    Floats = NDArray[np.float64]
+    Features = NDArray[np.floating]
+    Labels = NDArray[np.int64]
+    Part = tuple[Features, NDArray[np.generic]]
+
+__all__ = ["LinearFit", "Scaling", "fit_linear", "linear", "separable"]
+
+
+def linear(
+    backbone: Backbone,
+    data: ImageDataset,
+    *,
+    settings: LinearSettings | None = None,
+    means: Means | None = None,
+) -> list[Record]:
+    """Measure how well a linear classifier on the features predicts the test images.
+
+    Args:
+        backbone: The network; its features are computed once.
+        data: Images with a training and a test part; see `medssl_eval.experiments.partition`.
+        settings: Strengths, solver and so on; None is the corrected preset.
+        means: Extraction, store and what is known already.
+
+    Returns:
+        One record for each fraction and metric, each with its interval. `details` holds the chosen
+        C, how well each fit converged, and where the predictions lie.
+
+    Raises:
+        InfeasibleError: A part is missing or cannot serve; said before extraction.
+        FeatureError: A feature is not finite.
+        UnknownNameError: No metric has the name that C is to be chosen by.
+
+    Example:
+        >>> records = linear(create_model("random_r18"), data)  # doctest: +SKIP
+        >>> {record.metric: record.value for record in records}  # doctest: +SKIP
+    """
+    settings, means = settings or LinearSettings(), means or Means()
+    separable(data, settings)
+    if settings.targets == "truncated":
+        data = truncate_targets(data)
+    preprocessing = prepare(backbone, settings)
+    provenance = provenance_of(
+        backbone,
+        data,
+        settings,
+        preprocessing=preprocessing,
+        extraction=means.extraction,
+        split=data.manifest.split_policy,
+    )
+    names = _names(data, settings)
+    known = {
+        fraction: known_records(
+            means.known, "linear", names, _identity(data, settings, fraction), provenance
+        )
+        for fraction in settings.fractions
+    }
+    if None in known.values():
+        features = collect(
+            backbone, data, preprocessing=preprocessing, provenance=provenance, means=means
+        )
+    found: list[Record] = []
+    for fraction, records in known.items():
+        if records is None:
+            outcome = _evaluate(backbone, data, features, settings, fraction)
+            records = outcome.records(names, folder=means.predictions)  # noqa: PLW2901
+        found += records
+    return found
+
+
+def separable(data: ImageDataset, settings: LinearSettings) -> None:
+    """Say before any image is opened whether the parts can serve.
+
+    Raises:
+        InfeasibleError: A part is missing, or lacks a class.
+        UnknownNameError: No metric has the name that C is to be chosen by.
+    """
+    _selection(data, settings)
+    if settings.targets == "truncated":
+        data = truncate_targets(data)
+    for fraction in settings.fractions:
+        _parts(data, settings, fraction)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """What is done to each feature before a fit.
+
+    Attributes:
+        mean: (D,), what is subtracted; None where features stay as they are.
+        scale: (D,), what is divided by; None likewise.
+        constant: How many features never change; they are 0 after it.
+    """
+
+    mean: Features | None = None
+    scale: Features | None = None
+    constant: int = 0
+
+    @classmethod
+    def of(cls, features: Features, *, standardise: bool) -> Scaling:
+        """Learn it from features (N, D); what varies by rounding only counts as constant."""
+        from sklearn.preprocessing import StandardScaler
+
+        if not standardise:
+            return cls()
+        learnt = StandardScaler().fit(features)
+        constant = int((learnt.var_ <= np.finfo(float).eps).sum())
+        kind = features.dtype
+        return cls(learnt.mean_.astype(kind), learnt.scale_.astype(kind), constant)
+
+    def __call__(self, features: Features) -> Features:
+        """Scaled features, (N, D), of the same type."""
+        if self.mean is None or self.scale is None:
+            return features
+        return (features - self.mean) / self.scale
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFit:
+    """A classifier of features and how it was found.
+
+    Attributes:
+        solution: The fit on training and validation part with the chosen C.
+        path: The fits on the training part, one for each C.
+        scores: What each of them scored on the validation part; higher is better.
+        scaling: Of training and validation part.
+    """
+
+    solution: LogisticSolution
+    path: tuple[LogisticSolution, ...]
+    scores: tuple[float, ...]
+    scaling: Scaling
+
+    def probabilities(self, features: Features) -> Floats:
+        """Class probabilities, (N, K), of features (N, D)."""
+        return self.solution.probabilities(self.scaling(features))
+
+    def summary(self) -> dict[str, object]:
+        """What a record keeps of the fit."""
+        return {
+            "strength": self.solution.c,
+            "fit": _measures([self.solution]),
+            "path": {"strengths": [s.c for s in self.path], "scores": list(self.scores)}
+            | _measures(self.path),
+            "constant_features": self.scaling.constant,
+        }
+
+    def notes(self) -> tuple[str, ...]:
+        """Say which fits are not optima."""
+        short = sum(not solution.converged for solution in (*self.path, self.solution))
+        if not short:
+            return ()
+        return (f"{short} of {len(self.path) + 1} fits stopped before their optimum",)
+
+
+def fit_linear(
+    training: Part,
+    validation: Part,
+    *,
+    settings: LinearSettings,
+    select: str = "accuracy",
+) -> LinearFit:
+    """Choose C on the validation part, and fit both parts with it.
+
+    Args:
+        training: Features (N, D), and labels (N,) int64 in 0..K-1 or soft targets (N, K).
+        validation: The same of V images.
+        settings: Strengths, solver and so on.
+        select: The metric that chooses; ties keep the larger C.
+
+    Raises:
+        InfeasibleError: The metric is not defined on the validation part.
+        FeatureError: Features of a wrong shape or not finite.
+        LabelError: A class without a training image.
+    """
+    strengths = published_strengths() if settings.strengths == "grid" else settings.strengths
+    scaling = Scaling.of(training[0], standardise=settings.standardise)
+    if settings.solver == "cut_off":
+        return _cut_off(training, validation, settings, strengths=strengths, select=select)
+    factor = _factor(training[1], settings)
+    path: list[LogisticSolution] = []
+    scores: list[float] = []
+    if len(strengths) > 1:
+        candidates = [c * factor for c in strengths]
+        path = solve_path(scaling(training[0]), training[1], strengths=candidates)
+        held, truth = scaling(validation[0]).astype(np.float64), _hard(validation[1])
+        scores = [
+            validation_score(select, truth, solution.probabilities(held)) for solution in path
+        ]
+    chosen = choose_strength(strengths, scores) if scores else 0
+    both, targets = _joined(training, validation)
+    scaling = Scaling.of(both, standardise=settings.standardise)
+    final = solve(scaling(both), targets, c=strengths[chosen] * factor)
+    return LinearFit(
+        solution=replace(final, c=strengths[chosen]),
+        path=tuple(replace(s, c=c) for s, c in zip(path, strengths, strict=False)),
+        scores=tuple(scores),
+        scaling=scaling,
+    )
+
+
+def _cut_off(
+    training: Part,
+    validation: Part,
+    settings: LinearSettings,
+    *,
+    strengths: Sequence[float],
+    select: str,
+) -> LinearFit:
+    """Search as the study did; features are standardised first where the settings say so."""
+    both, _ = _joined(training, validation)
+    scaling = Scaling.of(both, standardise=settings.standardise)
+    held = _hard(validation[1])
+    found = fit_published(
+        (scaling(training[0]), _hard(training[1])),
+        (scaling(validation[0]), held),
+        score=lambda _, probabilities: validation_score(select, held, probabilities),
+        strengths=strengths,
+        softmax=settings.binary_form == "softmax",
+        warm_refit=settings.refit == "from_last_strength",
+    )
+    return LinearFit(solution=found.final, path=found.path, scores=found.scores, scaling=scaling)
+
+
+def _factor(targets: NDArray[np.generic], settings: LinearSettings) -> float:
+    """Two weight vectors of two classes, each penalised, are one vector with twice the C."""
+    classes = targets.shape[1] if targets.ndim == 2 else len(np.unique(targets))
+    return 2.0 if settings.binary_form == "softmax" and classes == 2 else 1.0
+
+
+def _joined(training: Part, validation: Part) -> Part:
+    return (
+        np.concatenate([training[0], validation[0]]),
+        np.concatenate([training[1], validation[1]]),
+    )
+
+
+def _hard(targets: NDArray[np.generic]) -> Labels:
+    return np.asarray(targets if targets.ndim == 1 else targets.argmax(axis=1), np.int64)
+
+
+def _measures(solutions: Sequence[LogisticSolution]) -> dict[str, object]:
+    return {
+        "objective": [solution.objective for solution in solutions],
+        "gradient_norm": [solution.gradient_norm for solution in solutions],
+        "iterations": [solution.iterations for solution in solutions],
+        "converged": [solution.converged for solution in solutions],
+    }
+
+
+def _evaluate(
+    backbone: Backbone,
+    data: ImageDataset,
+    features: FeatureSet,
+    settings: LinearSettings,
+    fraction: float,
+) -> Outcome:
+    """Fit one fraction and predict the test part."""
+    parts = _parts(data, settings, fraction, readable=features.rows)
+    held = parts.among(features.rows)
+    table, select = features.features, _selection(data, settings)
+    present = np.unique(features.labels[held.train])
+    labels = np.searchsorted(present, features.labels)
+    targets = labels if data.targets is None else _soft(data.targets[features.rows])
+    fit = fit_linear(
+        (table[held.train], targets[held.train]),
+        (table[held.validation], targets[held.validation]),
+        settings=settings,
+        select=select,
+    )
+    skipped = len(features.unreadable)
+    return Outcome(
+        experiment="linear",
+        predictions=Predictions(
+            ids=tuple(data.ids[row] for row in parts.test),
+            groups=tuple(data.groups[row] for row in parts.test),
+            classes=tuple(data.classes[label] for label in present),
+            labels=labels[held.test],
+            probabilities=fit.probabilities(table[held.test]),
+        ),
+        settings=_identity(data, settings, fraction),
+        provenance=features.provenance,
+        details=fit.summary()
+        | {
+            "selected_by": select,
+            "train_images": len(held.train),
+            "validation_images": len(held.validation),
+            "unreadable": skipped,
+            "control": backbone.card.control,
+            "synthetic": data.manifest.synthetic,
+        },
+        notes=(*marks(backbone, data, skipped=skipped), *parts.notes, *fit.notes()),
+    )
+
+
+def _soft(targets: NDArray[np.float32]) -> Floats:
+    """Both classes' targets, (N, 2)."""
+    second = targets.astype(np.float64)
+    return np.stack([1 - second, second], axis=1)
+
+
+def _parts(
+    data: ImageDataset, settings: LinearSettings, fraction: float, *, readable: Labels | None = None
+) -> Partition:
+    return partition(
+        data,
+        separate=settings.patients == "separate",
+        fraction=fraction,
+        seed=settings.seed,
+        readable=readable,
+    )
+
+
+def _selection(data: ImageDataset, settings: LinearSettings) -> str:
+    return primary_metric(data) if settings.select == "study" else metric(settings.select).name
+
+
+def _names(data: ImageDataset, settings: LinearSettings) -> tuple[str, ...]:
+    graded = data.card is not None and data.card.ordered
+    return metric_names(ordered=graded if settings.ordered == "card" else settings.ordered)
+
+
+def _identity(data: ImageDataset, settings: LinearSettings, fraction: float) -> dict[str, object]:
+    """The settings as a record keeps them: resolved, for one fraction."""
+    fields = settings.model_dump(exclude={"protocol", "seed", "fractions", "ordered"})
+    return fields | {"fraction": fraction, "select": _selection(data, settings)}

@@ -1,0 +1,305 @@
+"""The settings of each experiment, and its two presets: `published` and `corrected`.
+
+A preset is a set of values. Where the 2022 study's way is a defect, the defect is a field with a
+name, and the field carries the reason; entries such as I-14 number the study's known defects.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+from medssl_models.experiments.settings import Preset, ProtocolName, from_preset, setting
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from medssl_eval.errors import SettingsError
+
+__all__ = [
+    "FewShotSettings",
+    "FinetuneSettings",
+    "Geometry",
+    "KnnSettings",
+    "Labels",
+    "LinearSettings",
+    "Normalising",
+    "Padding",
+    "Preset",
+    "ProtocolName",
+    "Seed",
+    "preset",
+]
+
+Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Geometry = Literal["experiment", "model"]
+Normalising = Literal["study", "model"]
+Padding = Literal["study", "model"]
+Labels = Literal["study", "corrected"]
+
+
+class ImageSettings(Preset):
+    """How all experiments see images and labels."""
+
+    seed: Seed = setting("Seed of everything random.", corrected=0)
+    geometry: Geometry = setting(
+        "model: resizing and crop are the model's own. experiment: short side 224 (bicubic), crop "
+        "224.",
+        corrected="model",
+        published="experiment",
+        entries=("I-14",),
+    )
+    normalisation: Normalising = setting(
+        "model: what the network was pretrained with. study: what the study fed, which for some "
+        "models is another mean and deviation.",
+        corrected="model",
+        published="study",
+        entries=("I-11",),
+    )
+    padding: Padding = setting(
+        "model: strided layers pad as where the weights were trained. study: as in torchvision's "
+        "networks, which moves the features of weights that come from TensorFlow.",
+        corrected="model",
+        published="study",
+    )
+    labels: Labels = setting(
+        "corrected: uncertain labels, class merges and file selection as documented on the data "
+        "set's card. study: as the study's loaders had them.",
+        corrected="corrected",
+        published="study",
+        entries=("I-2", "I-17", "I-18", "I-19", "I-47", "I-48"),
+    )
+    patients: Literal["ignored", "separate"] = setting(
+        "separate: the validation part is cut by patient. ignored: it is a fifth of the images.",
+        corrected="separate",
+        published="ignored",
+        entries=("I-8",),
+    )
+
+
+class ScoredSettings(ImageSettings):
+    """How experiments that score every metric on a test part choose and score."""
+
+    select: str = setting(
+        "Validation metric that chooses: C, the number of neighbours, or when training is best. "
+        "study: what the study reports for the data set, else accuracy.",
+        corrected="study",
+    )
+    ordered: bool | Literal["card"] = setting(
+        "Whether classes are grades, so that their quadratic kappa is measured.", corrected="card"
+    )
+
+
+class TrainedSettings(ScoredSettings):
+    """What training on a part of the images needs."""
+
+    targets: Literal["soft", "truncated"] = setting(
+        "soft: soft targets are fitted as they are. truncated: uncertain labels, 0.55 to 0.85, "
+        "become 0 in training, validation and test.",
+        corrected="soft",
+        published="truncated",
+        entries=("I-2",),
+    )
+    fractions: tuple[Share, ...] = setting(
+        "Shares of the training and validation patients that are used, each a run of its own; "
+        "smaller shares are part of larger ones.",
+        corrected=(1.0,),
+    )
+
+
+class FewShotSettings(ImageSettings):
+    """Few-shot: prototypes of a few support images classify the queries of many small episodes."""
+
+    ways: PositiveInt | Literal["all", "study"] = setting(
+        "Classes in an episode; study: as many as the study took, else 2. Fewer ways than classes "
+        "average over pairs or subsets of classes, which is nobody's task.",
+        corrected="all",
+        published="study",
+        entries=("I-21",),
+    )
+    shots: tuple[PositiveInt, ...] = setting("Support images of a class.", corrected=(20,))
+    queries: PositiveInt = setting("Query images of a class.", corrected=15)
+    episodes: PositiveInt = setting("Number of episodes.", corrected=600)
+    geometry: Geometry = setting(
+        "model: resizing and crop are the model's own. experiment: small sets squashed to 257x257 "
+        "(bilinear), large sets resized to a short side of 224 (bicubic), both cropped to 224.",
+        corrected="model",
+        published="experiment",
+        entries=("I-14",),
+    )
+    pool: Literal["first_10001", "all"] = setting(
+        "all: every image can be drawn. first_10001: of sets that the study cached, only the first "
+        "10,001 images of train followed by test.",
+        corrected="all",
+        published="first_10001",
+        entries=("I-12", "I-13"),
+    )
+    duplicate_images: Literal["study", "never"] = setting(
+        "study: where the study's loader held every image twice, a query can meet its twin in the "
+        "support, as it could there.",
+        corrected="never",
+        published="study",
+        entries=("I-16",),
+    )
+    patients: Literal["ignored", "separate"] = setting(
+        "separate: an episode draws one image of a patient, so that none is in support and query. "
+        "ignored: images of one patient are independent draws.",
+        corrected="separate",
+        published="ignored",
+        entries=("I-8",),
+    )
+    episode_list: Literal["per_architecture", "fixed"] = setting(
+        "fixed: all models meet the same episodes, so that differences are paired. "
+        "per_architecture: only models of one architecture do.",
+        corrected="fixed",
+        published="per_architecture",
+        entries=("I-15",),
+    )
+
+
+Strength = Annotated[float, Field(ge=1e-12, le=1e12)]
+"""Beyond these the squares of float64 leave no digits for a solution."""
+
+
+class LinearSettings(TrainedSettings):
+    """Linear: logistic regression on features, its strength C chosen on a validation part."""
+
+    strengths: tuple[Strength, ...] | Literal["grid"] = setting(
+        "Values of C to choose from; grid: the study's 45, from 1e6 down to 1e-5. The study's "
+        "readme gives their inverses, the weight decays.",
+        corrected="grid",
+    )
+    standardise: bool = setting(
+        "Each feature is brought to mean 0 and deviation 1 of the training part, so that one C "
+        "means the same to all of them.",
+        corrected=True,
+        published=False,
+        entries=("I-6",),
+    )
+    solver: Literal["converged", "cut_off"] = setting(
+        "converged: each C to its optimum. cut_off: 100 L-BFGS iterations, each from where the C "
+        "before it ended, so that the result depends on the order of the grid.",
+        corrected="converged",
+        published="cut_off",
+        entries=("I-6",),
+    )
+    refit: Literal["cold", "from_last_strength"] = setting(
+        "The final fit on training and validation part. cold: its optimum, wherever it starts. "
+        "from_last_strength: cut off again, starting where the last C of the grid ended.",
+        corrected="cold",
+        published="from_last_strength",
+        entries=("I-6",),
+    )
+    binary_form: Literal["log_odds", "softmax"] = setting(
+        "Two classes. log_odds: one weight vector. softmax: two of them, which is one with twice "
+        "the C.",
+        corrected="log_odds",
+        published="softmax",
+        entries=("I-7",),
+    )
+
+
+class KnnSettings(ScoredSettings):
+    """k-NN: the classes of the nearest images vote; not part of the study."""
+
+    evaluation: Literal["folds", "test_part"] = setting(
+        "folds: each image is asked once, in cross-validation. test_part: the test images are "
+        "asked, training and validation images answer.",
+        corrected="folds",
+    )
+    folds: Annotated[int, Field(ge=2)] = setting(
+        "Folds of the stratified cross-validation.", corrected=5
+    )
+    neighbours: PositiveInt | Literal["validated"] = setting(
+        "Neighbours that vote; validated: of 1, 2, 5, 10, 20, 50, 100 and 200 the best on the "
+        "validation part, in cross-validation on the next fold.",
+        corrected="validated",
+    )
+    weighting: Literal["similarity", "equal"] = setting(
+        "similarity: a vote weighs exp(cosine / temperature). equal: all votes weigh the same.",
+        corrected="similarity",
+    )
+    temperature: PositiveFloat = setting(
+        "The smaller, the more the nearest decide.", corrected=0.07
+    )
+    patients: Literal["ignored", "separate"] = setting(
+        "separate: all images of a patient are in one fold. ignored: folds are drawn by image.",
+        corrected="separate",
+        published="ignored",
+        entries=("I-8",),
+    )
+
+
+class FinetuneSettings(TrainedSettings):
+    """Fine-tuning: the whole network and a new linear layer are trained with SGD and cosine."""
+
+    steps: PositiveInt = setting("Batches at most; the cosine ends there.", corrected=5000)
+    batch_size: PositiveInt = setting("Images of a batch.", corrected=64)
+    learning_rate: PositiveFloat = setting("At the first step; 0 at the last.", corrected=0.01)
+    weight_decay: NonNegativeFloat = setting("L2 penalty of SGD.", corrected=1e-8)
+    momentum: Annotated[float, Field(ge=0, lt=1)] = setting(
+        "Nesterov momentum; 0 is plain SGD.", corrected=0.9
+    )
+    search: bool = setting(
+        "Try the learning rates 0.1 and 1e-4, each with weight decays 0, 1e-6 and 1e-3 divided by "
+        "the rate, and take the best on validation; learning_rate and weight_decay are not used.",
+        corrected=False,
+    )
+    early_stopping: bool = setting(
+        "Validate now and then and stop when it gets worse. Without it, validation images train "
+        "too and all steps are run.",
+        corrected=True,
+    )
+    validate_every: PositiveInt = setting("Steps between validations.", corrected=200)
+    patience: PositiveInt = setting("Validations in a row without progress.", corrected=3)
+    ties: Literal["progress", "no_progress"] = setting(
+        "Whether a validation that equals the best resets the patience.",
+        corrected="no_progress",
+        published="progress",
+        entries=("I-4",),
+    )
+    tested_weights: Literal["best", "last"] = setting(
+        "best: of the best validation. last: the study kept references to the live tensors, so it "
+        "tested weights 600 steps past the best.",
+        corrected="best",
+        published="last",
+        entries=("I-3",),
+    )
+    auroc: Literal["probabilities", "decisions"] = setting(
+        "decisions: the area under the curve of arg-max classes, which is balanced accuracy.",
+        corrected="probabilities",
+        published="decisions",
+        entries=("I-5",),
+    )
+    side: Annotated[int, Field(ge=16, le=2048)] | None = setting(
+        "Side of the images that the network sees, everything scaled in proportion; None is the "
+        "side of the geometry. Small sides suit small pictures and quick looks.",
+        corrected=None,
+    )
+    smallest_crop: Share = setting(
+        "Random crops in training cover at least this share of the image.", corrected=0.08
+    )
+    flip: bool = setting("Half of the training images are mirrored.", corrected=True)
+    seed: Seed = setting(
+        "Seed of head, order and crops. The study set none, so its runs cannot be repeated.",
+        corrected=0,
+    )
+
+
+S = TypeVar("S", bound=Preset)
+
+
+def preset(settings: type[S], protocol: ProtocolName = "corrected", **changes: object) -> S:
+    """Make the settings of a protocol, with some fields changed.
+
+    Args:
+        settings: A settings class, such as `FewShotSettings`.
+        protocol: `published` or `corrected`.
+        changes: Fields to set; None leaves the preset's value.
+
+    Raises:
+        SettingsError: A value is not allowed.
+
+    Example:
+        >>> preset(FewShotSettings, "published", shots=(1, 5)).ways
+        'study'
+    """
+    return from_preset(settings, protocol, changes, refusal=SettingsError)

@@ -1,0 +1,1 @@
+"""Many experiments from one plan: jobs, executors, a cluster."""

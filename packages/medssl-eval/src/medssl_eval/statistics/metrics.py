@@ -1,0 +1,356 @@
+"""Metrics of classifiers, each computed for many sets of row weights at once.
+
+One weight set of ones is the plain value; the resamples of a bootstrap are others. Intervals and
+tests are the business of `statistics`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from medssl_models.suggestions import did_you_mean
+
+from medssl_eval.errors import FeatureError, InfeasibleError, LabelError, UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+    Labels = NDArray[np.int64]
+
+__all__ = [
+    "METRICS",
+    "Measurement",
+    "Metric",
+    "checked_predictions",
+    "evaluate_metrics",
+    "list_metrics",
+    "metric",
+    "validation_score",
+]
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number that says how good predictions are.
+
+    Attributes:
+        name: How records and options call it.
+        summary: One line: meaning, range, trivial value.
+        higher_is_better: The direction for rankings.
+        lower: Smallest possible value.
+        upper: Largest possible value.
+        trivial: Value of predictions that know nothing, None where it depends on the labels.
+        uses_order: Whether only the order of scores matters, so that the scores of two models may
+            be replaced by ranks before they are exchanged.
+        compute: (labels (N,) int64, probabilities (N, K) float64, weights (B, N) float64) -> (B,)
+            float64, NaN where undefined. Trusts its input.
+        in_percent: Whether records give it in percent, as the study did.
+    """
+
+    name: str
+    summary: str
+    higher_is_better: bool
+    lower: float
+    upper: float
+    trivial: float | None
+    uses_order: bool
+    compute: Callable[[Labels, Floats, Floats], Floats]
+    in_percent: bool = False
+
+    def __call__(
+        self, labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None
+    ) -> Measurement:
+        """The value for one set of rows.
+
+        Arguments:
+            labels: Classes 0 .. K-1, shape (N,).
+            probabilities: Shape (N, K), or (N,) for the second of two classes.
+            weights: One non-negative weight for each row, shape (N,).
+
+        Raises:
+            LabelError: Labels that are not integers in 0 .. K-1.
+            FeatureError: Probabilities of a wrong shape, outside [0, 1] or not finite.
+        """
+        truth, scores = checked_predictions(labels, probabilities)
+        row_weights = np.ones(len(truth)) if weights is None else np.asarray(weights, np.float64)
+        value = float(self.compute(truth, scores, row_weights[None])[0])
+        if np.isnan(value):
+            return Measurement(self.name, None, _absence(truth, scores.shape[1]))
+        return Measurement(self.name, value, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A value, or the reason why there is none."""
+
+    metric: str
+    value: float | None
+    reason: str | None
+
+
+def _absence(labels: Labels, classes: int) -> str:
+    missing = sorted(set(range(classes)) - set(labels.tolist()))
+    if missing:
+        return f"no row of class {', '.join(map(str, missing))}: not defined"
+    return "all weight or all agreement lies in one cell: not defined"
+
+
+def checked_predictions(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Floats]:
+    """Labels (N,) int64 and probabilities (N, K) float64, or a clear error.
+
+    Raises:
+        LabelError: Labels that are not integers in 0 .. K-1.
+        FeatureError: Probabilities of a wrong shape, outside [0, 1] or not finite.
+    """
+    truth, scores = np.asarray(labels), np.asarray(probabilities, np.float64)
+    if scores.ndim == 1:
+        scores = np.stack([1 - scores, scores], axis=1)
+    if truth.ndim != 1 or scores.ndim != 2 or len(truth) != len(scores) or not len(truth):
+        message = (
+            f"labels of shape {truth.shape} and probabilities of shape {scores.shape}: "
+            "give (N,) and (N, classes), N at least 1"
+        )
+        raise FeatureError(message)
+    if not np.isfinite(scores).all() or scores.min() < 0 or scores.max() > 1 + 1e-9:
+        row = int(np.argmin(((scores >= 0) & (scores <= 1 + 1e-9)).all(axis=1)))
+        message = (
+            f"probabilities: row {row} is {scores[row].tolist()}; allowed are values in [0, 1]"
+        )
+        raise FeatureError(message)
+    if truth.dtype.kind not in "iub" or truth.min() < 0 or truth.max() >= scores.shape[1]:
+        message = (
+            f"labels: dtype {truth.dtype} from {truth.min()} to {truth.max()}; allowed are "
+            f"integers 0 to {scores.shape[1] - 1}, one for each column of the probabilities"
+        )
+        raise LabelError(message)
+    return truth.astype(np.int64), scores
+
+
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """The quotient, NaN where the denominator is zero."""
+    empty = denominator == 0
+    return np.where(empty, np.nan, numerator / np.where(empty, 1.0, denominator))
+
+
+def _accuracy(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    return _ratio(weights @ (probabilities.argmax(axis=1) == labels), weights.sum(axis=1))
+
+
+def _balanced_accuracy(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    correct = probabilities.argmax(axis=1) == labels
+    member = np.eye(probabilities.shape[1])[labels]
+    recalls = _ratio(weights @ (member * correct[:, None]), weights @ member)
+    return np.asarray(recalls.mean(axis=1), np.float64)
+
+
+def _ties(scores: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Ascending order of the scores, and where in it each run of equal scores ends."""
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    return order, np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
+
+
+def _running(weights: Floats, ends: NDArray[np.intp]) -> Floats:
+    """Total weight up to the end of each run of ties, shape (B, runs)."""
+    return np.asarray(np.cumsum(weights, axis=1)[:, ends], np.float64)
+
+
+def _auroc_one(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
+    """Weighted Mann-Whitney statistic, ties counted half."""
+    order, ends = _ties(scores)
+    ordered, is_positive = weights[:, order], positive[order]
+    ups = _running(ordered * is_positive, ends)
+    downs = _running(ordered * ~is_positive, ends)
+    below = np.concatenate([np.zeros((len(weights), 1)), downs[:, :-1]], axis=1)
+    gains = np.diff(ups, axis=1, prepend=0.0)
+    return _ratio((gains * (below + downs)).sum(axis=1) / 2, ups[:, -1] * downs[:, -1])
+
+
+def _auprc_one(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
+    """Average precision: precision at each threshold weighted by the recall it adds."""
+    order, ends = _ties(-scores)
+    ordered = weights[:, order]
+    ups = _running(ordered * positive[order], ends)
+    precision = np.nan_to_num(_ratio(ups, _running(ordered, ends)))
+    gains = np.diff(ups, axis=1, prepend=0.0)
+    return _ratio((gains * precision).sum(axis=1), ups[:, -1])
+
+
+def _each_class(
+    one: Callable[[NDArray[np.bool_], Floats, Floats], Floats],
+) -> Callable[[Labels, Floats, Floats], Floats]:
+    """The second class's value for two classes, else the mean of one class against the rest."""
+
+    def compute(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+        classes = probabilities.shape[1]
+        chosen = [1] if classes == 2 else list(range(classes))
+        values = [one(labels == k, probabilities[:, k], weights) for k in chosen]
+        return np.asarray(np.mean(values, axis=0), np.float64)
+
+    return compute
+
+
+def _quadratic_kappa(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    classes = probabilities.shape[1]
+    cells = np.eye(classes * classes)[labels * classes + probabilities.argmax(axis=1)]
+    table = (weights @ cells).reshape(-1, classes, classes)
+    penalty = np.subtract.outer(np.arange(classes), np.arange(classes)) ** 2.0
+    total = table.sum(axis=(1, 2))
+    chance = table.sum(axis=2)[:, :, None] * table.sum(axis=1)[:, None, :]
+    disagreement = _ratio((table * penalty).sum(axis=(1, 2)), total)
+    return 1 - _ratio(disagreement, _ratio((chance * penalty).sum(axis=(1, 2)), total**2))
+
+
+def _brier(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    target = np.eye(probabilities.shape[1])[labels]
+    errors = ((probabilities - target) ** 2).sum(axis=1)
+    if probabilities.shape[1] == 2:
+        errors = (probabilities[:, 1] - labels) ** 2
+    return _ratio(weights @ errors, weights.sum(axis=1))
+
+
+def _calibration_error(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    confidence = probabilities.max(axis=1)
+    bins = np.ceil(confidence * CALIBRATION_BINS).astype(np.int64).clip(1, CALIBRATION_BINS) - 1
+    gap = (probabilities.argmax(axis=1) == labels) - confidence
+    surplus = weights @ (np.eye(CALIBRATION_BINS)[bins] * gap[:, None])
+    return _ratio(np.abs(surplus).sum(axis=1), weights.sum(axis=1))
+
+
+_TABLE = (
+    Metric(
+        name="accuracy",
+        summary="share of rows whose likeliest class is right, 0 to 1; trivial: commonest class",
+        higher_is_better=True,
+        lower=0.0,
+        upper=1.0,
+        trivial=None,
+        uses_order=False,
+        compute=_accuracy,
+        in_percent=True,
+    ),
+    Metric(
+        name="balanced_accuracy",
+        summary="mean of the recalls of the classes, 0 to 1; 1 / classes without knowledge",
+        higher_is_better=True,
+        lower=0.0,
+        upper=1.0,
+        trivial=None,
+        uses_order=False,
+        compute=_balanced_accuracy,
+        in_percent=True,
+    ),
+    Metric(
+        name="auroc",
+        summary="chance that a positive scores above a negative, 0 to 1, 0.5 without knowledge; "
+        "more than two classes: mean of one against the rest",
+        higher_is_better=True,
+        lower=0.0,
+        upper=1.0,
+        trivial=0.5,
+        uses_order=True,
+        compute=_each_class(_auroc_one),
+    ),
+    Metric(
+        name="auprc",
+        summary="average precision, 0 to 1; the share of positives without knowledge; "
+        "more than two classes: mean of one against the rest",
+        higher_is_better=True,
+        lower=0.0,
+        upper=1.0,
+        trivial=None,
+        uses_order=True,
+        compute=_each_class(_auprc_one),
+    ),
+    Metric(
+        name="quadratic_kappa",
+        summary="agreement beyond chance with squared distance of grades, -1 to 1, 0 by chance; "
+        "for ordered classes",
+        higher_is_better=True,
+        lower=-1.0,
+        upper=1.0,
+        trivial=0.0,
+        uses_order=False,
+        compute=_quadratic_kappa,
+    ),
+    Metric(
+        name="brier",
+        summary="mean squared error of the probabilities: of the second class for two classes "
+        "(0 to 1, 0.25 for an even guess), summed over more classes (0 to 2)",
+        higher_is_better=False,
+        lower=0.0,
+        upper=2.0,
+        trivial=None,
+        uses_order=False,
+        compute=_brier,
+    ),
+    Metric(
+        name="calibration_error",
+        summary=f"expected gap of confidence and accuracy, {CALIBRATION_BINS} bins of equal width "
+        "over the confidence of the likeliest class, 0 to 1, 0 is calibrated",
+        higher_is_better=False,
+        lower=0.0,
+        upper=1.0,
+        trivial=0.0,
+        uses_order=False,
+        compute=_calibration_error,
+    ),
+)
+METRICS: Mapping[str, Metric] = MappingProxyType({entry.name: entry for entry in _TABLE})
+
+
+def list_metrics() -> list[str]:
+    """Names of all metrics."""
+    return list(METRICS)
+
+
+def metric(name: str) -> Metric:
+    """The metric of a name; "mean_per_class_recall" is the study's word for balanced accuracy.
+
+    Raises:
+        UnknownNameError: No metric bears the name; close ones are named.
+    """
+    name = "balanced_accuracy" if name == "mean_per_class_recall" else name
+    if name not in METRICS:
+        hint = did_you_mean(name, METRICS, close_only=True)
+        message = f"metric {name!r} is unknown{hint} (there are {', '.join(METRICS)})"
+        raise UnknownNameError(message)
+    return METRICS[name]
+
+
+def evaluate_metrics(
+    labels: ArrayLike, probabilities: ArrayLike, *, names: Sequence[str] | None = None
+) -> dict[str, Measurement]:
+    """Several metrics of the same predictions; arguments and errors as in `Metric`."""
+    chosen = list_metrics() if names is None else names
+    return {name: metric(name)(labels, probabilities) for name in chosen}
+
+
+def validation_score(name: str, labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """A metric as something to choose by: higher is better.
+
+    Arguments:
+        name: The metric.
+        labels: As in `Metric`.
+        probabilities: As in `Metric`.
+
+    Raises:
+        InfeasibleError: The metric has no value on this validation part.
+    """
+    chosen = metric(name)
+    measured = chosen(labels, probabilities)
+    if measured.value is None:
+        message = (
+            f"the validation part has no {name} to choose by: {measured.reason}; choose by another "
+            "metric (--select) or take a larger validation part"
+        )
+        raise InfeasibleError(message)
+    return measured.value if chosen.higher_is_better else -measured.value

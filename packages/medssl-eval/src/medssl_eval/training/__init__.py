@@ -1,0 +1,1 @@
+"""Training a whole network: images, loop, checkpoints, learning curves."""

@@ -1,0 +1,268 @@
+"""One run of fine-tuning: a backbone, a data set, a folder that keeps it, and what it sees.
+
+`training` takes the steps and `training_images` decides what each sees; `finetune` makes records.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medssl_eval.experiments.partition import partition
+from medssl_eval.experiments.scoring import primary_metric
+from medssl_eval.statistics.metrics import metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, Preprocessing, Provenance
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from medssl_eval.experiments.features import Means
+    from medssl_eval.experiments.partition import Partition
+    from medssl_eval.experiments.settings import FinetuneSettings
+    from medssl_eval.training.classifier import Classifier
+    from medssl_eval.training.loop import Course, Place, Validation
+
+    Floats = NDArray[np.float64]
+    Rows = NDArray[np.int64]
+
+__all__ = ["Keep", "TrainingRun", "parts_of", "selection"]
+
+EVALUATED_AT_ONCE = 32
+WORKERS = 2
+CHECKPOINT = "training.safetensors"
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What a run leaves behind, and what it tells on the way.
+
+    Attributes:
+        folder: Each run gets a folder in it: checkpoint, curves and model. None keeps nothing, so
+            that a run that is cut off starts anew.
+        every: Steps between checkpoints.
+        say: Takes notes on how far it is.
+    """
+
+    folder: Path | None = None
+    every: int = 200
+    say: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One fraction of one experiment.
+
+    Attributes:
+        backbone: Where training starts.
+        data: Images with their parts.
+        settings: Steps, rates, stopping and so on.
+        means: Device, precision and workers.
+        keep: Where the run is kept.
+        preprocessing: What the network is fed.
+        provenance: Of the records.
+        fraction: Share of the training and validation patients.
+    """
+
+    backbone: Backbone
+    data: ImageDataset
+    settings: FinetuneSettings
+    means: Means
+    keep: Keep
+    preprocessing: Preprocessing
+    provenance: Provenance
+    fraction: float
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """The settings as a record keeps them, for one fraction."""
+        fields = self.settings.model_dump(exclude={"protocol", "seed", "fractions", "ordered"})
+        chosen = selection(self.data, self.settings)
+        return fields | {"fraction": self.fraction, "select": chosen}
+
+    @property
+    def parts(self) -> Partition:
+        """Who trains, who validates, who is tested."""
+        return parts_of(self.data, self.settings, self.fraction)
+
+    @property
+    def classes(self) -> Rows:
+        """Labels that occur in training; a class that nobody has seen has no output."""
+        return np.asarray(np.unique(self.data.labels[self.parts.train]), np.int64)
+
+    @property
+    def title(self) -> str:
+        """What messages call the run."""
+        share = "" if self.fraction == 1 else f", fraction {self.fraction:g}"
+        return f"{self.backbone.name} on {self.data.name}{share}"
+
+    def changed(self, **changes: object) -> TrainingRun:
+        """Make the run with other settings, and without a search."""
+        chosen = self.settings.model_copy(update={**changes, "search": False})
+        return replace(self, settings=chosen)
+
+    @contextmanager
+    def locked(self) -> Iterator[Path | None]:
+        """Give the run's folder; of two processes with the same run one waits."""
+        from filelock import FileLock, Timeout
+
+        if self.keep.folder is None:
+            yield None
+            return
+        folder = self.keep.folder / self._folder_name()
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.keep.say(f"{self.title}: another process trains this; waiting for it")
+            lock.acquire()
+        try:
+            yield folder
+        finally:
+            lock.release()
+
+    def _folder_name(self) -> str:
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{self.backbone.name}-{self.data.name}")
+        return f"{plain.strip('-')}-{self.key[:12]}"
+
+    @property
+    def key(self) -> str:
+        """Digits that say which run this is."""
+        from medssl_models.experiments.record import record_key
+
+        return record_key("finetune", "training", self.identity, self.provenance)
+
+    def trained(self, folder: Path | None) -> tuple[Classifier, Course]:
+        """Train, or go on where the folder's checkpoint is."""
+        from medssl_eval.training.classifier import Classifier as Network
+        from medssl_eval.training.loop import Trainer
+
+        place = self.place(folder)
+        if folder is not None and self.means.extraction and self.means.extraction.force:
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        trainer = Trainer(
+            Network(self.backbone, len(self.classes), seed=self.settings.seed),
+            self.settings,
+            validate=self._validated if self.settings.early_stopping else None,
+            place=place,
+            title=self.title,
+        )
+        return trainer.classifier, trainer.run(self._batches)
+
+    def place(self, folder: Path | None) -> Place:
+        """Give device, precision and checkpoint."""
+        from medssl_models.features.runtime import resolve_device
+
+        from medssl_eval.training.loop import Place as Where
+
+        extraction = self.means.extraction
+        return Where(
+            device=resolve_device(extraction.device if extraction else "auto"),
+            precision=extraction.precision if extraction else "fp32",
+            checkpoint=None if folder is None else folder / CHECKPOINT,
+            every=self.keep.every,
+            progress=self.means.progress,
+            say=self.keep.say,
+        )
+
+    def _batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Read the batches from a step on, cropped and mirrored at random."""
+        import torch
+        from medssl_models.features.source import Reader
+
+        from medssl_eval.training.images import Augmentation, TrainingImages
+
+        settings, own = self.settings, self.preprocessing
+        parts, size = self.parts, settings.batch_size
+        rows = parts.train
+        if not settings.early_stopping:
+            rows = np.sort(np.concatenate([parts.train, parts.validation]))
+        augment = Augmentation(own.crop, own.interpolation, settings.smallest_crop, settings.flip)
+        length = settings.steps * size
+        images = TrainingImages(self.data, rows, length, augment, seed=settings.seed)
+        reader = Reader(
+            images, own.replace(resize=(own.crop, own.crop)), size, self._workers(), self._skips()
+        )
+        targets = self._targets()
+        for batch in reader.batches(np.arange(start * size, length)):
+            good = batch.readable
+            chosen = [images.row(int(position)) for position in batch.rows[good]]
+            if chosen:
+                yield batch.images[torch.from_numpy(good)], torch.from_numpy(targets[chosen])
+
+    def _targets(self) -> NDArray[np.generic]:
+        """(N,) int64 classes by place in `classes`, or (N, 2) float32 soft ones."""
+        soft = self.data.targets
+        if soft is None:
+            return np.asarray(np.searchsorted(self.classes, self.data.labels), np.int64)
+        return np.stack([1 - soft, soft], axis=1).astype(np.float32)
+
+    def _validated(self, classifier: Classifier) -> Validation:
+        from medssl_eval.training.loop import Validation as Look
+
+        probabilities, rows = self.predicted(classifier, self.parts.validation)
+        if not np.isfinite(probabilities).all():
+            return Look(math.nan, math.nan)
+        targets = self._targets()[rows]
+        shares = targets if targets.ndim == 2 else np.eye(len(self.classes))[targets]
+        tiny = np.finfo(np.float64).tiny
+        loss = float(-(shares * np.log(np.maximum(probabilities, tiny))).sum(axis=1).mean())
+        chosen = metric(selection(self.data, self.settings))
+        labels = np.searchsorted(self.classes, self.data.labels[rows])
+        measured = chosen(labels, self.judged(chosen.name, probabilities))
+        value = -math.inf if measured.value is None else measured.value
+        return Look(loss, value if chosen.higher_is_better else -value)
+
+    def judged(self, name: str, probabilities: Floats) -> Floats:
+        """Under the study's way, the area under the curve sees decisions, not probabilities."""
+        if name != "auroc" or self.settings.auroc == "probabilities":
+            return probabilities
+        return np.asarray(np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)])
+
+    def predicted(self, classifier: Classifier, rows: Rows) -> tuple[Floats, Rows]:
+        """Probabilities (M, K) of the readable rows, and which they are."""
+        import torch
+        from medssl_models.features.source import Reader
+
+        from medssl_eval.training.classifier import predict
+
+        place, seen = self.place(None), []
+        size = min(EVALUATED_AT_ONCE, len(rows))
+        reader = Reader(self.data, self.preprocessing, size, self._workers(), self._skips())
+
+        def readable() -> Iterator[Tensor]:
+            for batch in reader.batches(np.sort(rows)):
+                seen.append(batch.rows[batch.readable])
+                good = np.flatnonzero(batch.readable)
+                yield batch.images[torch.from_numpy(good)]
+
+        found = predict(classifier, readable(), device=place.device, precision=place.precision)
+        return np.asarray(found.exp().numpy(), np.float64), np.concatenate(seen)
+
+    def _workers(self) -> int:
+        chosen = self.means.extraction.workers if self.means.extraction else None
+        return WORKERS if chosen is None else chosen
+
+    def _skips(self) -> bool:
+        return bool(self.means.extraction and self.means.extraction.skip_unreadable)
+
+
+def selection(data: ImageDataset, settings: FinetuneSettings) -> str:
+    """Name the metric that says when training is best."""
+    return primary_metric(data) if settings.select == "study" else settings.select
+
+
+def parts_of(data: ImageDataset, settings: FinetuneSettings, fraction: float) -> Partition:
+    """Cut the data as the settings say."""
+    separate = settings.patients == "separate"
+    return partition(data, separate=separate, fraction=fraction, seed=settings.seed)

@@ -1,0 +1,1 @@
+"""What every experiment shares: settings, metrics, records, and the one loop that runs them."""

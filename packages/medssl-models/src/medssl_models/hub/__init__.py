@@ -1,0 +1,1 @@
+"""Weights on this machine: the library of converted models, downloads, bundles."""

@@ -1,0 +1,1 @@
+"""Networks: the trunks of the study, networks of timm, untrained controls."""

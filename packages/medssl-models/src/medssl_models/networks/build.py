@@ -1,0 +1,86 @@
+"""From a card to a network without weights, whoever makes it: we, timm or a plug-in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from medssl_models.errors import ModelError, PluginError, SettingsError
+from medssl_models.networks.trunks import ARCHITECTURES, build_trunk
+from medssl_models.plugins import load_plugins
+from medssl_models.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from medssl_models.card import ModelCard
+
+__all__ = ["build_network", "is_own"]
+
+
+def is_own(card: ModelCard) -> bool:
+    """Tell whether the network is one of `trunks`, which knows widths, paddings and seeds."""
+    return card.architecture in ARCHITECTURES
+
+
+def build_network(card: ModelCard) -> nn.Module:
+    """Build the network of a card.
+
+    Args:
+        card: Its architecture decides who builds; padding and width are those of the card.
+
+    Returns:
+        In eval mode, with what `trunks.TrunkLike` asks for. Our networks are on the meta device;
+        others have whatever weights their builder gives them.
+
+    Raises:
+        SettingsError: Nobody here builds this architecture.
+        MissingExtraError: It is timm's, which is not installed.
+        PluginError: A plug-in's builder failed, or gave something else.
+    """
+    if is_own(card):
+        return build_trunk(card.architecture, padding=card.padding, width=card.width)
+    return _checked(card, _builder(card)(card)).eval()
+
+
+def _builder(card: ModelCard) -> Callable[[ModelCard], object]:
+    if card.architecture.startswith("timm:"):
+        from medssl_models.networks.timm_models import build_timm
+
+        return build_timm
+    for _, plugin in load_plugins():
+        if plugin.build is not None and plugin.card.architecture == card.architecture:
+            return _named(plugin.card.name, plugin.build)
+    broken = "".join(f"; plug-in {p.name} is broken: {p.reason}" for p in load_plugins().broken)
+    near = did_you_mean(card.architecture, ARCHITECTURES)
+    message = f"architecture: {card.architecture!r} of {card.name} is unknown{near}{broken}"
+    raise SettingsError(message)
+
+
+def _named(name: str, build: Callable[[ModelCard], object]) -> Callable[[ModelCard], object]:
+    """A builder whose failure names the plug-in."""
+
+    def guarded(card: ModelCard) -> object:
+        try:
+            return build(card)
+        except ModelError:
+            raise
+        except Exception as error:
+            message = f"model: plug-in {name} could not build its network: {error!r}"
+            raise PluginError(message) from error
+
+    return guarded
+
+
+def _checked(card: ModelCard, network: object) -> nn.Module:
+    wanted = ("layers", "layer_aliases", "feature_dim", "run")
+    missing = [name for name in wanted if not hasattr(network, name)]
+    if not isinstance(network, nn.Module) or missing:
+        message = (
+            f"model: the builder of {card.name} gave {type(network).__name__} without "
+            f"{', '.join(missing) or 'being an nn.Module'}; "
+            "see medssl_models.networks.trunks.TrunkLike"
+        )
+        raise PluginError(message)
+    return network

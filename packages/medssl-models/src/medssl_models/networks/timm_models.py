@@ -1,0 +1,147 @@
+"""`timm:NAME`: any network of timm with pretrained weights, through the extra `timm`.
+
+Architecture, preprocessing, licence and addresses come from timm's own configuration. timm's
+downloader is not used: its weights are fetched or imported, converted and verified as any others.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from medssl_models.card import DropRule, KeyMap, ModelCard, WeightFile
+from medssl_models.errors import MissingExtraError, SettingsError, UnknownModelError
+from medssl_models.networks.tapped import TappedNetwork
+from medssl_models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Normalisation, Preprocessing
+from medssl_models.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from torch import nn
+
+__all__ = ["build_timm", "timm_card"]
+
+_HUB = "https://huggingface.co/{repository}/resolve/main/{file}"
+
+
+@cache
+def timm_card(name: str) -> ModelCard:
+    """Describe a network of timm.
+
+    Args:
+        name: Such as `timm:vit_small_patch14_dinov2.lvd142m`; without a tag timm's default weights.
+
+    Raises:
+        MissingExtraError: timm is not installed.
+        UnknownModelError: timm has no such network, or no weights for it.
+        SettingsError: The network does not take square colour images.
+    """
+    timm = _timm()
+    short = name.removeprefix("timm:")
+    config = _config(timm, short)
+    channels, height, width = config.input_size
+    if channels != 3 or height != width:
+        message = f"model: {name} takes images of {config.input_size}, not square colour ones"
+        raise SettingsError(message)
+    network = timm.create_model(short, pretrained=False, num_classes=0)
+    return ModelCard(
+        name=f"timm:{config.architecture}" + (f".{config.tag}" if config.tag else ""),
+        summary=f"{config.architecture} of timm, weights {config.tag or 'of its first version'}",
+        architecture=f"timm:{config.architecture}" + (f".{config.tag}" if config.tag else ""),
+        feature_dim=_feature_dim(network),
+        preprocessing=_preprocessing(config),
+        weights=(_weight_file(config),),
+        key_map=_key_map(config),
+        licence=config.license or "not stated by timm",
+        non_commercial="nc" in re.split(r"[^a-z]+", (config.license or "").lower()),
+        citation=", ".join(_listed(config.paper_ids)),
+        origin=config.origin_url or f"https://huggingface.co/{config.hf_hub_id}",
+    )
+
+
+def build_timm(card: ModelCard) -> TappedNetwork:
+    """Build a network of timm without its head; its weights are random.
+
+    Layers are those that timm lists for feature extraction: stages of a convolutional network
+    (maps), blocks of a transformer (tokens).
+
+    Raises:
+        MissingExtraError: timm is not installed.
+        UnknownModelError: This version of timm does not have the network.
+    """
+    timm = _timm()
+    short = card.architecture.removeprefix("timm:")
+    config = _config(timm, short)
+    network = timm.create_model(short, pretrained=False, num_classes=0)
+    inner = dict(network.named_modules())
+    names = [info.get("module", "") for info in getattr(network, "feature_info", ())]
+    return TappedNetwork(
+        network,
+        {name: name for name in names if name in inner},
+        feature_dim=_feature_dim(network),
+        fixed_side=config.input_size[1] if config.fixed_input_size else None,
+        channels_last=getattr(network, "output_fmt", "NCHW") == "NHWC",
+    )
+
+
+def _timm() -> ModuleType:
+    try:
+        import timm
+    except ImportError as error:
+        message = "timm is not installed; run: pip install 'medssl-models[timm]'"
+        raise MissingExtraError(message) from error
+    module: ModuleType = timm
+    return module
+
+
+def _config(timm: ModuleType, short: str) -> Any:  # noqa: ANN401 - timm is not typed
+    config = timm.get_pretrained_cfg(short) if timm.is_model(short) else None
+    if config is None or not (config.hf_hub_id or config.url):
+        known = timm.list_pretrained()
+        message = f"model: timm:{short} is unknown{did_you_mean(short, known, close_only=True)}"
+        raise UnknownModelError(message)
+    return config
+
+
+def _feature_dim(network: nn.Module) -> int:
+    """Dimension behind the pooling; some networks have a layer between it and their head."""
+    return int(getattr(network, "head_hidden_size", None) or network.num_features)  # type: ignore[arg-type]
+
+
+def _preprocessing(config: Any) -> Preprocessing:  # noqa: ANN401 - timm is not typed
+    side = int(config.input_size[1])
+    short = int(side / config.crop_pct)
+    mean, std = tuple(config.mean), tuple(config.std)
+    imagenet = (mean, std) == (IMAGENET_MEAN, IMAGENET_STD)
+    return Preprocessing(
+        resize=(short, short) if config.crop_mode == "squash" else short,
+        crop=side,
+        interpolation="bilinear" if config.interpolation == "bilinear" else "bicubic",
+        normalisation=Normalisation(kind="imagenet")
+        if imagenet
+        else Normalisation(kind="constant", mean=mean, std=std),
+    )
+
+
+def _weight_file(config: Any) -> WeightFile:  # noqa: ANN401 - timm is not typed
+    file = config.hf_hub_filename or "model.safetensors"
+    hub = config.hf_hub_id and _HUB.format(repository=config.hf_hub_id, file=file)
+    return WeightFile(
+        filename=f"{config.architecture}.{config.tag}.safetensors",
+        urls=tuple(url for url in (hub, config.url) if url),
+        container="safetensors",
+    )
+
+
+def _key_map(config: Any) -> KeyMap:  # noqa: ANN401 - timm is not typed
+    heads = "|".join(re.escape(name) for name in _listed(config.classifier))
+    rules = [DropRule(name="mask token of pretraining", pattern="mask_token")]
+    if heads:
+        rules.append(DropRule(name="classification head", pattern=rf"(?:{heads})\..*"))
+    return KeyMap(drops=tuple(rules))
+
+
+def _listed(value: str | tuple[str, ...] | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
