@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from medssl_invariance.batches import Block, resized_views
-from medssl_invariance.families import find_family
-from medssl_invariance.grids import Member
 from medssl_invariance.similarity import cosine
+from medssl_invariance.transforms.batches import Block, resized_views
+from medssl_invariance.transforms.families import find_family
+from medssl_invariance.transforms.grids import Member
 from medssl_invariance.whitening import Whitening, fit_whitening
 from medssl_models import Preprocessing, create_model
 from medssl_models.features.runtime import FeatureNetwork, multiplies_in_bf16

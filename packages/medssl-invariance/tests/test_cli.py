@@ -6,9 +6,9 @@ from pathlib import Path
 
 import medssl_models
 import pytest
-from medssl_invariance import runs
 from medssl_invariance.cli import app
-from medssl_invariance.published import published_similarity, released
+from medssl_invariance.experiments import runs
+from medssl_invariance.experiments.released import published_similarity, released
 from medssl_models import read_records
 from medssl_models.console import run
 from PIL import Image

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 import torch
 from medssl_invariance.errors import GridError, UnknownFamilyError
-from medssl_invariance.families import FAMILIES, MEDICAL, STUDY, find_families, find_family
-from medssl_invariance.transforms import Scene
+from medssl_invariance.transforms.families import (
+    FAMILIES,
+    MEDICAL,
+    STUDY,
+    find_families,
+    find_family,
+)
+from medssl_invariance.transforms.functions import Scene
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
@@ -136,7 +142,7 @@ def test_tensors_do_what_pil_does(name):
 
 def test_nothing_is_uncovered_within_the_frame():
     """A white frame stays white in the middle under every geometric transform."""
-    from medssl_invariance.batches import frame_side
+    from medssl_invariance.transforms.batches import frame_side
 
     for name in ("rotation", "translation", "scale", "shear", "deform"):
         grid = find_family(name).honest
@@ -169,7 +175,7 @@ def test_lengths_scale_with_the_network():
 @pytest.mark.parametrize("grey", [True, False])
 def test_what_is_cut_from_a_turned_picture_is_its_centre(name, grey):
     """Torchvision turns the whole picture: its centre is what is resampled here alone."""
-    from medssl_invariance.resampling import Pictures
+    from medssl_invariance.transforms.resampling import Pictures
 
     grid = find_family(name).honest
     batch = torch.rand((2, 3, 90, 96), generator=torch.Generator().manual_seed(0))

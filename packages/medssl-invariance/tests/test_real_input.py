@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 from medssl_data import load_dataset
-from medssl_data.phantom import write_phantom
-from medssl_invariance.families import find_families
-from medssl_invariance.protocols import SyntheticSettings, ViewsSettings, preset
-from medssl_invariance.runs import open_datasets
-from medssl_invariance.synthetic import synthetic
-from medssl_invariance.views import views
+from medssl_data.synthetic.phantom import write_phantom
+from medssl_invariance.experiments.runs import open_datasets
+from medssl_invariance.experiments.settings import SyntheticSettings, ViewsSettings, preset
+from medssl_invariance.experiments.synthetic import synthetic
+from medssl_invariance.experiments.views import views
+from medssl_invariance.transforms.families import find_families
 from PIL import Image
 
 PNEUMONIA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "pneumoniamnist.npz"

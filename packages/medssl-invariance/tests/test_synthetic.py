@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from medssl_invariance.errors import FeatureError, GridError, SettingsError, TooFewImagesError
-from medssl_invariance.families import find_families
-from medssl_invariance.protocols import SyntheticSettings, differences, preset
-from medssl_invariance.reference import plan_images
-from medssl_invariance.runs import Means
+from medssl_invariance.experiments.checkpoint import Unfinished
+from medssl_invariance.experiments.reference_set import plan_images
+from medssl_invariance.experiments.runs import Means
+from medssl_invariance.experiments.settings import SyntheticSettings, differences, preset
+from medssl_invariance.experiments.synthetic import clean_preprocessing, synthetic
 from medssl_invariance.similarity import METRICS, cosine
-from medssl_invariance.synthetic import clean_preprocessing, synthetic
-from medssl_invariance.unfinished import Unfinished
+from medssl_invariance.transforms.families import find_families
 from medssl_invariance.whitening import fit_whitening
 from medssl_models import ExtractionSettings, FeatureStore, model_card
 from medssl_models.testing import tiny_backbone
@@ -99,8 +99,8 @@ def test_the_clean_branch_is_cut_like_the_turned_one(backbone):
 
 def test_a_turn_of_nothing_is_the_clean_image(backbone, data):
     """The transformed branch without a transform gives the clean branch's pixels."""
-    from medssl_invariance.batches import Block, resized_views
-    from medssl_invariance.grids import Member
+    from medssl_invariance.transforms.batches import Block, resized_views
+    from medssl_invariance.transforms.grids import Member
 
     grid = find_families(["rotation"])[0].honest
     preprocessing = clean_preprocessing(backbone, SyntheticSettings(), frame=grid.frame)
@@ -162,10 +162,10 @@ from pathlib import Path
 import numpy
 import torch
 from medssl_data import load_dataset
-from medssl_invariance.families import find_families
-from medssl_invariance.protocols import SyntheticSettings, preset
-from medssl_invariance.runs import Means
-from medssl_invariance.synthetic import synthetic
+from medssl_invariance.transforms.families import find_families
+from medssl_invariance.experiments.settings import SyntheticSettings, preset
+from medssl_invariance.experiments.runs import Means
+from medssl_invariance.experiments.synthetic import synthetic
 from medssl_models import ExtractionSettings
 from medssl_models.testing import tiny_backbone
 write, calls = numpy.savez, []
@@ -231,7 +231,7 @@ def test_memory_does_not_grow_with_k(backbone, data):
 
 
 def test_controls_bear_names_of_untrained_models():
-    from medssl_invariance.runs import with_controls
+    from medssl_invariance.experiments.runs import with_controls
 
     assert with_controls(["supervised_r18", "random_r18"]) == ["supervised_r18", "random_r18"]
     assert model_card(with_controls(["moco-v2"])[-1]).control

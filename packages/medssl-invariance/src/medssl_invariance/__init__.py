@@ -9,37 +9,37 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from medssl_invariance.errors import InvarianceError as InvarianceError
-    from medssl_invariance.families import Family as Family
-    from medssl_invariance.families import find_families as find_families
-    from medssl_invariance.protocols import SyntheticSettings as SyntheticSettings
-    from medssl_invariance.protocols import ViewsSettings as ViewsSettings
-    from medssl_invariance.protocols import differences as differences
-    from medssl_invariance.protocols import preset as preset
-    from medssl_invariance.runs import Means as Means
+    from medssl_invariance.experiments.runs import Means as Means
+    from medssl_invariance.experiments.settings import SyntheticSettings as SyntheticSettings
+    from medssl_invariance.experiments.settings import ViewsSettings as ViewsSettings
+    from medssl_invariance.experiments.settings import differences as differences
+    from medssl_invariance.experiments.settings import preset as preset
+    from medssl_invariance.experiments.synthetic import synthetic as synthetic
+    from medssl_invariance.experiments.views import views as views
     from medssl_invariance.similarity import bootstrap_mean as bootstrap_mean
     from medssl_invariance.similarity import compare as compare
-    from medssl_invariance.synthetic import synthetic as synthetic
-    from medssl_invariance.views import views as views
+    from medssl_invariance.transforms.families import Family as Family
+    from medssl_invariance.transforms.families import find_families as find_families
     from medssl_invariance.whitening import Whitening as Whitening
     from medssl_invariance.whitening import fit_whitening as fit_whitening
 
 __version__ = version("medssl-invariance")
 
 _HOMES = {
-    "Family": "families",
+    "Family": "transforms.families",
     "InvarianceError": "errors",
-    "Means": "runs",
-    "SyntheticSettings": "protocols",
-    "ViewsSettings": "protocols",
+    "Means": "experiments.runs",
+    "SyntheticSettings": "experiments.settings",
+    "ViewsSettings": "experiments.settings",
     "Whitening": "whitening",
     "bootstrap_mean": "similarity",
     "compare": "similarity",
-    "differences": "protocols",
-    "find_families": "families",
+    "differences": "experiments.settings",
+    "find_families": "transforms.families",
     "fit_whitening": "whitening",
-    "preset": "protocols",
-    "synthetic": "synthetic",
-    "views": "views",
+    "preset": "experiments.settings",
+    "synthetic": "experiments.synthetic",
+    "views": "experiments.views",
 }
 
 __all__ = [

@@ -32,8 +32,8 @@ from medssl_models.console import (
 if TYPE_CHECKING:
     from medssl_models import Record
 
-    from medssl_invariance.protocols import Comparison
-    from medssl_invariance.runs import Means
+    from medssl_invariance.experiments.runs import Means
+    from medssl_invariance.experiments.settings import Comparison
 
 __all__ = ["app", "main"]
 
@@ -178,10 +178,10 @@ def views(
     quiet: QuietOption = False,
 ) -> None:
     """Compare the two views of a patient: frontal and lateral, left and right."""
-    from medssl_invariance import runs
-    from medssl_invariance.protocols import ViewsSettings, preset
-    from medssl_invariance.views import plan_pairs
-    from medssl_invariance.views import views as measure
+    from medssl_invariance.experiments import runs
+    from medssl_invariance.experiments.settings import ViewsSettings, preset
+    from medssl_invariance.experiments.views import plan_pairs
+    from medssl_invariance.experiments.views import views as measure
 
     console = Console(json=json, quiet=quiet)
     means = _means(
@@ -256,7 +256,7 @@ def curve(
     """Draw similarity against the parameter, and models against families."""
     from medssl_data.files import check_writable
 
-    from medssl_invariance.curves import write_curves
+    from medssl_invariance.figures.curves import write_curves
 
     console = Console(json=json, quiet=quiet)
     check_writable(output, option="--output")
@@ -299,7 +299,7 @@ def _means(console: Console, results: Path, *, force: bool, **extraction: object
     from medssl_data.files import check_writable
     from medssl_models import ExtractionSettings, FeatureStore, home
 
-    from medssl_invariance.runs import Means, known_records
+    from medssl_invariance.experiments.runs import Means, known_records
 
     check_writable(results.parent, option="--results")
     return Means(
@@ -324,11 +324,11 @@ def _measure_synthetic(
     **changes: object,
 ) -> list[Record]:
     """Check everything that can be checked, then run all models on all data sets."""
-    from medssl_invariance import runs
-    from medssl_invariance.families import find_families
-    from medssl_invariance.protocols import SyntheticSettings, preset
-    from medssl_invariance.synthetic import feasible
-    from medssl_invariance.synthetic import synthetic as measure
+    from medssl_invariance.experiments import runs
+    from medssl_invariance.experiments.settings import SyntheticSettings, preset
+    from medssl_invariance.experiments.synthetic import feasible
+    from medssl_invariance.experiments.synthetic import synthetic as measure
+    from medssl_invariance.transforms.families import find_families
 
     settings = preset(SyntheticSettings, protocol, **changes)
     families = find_families(transforms)
@@ -355,7 +355,7 @@ def _show(
     console: Console, records: list[Record], results: Path, files: list[Path] | None = None
 ) -> None:
     """Show the table, the study's numbers where it has them, and what must be known of them."""
-    from medssl_invariance import tables
+    from medssl_invariance.figures import tables
 
     console.table(tables.COLUMNS, tables.rows(records))
     published = tables.comparison(records)

@@ -15,14 +15,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_invariance.batches import Batch, Block, ViewMaker, frame_side
-from medssl_invariance.clean_batches import collect_in_batches
-from medssl_invariance.outcomes import Outcome, make_records
-from medssl_invariance.protocols import SyntheticSettings, identity
-from medssl_invariance.reference import CleanFeatures, Reference, baselines, plan_images
-from medssl_invariance.runs import Means, prepare_network, provenance_of
+from medssl_invariance.experiments.checkpoint import Unfinished
+from medssl_invariance.experiments.clean_features import collect_in_batches
+from medssl_invariance.experiments.measurements import Outcome, make_records
+from medssl_invariance.experiments.reference_set import (
+    CleanFeatures,
+    Reference,
+    baselines,
+    plan_images,
+)
+from medssl_invariance.experiments.runs import Means, prepare_network, provenance_of
+from medssl_invariance.experiments.settings import SyntheticSettings, identity
 from medssl_invariance.similarity import METRICS
-from medssl_invariance.unfinished import Unfinished
+from medssl_invariance.transforms.batches import Batch, Block, ViewMaker, frame_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,8 +39,8 @@ if TYPE_CHECKING:
     from medssl_models.features.runtime import FeatureNetwork
     from numpy.typing import NDArray
 
-    from medssl_invariance.families import Family
     from medssl_invariance.similarity import Mean
+    from medssl_invariance.transforms.families import Family
 
 __all__ = ["clean_preprocessing", "feasible", "synthetic"]
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_invariance.clean_batches import collect_in_batches
 from medssl_invariance.errors import PairError, TooFewImagesError
-from medssl_invariance.outcomes import EXPERIMENT, Outcome, make_records
-from medssl_invariance.protocols import ViewsSettings, identity
-from medssl_invariance.reference import CleanFeatures, Plan, Reference, baselines
-from medssl_invariance.runs import Means, prepare_network, provenance_of
+from medssl_invariance.experiments.clean_features import collect_in_batches
+from medssl_invariance.experiments.measurements import EXPERIMENT, Outcome, make_records
+from medssl_invariance.experiments.reference_set import CleanFeatures, Plan, Reference, baselines
+from medssl_invariance.experiments.runs import Means, prepare_network, provenance_of
+from medssl_invariance.experiments.settings import ViewsSettings, identity
 from medssl_invariance.similarity import METRICS
 
 if TYPE_CHECKING:

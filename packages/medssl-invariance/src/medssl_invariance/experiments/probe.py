@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from medssl_models.experiments.settings import setting
 from medssl_models.probes import ProbePlugin
 
-from medssl_invariance.protocols import SyntheticSettings, ViewsSettings, preset
+from medssl_invariance.experiments.settings import SyntheticSettings, ViewsSettings, preset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from medssl_models.experiments.settings import ProtocolName
     from medssl_models.probes import Work
 
-    from medssl_invariance.families import Family
-    from medssl_invariance.runs import Means
+    from medssl_invariance.experiments.runs import Means
+    from medssl_invariance.transforms.families import Family
 
 __all__ = ["SYNTHETIC", "VIEWS", "FamiliesSettings"]
 
@@ -40,7 +40,7 @@ class FamiliesSettings(SyntheticSettings):
     @property
     def families(self) -> list[Family]:
         """The families by their names."""
-        from medssl_invariance.families import find_families
+        from medssl_invariance.transforms.families import find_families
 
         return find_families(self.transforms)
 
@@ -48,7 +48,7 @@ class FamiliesSettings(SyntheticSettings):
 def _means(work: Work) -> Means:
     from medssl_models import home
 
-    from medssl_invariance.runs import Means
+    from medssl_invariance.experiments.runs import Means
 
     return Means(
         extraction=work.extraction,
@@ -67,13 +67,13 @@ def _views_preset(protocol: ProtocolName, changes: Mapping[str, object]) -> View
 
 
 def _check_families(data: ImageDataset, settings: FamiliesSettings) -> None:
-    from medssl_invariance.synthetic import feasible
+    from medssl_invariance.experiments.synthetic import feasible
 
     feasible(data, settings.families, settings.of_a_family)
 
 
 def _check_views(data: ImageDataset, settings: ViewsSettings) -> None:
-    from medssl_invariance.views import plan_pairs
+    from medssl_invariance.experiments.views import plan_pairs
 
     plan_pairs(data, settings)
 
@@ -81,7 +81,7 @@ def _check_views(data: ImageDataset, settings: ViewsSettings) -> None:
 def _run_families(
     backbone: Backbone, data: ImageDataset, settings: FamiliesSettings, work: Work
 ) -> list[Record]:
-    from medssl_invariance.synthetic import synthetic
+    from medssl_invariance.experiments.synthetic import synthetic
 
     found = synthetic(
         backbone, data, settings.families, settings=settings.of_a_family, means=_means(work)
@@ -92,7 +92,7 @@ def _run_families(
 def _run_views(
     backbone: Backbone, data: ImageDataset, settings: ViewsSettings, work: Work
 ) -> list[Record]:
-    from medssl_invariance.views import views
+    from medssl_invariance.experiments.views import views
 
     return list(views(backbone, data, settings=settings, means=_means(work)))
 

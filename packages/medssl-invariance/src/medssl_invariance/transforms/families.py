@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medssl_models.suggestions import did_you_mean
 
-from medssl_invariance import grids, resampling, transforms
 from medssl_invariance.errors import GridError, UnknownFamilyError
+from medssl_invariance.transforms import functions, grids, resampling
 
 if TYPE_CHECKING:
-    from medssl_invariance.grids import Maker, Member
-    from medssl_invariance.resampling import Warp
+    from medssl_invariance.transforms.grids import Maker, Member
+    from medssl_invariance.transforms.resampling import Warp
 
 __all__ = ["FAMILIES", "MEDICAL", "STUDY", "Family", "Grid", "find_families", "find_family"]
 
 Ranges = Literal["honest", "study"]
-Apply = Callable[[Any, Mapping[str, float], transforms.Scene], Any]
+Apply = Callable[[Any, Mapping[str, float], functions.Scene], Any]
 """`apply(picture, values, scene)`: a PIL picture or a batch `(B, 3, H, W)` -> the same kind."""
 
 
@@ -172,96 +172,96 @@ _IN_STUDY = (
         "rotation",
         "angle, degrees",
         honest=Grid(
-            transforms.rotate,
+            functions.rotate,
             grids.honest_turns,
             23,
             frame=math.sqrt(2),
             warp=resampling.rotation_source,
         ),
-        study=Grid(transforms.rotate, grids.study_turns, 256),
+        study=Grid(functions.rotate, grids.study_turns, 256),
     ),
-    _switch("h_flip", transforms.h_flip),
-    _switch("v_flip", transforms.v_flip),
+    _switch("h_flip", functions.h_flip),
+    _switch("v_flip", functions.v_flip),
     Family(
         "translation",
         "distance, pixels of 224",
         honest=Grid(
-            transforms.affine,
+            functions.affine,
             grids.compass(16),
             24,
             frame=256 / 224,
             warp=resampling.affine_source,
         ),
-        study=Grid(transforms.affine, grids.study_translations, 256),
+        study=Grid(functions.affine, grids.study_translations, 256),
     ),
     Family(
         "scale",
         "scale",
         honest=Grid(
-            transforms.affine,
+            functions.affine,
             grids.two_sided("scale", 1.25, ratio=True),
             8,
             frame=1.25,
             warp=resampling.affine_source,
         ),
-        study=Grid(transforms.affine, grids.study_scales, 256),
+        study=Grid(functions.affine, grids.study_scales, 256),
         log=True,
     ),
     Family(
         "shear",
         "shear, degrees",
         honest=Grid(
-            transforms.affine,
+            functions.affine,
             grids.two_sided("shear_x", 20),
             8,
             frame=1 + math.tan(math.radians(20)),
             warp=resampling.affine_source,
         ),
-        study=Grid(transforms.affine, grids.study_shears, 256),
+        study=Grid(functions.affine, grids.study_shears, 256),
     ),
     Family(
         "resized_crop",
         "side of the crop, share",
-        honest=Grid(transforms.resized_crop, grids.corner_crops, 20),
-        study=Grid(transforms.resized_crop, grids.study_crops, 256),
+        honest=Grid(functions.resized_crop, grids.corner_crops, 20),
+        study=Grid(functions.resized_crop, grids.study_crops, 256),
         final=True,
     ),
     Family(
         "deform",
         "displacement, pixels of 224",
-        honest=Grid(transforms.bend, grids.steps("rms", 1, 6), 8, frame=1 + 2 * 18 / 224),
-        study=Grid(transforms.jitter_anchors, grids.study_deformations, 256),
+        honest=Grid(functions.bend, grids.steps("rms", 1, 6), 8, frame=1 + 2 * 18 / 224),
+        study=Grid(functions.jitter_anchors, grids.study_deformations, 256),
     ),
-    _switch("grayscale", transforms.grayscale, colour=True),
-    _factor("brightness", transforms.brightness),
-    _factor("contrast", transforms.contrast),
-    _factor("saturation", transforms.saturation, colour=True),
+    _switch("grayscale", functions.grayscale, colour=True),
+    _factor("brightness", functions.brightness),
+    _factor("contrast", functions.contrast),
+    _factor("saturation", functions.saturation, colour=True),
     Family(
         "hue",
         "turn of the colour circle",
-        honest=Grid(transforms.hue, grids.two_sided("turn", 0.1), 8),
-        study=Grid(transforms.hue, grids.study_ramp("turn", -0.5, 0.5, neutral=0.0), 256),
+        honest=Grid(functions.hue, grids.two_sided("turn", 0.1), 8),
+        study=Grid(functions.hue, grids.study_ramp("turn", -0.5, 0.5, neutral=0.0), 256),
         colour=True,
     ),
     Family(
         "blur",
         "sigma, pixels of 224",
-        honest=Grid(transforms.blur, grids.steps("sigma", 0.5, 4), 8),
-        study=Grid(transforms.study_blur, grids.study_ramp("sigma", 1e-5, 20, neutral=None), 256),
+        honest=Grid(functions.blur, grids.steps("sigma", 0.5, 4), 8),
+        study=Grid(functions.study_blur, grids.study_ramp("sigma", 1e-5, 20, neutral=None), 256),
     ),
     Family(
         "sharpness",
         "factor",
-        honest=Grid(transforms.sharpness, grids.steps("factor", 1.5, 5), 8),
-        study=Grid(transforms.sharpness, grids.study_ramp("factor", 1, 30, neutral=1.0), 256),
+        honest=Grid(functions.sharpness, grids.steps("factor", 1.5, 5), 8),
+        study=Grid(functions.sharpness, grids.study_ramp("factor", 1, 30, neutral=1.0), 256),
     ),
-    _switch("invert", transforms.invert),
-    _switch("equalize", transforms.equalize),
+    _switch("invert", functions.invert),
+    _switch("equalize", functions.equalize),
     Family(
         "posterize",
         "bits",
-        honest=Grid(transforms.posterize, grids.falling_bits, 5),
-        study=Grid(transforms.posterize, grids.study_bits, 7),
+        honest=Grid(functions.posterize, grids.falling_bits, 5),
+        study=Grid(functions.posterize, grids.study_bits, 7),
     ),
 )
 
@@ -269,46 +269,46 @@ _MEDICAL = (
     Family(
         "gamma",
         "gamma",
-        honest=Grid(transforms.gamma, grids.two_sided("gamma", 2.0, ratio=True), 8),
+        honest=Grid(functions.gamma, grids.two_sided("gamma", 2.0, ratio=True), 8),
         log=True,
     ),
     Family(
         "window_width",
         "width, 1 is all",
-        honest=Grid(transforms.window, grids.two_sided("width", 1.6, ratio=True), 8),
+        honest=Grid(functions.window, grids.two_sided("width", 1.6, ratio=True), 8),
         log=True,
     ),
     Family(
         "window_level",
         "shift, 1 is black to white",
-        honest=Grid(transforms.window, grids.two_sided("level", 0.2), 8),
+        honest=Grid(functions.window, grids.two_sided("level", 0.2), 8),
     ),
     Family(
         "gaussian_noise",
         "deviation, 1 is white",
-        honest=Grid(transforms.gaussian_noise, grids.steps("sigma", 0.01, 0.08), 8),
+        honest=Grid(functions.gaussian_noise, grids.steps("sigma", 0.01, 0.08), 8),
     ),
     Family(
         "poisson_noise",
         "photons where white",
-        honest=Grid(transforms.poisson_noise, grids.ratios("photons", 3000, 30), 8),
+        honest=Grid(functions.poisson_noise, grids.ratios("photons", 3000, 30), 8),
         log=True,
     ),
-    Family("jpeg", "quality", honest=Grid(transforms.jpeg, grids.whole("quality", 90, 10), 8)),
+    Family("jpeg", "quality", honest=Grid(functions.jpeg, grids.whole("quality", 90, 10), 8)),
     Family(
         "motion_blur",
         "length, pixels of 224",
-        honest=Grid(transforms.motion_blur, grids.directions(4, 16), 12),
+        honest=Grid(functions.motion_blur, grids.directions(4, 16), 12),
     ),
     Family(
         "bias_field",
         "strength, log of shading",
-        honest=Grid(transforms.bias_field, grids.steps("strength", 0.1, 0.8), 8),
+        honest=Grid(functions.bias_field, grids.steps("strength", 0.1, 0.8), 8),
     ),
     Family(
         "cutout",
         "side, share",
-        honest=Grid(transforms.cutout, grids.steps("share", 0.05, 0.3), 8),
+        honest=Grid(functions.cutout, grids.steps("share", 0.05, 0.3), 8),
     ),
 )
 

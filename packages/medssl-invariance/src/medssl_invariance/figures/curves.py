@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medssl_data.files import write_atomically
 
-from medssl_invariance.tables import cells, dataset_label
+from medssl_invariance.figures.tables import cells, dataset_label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ def write_curves(
     Returns:
         The files: `curves.csv`, and `DATASET-curves.png`, `DATASET-summary.png` for each data set.
     """
-    from medssl_invariance.figures import draw_curves, draw_summary
+    from medssl_invariance.figures.drawing import draw_curves, draw_summary
 
     table = folder / "curves.csv"
     write_atomically(table, csv_text(records).encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medssl_invariance.published import published_similarity
+from medssl_invariance.experiments.released import published_similarity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

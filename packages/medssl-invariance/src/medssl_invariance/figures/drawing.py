@@ -6,8 +6,8 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from medssl_invariance.families import FAMILIES
-from medssl_invariance.tables import model_label
+from medssl_invariance.figures.tables import model_label
+from medssl_invariance.transforms.families import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    from medssl_invariance.tables import Cell
+    from medssl_invariance.figures.tables import Cell
 
 __all__ = ["draw_curves", "draw_summary"]
 

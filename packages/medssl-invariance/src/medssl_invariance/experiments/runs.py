@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from medssl_models.console import Progress
     from medssl_models.features.runtime import FeatureNetwork
 
-    from medssl_invariance.protocols import Comparison
+    from medssl_invariance.experiments.settings import Comparison
 
 __all__ = [
     "Means",

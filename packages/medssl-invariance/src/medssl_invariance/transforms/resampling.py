@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from medssl_invariance.transforms import Scene
+    from medssl_invariance.transforms.functions import Scene
 
     Warp = Callable[[Mapping[str, float], Scene], NDArray[np.float64]]
     """`warp(values, scene)`: `(2, 3)`, from a place in the result to its place in the picture."""

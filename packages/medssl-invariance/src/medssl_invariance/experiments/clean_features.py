@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from medssl_invariance.reference import CleanFeatures, check_finite
+from medssl_invariance.experiments.reference_set import CleanFeatures, check_finite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medssl_models.features.runtime import FeatureNetwork
     from numpy.typing import NDArray
 
-    from medssl_invariance.reference import Plan
+    from medssl_invariance.experiments.reference_set import Plan
 
 __all__ = ["COVARIANCE_BATCH", "collect_in_batches"]
 

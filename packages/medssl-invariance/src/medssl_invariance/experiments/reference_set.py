@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from medssl_models import Backbone, Preprocessing
     from numpy.typing import NDArray
 
-    from medssl_invariance.protocols import Comparison
-    from medssl_invariance.runs import Means
+    from medssl_invariance.experiments.runs import Means
+    from medssl_invariance.experiments.settings import Comparison
     from medssl_invariance.whitening import Whitening
 
     Rows = NDArray[np.int64]

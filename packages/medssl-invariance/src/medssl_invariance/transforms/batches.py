@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from medssl_invariance.resampling import Pictures
-from medssl_invariance.transforms import REFERENCE_SIDE, Scene
+from medssl_invariance.transforms.functions import REFERENCE_SIDE, Scene
+from medssl_invariance.transforms.resampling import Pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from medssl_invariance.families import Family, Grid
-    from medssl_invariance.grids import Member
-    from medssl_invariance.protocols import SyntheticSettings
+    from medssl_invariance.experiments.settings import SyntheticSettings
+    from medssl_invariance.transforms.families import Family, Grid
+    from medssl_invariance.transforms.grids import Member
 
 __all__ = ["Batch", "Block", "ViewMaker", "frame_side", "resized_views"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl_invariance.errors import FeatureError
-from medssl_invariance.runs import marks
+from medssl_invariance.experiments.runs import marks
 from medssl_invariance.similarity import METRICS, bootstrap_mean
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from medssl_models import Backbone, Provenance, Record
     from numpy.typing import NDArray
 
-    from medssl_invariance.protocols import Comparison
-    from medssl_invariance.reference import Reference
+    from medssl_invariance.experiments.reference_set import Reference
+    from medssl_invariance.experiments.settings import Comparison
     from medssl_invariance.similarity import Mean
 
 __all__ = ["EXPERIMENT", "UNITS", "Outcome", "make_records"]

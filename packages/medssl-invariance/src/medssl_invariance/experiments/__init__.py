@@ -1,0 +1,1 @@
+"""The two experiments, synthetic transforms and views, and what they share."""
