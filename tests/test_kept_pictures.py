@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from medssl_data import PictureCache, load_dataset
-from medssl_data import cache as cache_module
-from medssl_data.phantom import write_phantom
+from medssl_data.images import cache as cache_module
+from medssl_data.synthetic.phantom import write_phantom
 from medssl_eval.experiments.few_shot import few_shot
 from medssl_eval.experiments.settings import FewShotSettings
 from medssl_models import ExtractionSettings, extract

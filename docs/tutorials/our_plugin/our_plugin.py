@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from medssl_data import DatasetCard, ImageDataset, Manifest, Plugin, Row
-from medssl_data.plugin import Options
+from medssl_data.card import Options
 from medssl_models import Backbone, Provenance, Record, extract
 from medssl_models.experiments.settings import Preset, ProtocolName, from_preset, setting
 from medssl_models.probes import ProbePlugin, Work

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medssl_data.cache import PictureCache
 from medssl_data.console import Console
-from medssl_data.images import read_rgb
-from medssl_data.parallel import each
-from medssl_data.reading import Reading
+from medssl_data.images.cache import PictureCache
+from medssl_data.images.decoding import read_rgb
+from medssl_data.images.parallel import each
+from medssl_data.images.reading import Reading
 from PIL import Image
 
 if TYPE_CHECKING:

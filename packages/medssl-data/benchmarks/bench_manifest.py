@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from medssl_data.console import Console
-from medssl_data.layouts import LAYOUTS
+from medssl_data.synthetic.layouts import LAYOUTS
 
 TARGET_SECONDS, TARGET_MIB = 3.0, 1024
 TABLES = {"chexpert": "train.csv", "chestx": "Data_Entry_2017.csv"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from medssl_data.phantom import write_phantom
+from medssl_data.synthetic.phantom import write_phantom
 from PIL import Image
 
 

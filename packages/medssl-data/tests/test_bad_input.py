@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from medssl_data import load_dataset
 from medssl_data.catalog import load_manifest
-from medssl_data.cifar import read_labels, read_record
 from medssl_data.errors import (
     DataError,
     MissingFileError,
@@ -21,10 +20,11 @@ from medssl_data.errors import (
     UnsafePathError,
 )
 from medssl_data.files import check_writable
-from medssl_data.images import read_image
-from medssl_data.layouts import LAYOUTS
+from medssl_data.images.cifar import read_labels, read_record
+from medssl_data.images.decoding import read_image
 from medssl_data.manifest import Manifest
-from medssl_data.phantom import write_phantom
+from medssl_data.synthetic.layouts import LAYOUTS
+from medssl_data.synthetic.phantom import write_phantom
 from PIL import Image
 
 TABLES = {
@@ -287,7 +287,7 @@ def test_damaged_archives_are_refused_in_words(data, tmp_path_factory) -> None:
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory) -> bytes:
     pytest.importorskip("SimpleITK")
-    from medssl_data.stand_ins import _mha
+    from medssl_data.synthetic.stand_ins import _mha
 
     return _mha(np.zeros((3, 4, 5), np.int16))
 

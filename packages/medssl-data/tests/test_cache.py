@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from medssl_data import cache as cache_module
 from medssl_data import load_dataset
-from medssl_data.cache import PictureCache, cache_from_environment
 from medssl_data.dataset import ImageDataset
 from medssl_data.errors import SettingError
-from medssl_data.parallel import quietly
-from medssl_data.reading import Reading
+from medssl_data.images import cache as cache_module
+from medssl_data.images.cache import PictureCache, cache_from_environment
+from medssl_data.images.parallel import quietly
+from medssl_data.images.reading import Reading
 from PIL import Image
 
 
@@ -165,7 +165,7 @@ def test_a_folder_that_cannot_be_written_is_said_once(colours: Path, caplog) -> 
 
 def test_several_processes_share_it(colours: Path) -> None:
     script = (
-        "import sys; from medssl_data import cache\n"
+        "import sys; from medssl_data.images import cache\n"
         "from pathlib import Path; from PIL import Image\n"
         "cache._SETTLED = -1.0\n"
         "kept = cache.PictureCache(Path(sys.argv[1]), 10**9)\n"

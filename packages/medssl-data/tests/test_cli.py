@@ -189,19 +189,19 @@ def test_debug_shows_the_traceback(capsys, monkeypatch) -> None:
 
 
 def test_an_interrupt_is_130_and_one_line(capsys, monkeypatch) -> None:
-    from medssl_data import description
+    from medssl_data import catalog
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(description, "describe", interrupt)
+    monkeypatch.setattr(catalog, "describe", interrupt)
     _, err = out(capsys, "show", "x", code=130)
     assert err.count("\n") <= 2
     assert "interrupted" in err
 
 
 def test_a_full_disk_is_a_sentence(capsys, monkeypatch, tmp_path: Path) -> None:
-    from medssl_data import preview
+    from medssl_data.images import preview
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "sheet.png")

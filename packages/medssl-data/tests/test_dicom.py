@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from medssl_data.errors import MissingExtraError, UnreadableImageError
-from medssl_data.images import read_image
-from medssl_data.reading import Reading
+from medssl_data.images.decoding import read_image
+from medssl_data.images.reading import Reading
 
 
 def bundled(name: str) -> Path:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medssl_data.errors import MissingFileError, UnreadableImageError
-from medssl_data.images import read_image, read_rgb
-from medssl_data.reading import Reading
+from medssl_data.images.decoding import read_image, read_rgb
+from medssl_data.images.reading import Reading
 from PIL import Image
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5

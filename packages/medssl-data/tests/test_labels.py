@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_data import load_dataset
+from medssl_data.card import Options
 from medssl_data.catalog import load_manifest
 from medssl_data.errors import LabelError, SettingError
-from medssl_data.labels import finding_policy, myopia_label, single_label, suffix_label
-from medssl_data.plugin import Options
+from medssl_data.targets import finding_policy, myopia_label, single_label, suffix_label
 
 OUT = -1
 CELLS = ("1.0", "0.0", "-1.0", "")
@@ -205,8 +205,8 @@ def test_the_python_archive_of_cifar(tmp_path: Path) -> None:
 
 
 def test_a_hostile_batch_is_refused_before_it_runs(tmp_path: Path) -> None:
-    from medssl_data.cifar import read_labels
     from medssl_data.errors import UnreadableImageError
+    from medssl_data.images.cifar import read_labels
 
     trap = tmp_path / "trapped"
 

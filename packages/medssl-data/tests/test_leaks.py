@@ -9,7 +9,7 @@ from medssl_data import load_dataset
 from medssl_data.cli import app
 from medssl_data.console import run
 from medssl_data.leaks import find_leaks
-from medssl_data.phantom import write_phantom
+from medssl_data.synthetic.phantom import write_phantom
 from PIL import Image
 
 

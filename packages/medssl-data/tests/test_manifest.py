@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from medssl_data.errors import DuplicateIdError, LabelError, ManifestError, UnsafePathError
 from medssl_data.manifest import UNLABELLED, Manifest, Row
-from medssl_data.paths import confine
-from medssl_data.phantom import chest_xray
+from medssl_data.synthetic.phantom import chest_xray
+from medssl_data.tables.paths import confine
 
 CLASSES = ("normal", 'ill; very, "so"', "naïve\nclass")
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from medssl_data import load_dataset
-from medssl_data.drawing import draw_radiograph, stamp
 from medssl_data.errors import SettingError, UnknownDatasetError
-from medssl_data.phantom import NOTE, chest_xray, write_phantom
+from medssl_data.synthetic.drawing import draw_radiograph, stamp
+from medssl_data.synthetic.phantom import NOTE, chest_xray, write_phantom
 
 
 def test_counts_patients_and_notes() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medssl_data import archives, load_dataset
+from medssl_data import load_dataset
 from medssl_data.errors import (
     DataError,
     DuplicateIdError,
@@ -23,6 +23,7 @@ from medssl_data.errors import (
     UnreadableImageError,
     UnsafePathError,
 )
+from medssl_data.images import archives
 from PIL import Image
 
 

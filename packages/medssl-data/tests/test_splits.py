@@ -8,16 +8,17 @@ from hypothesis import strategies as st
 from medssl_data.card import StudySplit
 from medssl_data.errors import SplitError
 from medssl_data.manifest import Manifest, Row
-from medssl_data.phantom import chest_xray
-from medssl_data.shuffle import shuffle_order, validation_order
 from medssl_data.splits import (
     FRACTIONS,
     patient_split,
     published_split,
     read_split,
+    shuffle_order,
     split_digest,
+    validation_order,
     write_split,
 )
+from medssl_data.synthetic.phantom import chest_xray
 
 # Facts about the study's shuffles: rows, seed, first ten, last three, SHA-256 of the int64
 # little-endian order. Verified against DataFrame.sample of two pandas versions.

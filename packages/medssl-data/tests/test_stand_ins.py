@@ -8,9 +8,9 @@ from medssl_data import load_dataset
 from medssl_data.audit import audit_dataset
 from medssl_data.catalog import load_manifest
 from medssl_data.errors import ManifestError, SettingError
-from medssl_data.images import is_volume
+from medssl_data.images.decoding import is_volume
 from medssl_data.leaks import find_leaks
-from medssl_data.phantom import write_phantom
+from medssl_data.synthetic.phantom import write_phantom
 
 NAMES = [
     *(
@@ -99,7 +99,7 @@ def test_a_label_against_its_file_name_is_found(tmp_path: Path) -> None:
 def test_shuffles_of_the_study() -> None:
     import hashlib
 
-    from medssl_data.shuffle import shuffle_order
+    from medssl_data.splits import shuffle_order
 
     fixtures = json.loads((Path(__file__).parent / "shuffle_fixtures.json").read_text())
     assert len(fixtures) == 12

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from medssl_data import load_dataset
 from medssl_data.errors import SettingError, UnreadableImageError
-from medssl_data.images import read_image
-from medssl_data.reading import Reading, read_slice_name
-from medssl_data.volumes import slice_index, to_bytes
+from medssl_data.images.decoding import read_image
+from medssl_data.images.reading import Reading, read_slice_name
+from medssl_data.images.volumes import slice_index, to_bytes
 
 WINDOW = (-1000.0, 250.0)
 HOUNSFIELD = np.linspace(-1200, 400, 5 * 4 * 3).reshape(5, 4, 3).astype(np.int16)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from medssl_data.stand_ins import write_layout
+from medssl_data.synthetic.stand_ins import write_layout
 from medssl_eval.sweep import open_datasets
 
 

@@ -7,14 +7,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from medssl_data.cache import PictureCache
-    from medssl_data.card import DatasetCard
-    from medssl_data.catalog import Options, Plugin, dataset_card, list_datasets, load_dataset
+    from medssl_data.card import DatasetCard, Options, Plugin
+    from medssl_data.catalog import dataset_card, list_datasets, load_dataset
     from medssl_data.dataset import ImageDataset
     from medssl_data.errors import DataError
-    from medssl_data.images import Picture, read_image, read_rgb
+    from medssl_data.images.cache import PictureCache
+    from medssl_data.images.decoding import Picture, read_image, read_rgb
+    from medssl_data.images.reading import Reading
     from medssl_data.manifest import UNLABELLED, Manifest, Row
-    from medssl_data.reading import Reading
 
 __version__ = version("medssl-data")
 
@@ -24,17 +24,17 @@ _HOMES = {
     "DatasetCard": "card",
     "ImageDataset": "dataset",
     "Manifest": "manifest",
-    "Options": "catalog",
-    "Picture": "images",
-    "PictureCache": "cache",
-    "Plugin": "catalog",
-    "Reading": "reading",
+    "Options": "card",
+    "Picture": "images.decoding",
+    "PictureCache": "images.cache",
+    "Plugin": "card",
+    "Reading": "images.reading",
     "Row": "manifest",
     "dataset_card": "catalog",
     "list_datasets": "catalog",
     "load_dataset": "catalog",
-    "read_image": "images",
-    "read_rgb": "images",
+    "read_image": "images.decoding",
+    "read_rgb": "images.decoding",
 }
 
 __all__ = [

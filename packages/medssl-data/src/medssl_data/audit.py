@@ -12,22 +12,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medssl_data.card import Options
 from medssl_data.catalog import cut_view, dataset_card, load_manifest
 from medssl_data.errors import AuditError, MissingFileError, UnreadableImageError
-from medssl_data.images import read_rgb
-from medssl_data.labels import suffix_label
+from medssl_data.images.decoding import read_rgb
+from medssl_data.images.parallel import each
 from medssl_data.manifest import UNLABELLED
-from medssl_data.parallel import each
-from medssl_data.plugin import Options
 from medssl_data.readers.folder import SUFFIXES
+from medssl_data.targets import suffix_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Literal
 
     from medssl_data.card import DatasetCard
+    from medssl_data.images.parallel import Progress
     from medssl_data.manifest import Manifest, Row
-    from medssl_data.parallel import Progress
 
 __all__ = ["Finding", "Report", "audit_dataset", "audit_manifest", "report_findings"]
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from medssl_data import splits
-from medssl_data.cache import cache_from_environment
-from medssl_data.card import DatasetCard
+from medssl_data.card import DatasetCard, Options, Plugin
 from medssl_data.dataset import ImageDataset
 from medssl_data.errors import (
     MissingDatasetError,
@@ -24,7 +23,7 @@ from medssl_data.errors import (
     SplitError,
     UnknownDatasetError,
 )
-from medssl_data.plugin import Options, Plugin
+from medssl_data.images.cache import cache_from_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,11 +31,10 @@ if TYPE_CHECKING:
     from medssl_data.manifest import Manifest
 
 __all__ = [
-    "Options",
-    "Plugin",
     "broken_plugins",
     "cut_view",
     "dataset_card",
+    "describe",
     "list_datasets",
     "load_dataset",
     "load_manifest",
@@ -230,6 +228,64 @@ def _default_split(
     return "patient" if known >= len(splits.FRACTIONS) else "none"
 
 
+def describe(
+    name: str,
+    *,
+    root: Path = Path("data"),
+    protocol: Literal["published", "corrected"] = "corrected",
+) -> dict[str, object]:
+    """Collect the facts about a data set; for sources and data sets that are here, counts too.
+
+    Args:
+        name: a card's name or a source.
+        root: folder that holds the data sets.
+        protocol: decides labels and splits.
+    """
+    facts: dict[str, object] = {}
+    if ":" not in name:
+        card = dataset_card(name)
+        facts = {
+            "name": card.name,
+            "title": card.title,
+            "summary": card.summary,
+            "modality": card.modality,
+            "classes": ", ".join(card.classes),
+            "images": card.rows,
+            "licence": card.licence,
+            "citation": card.citation,
+            "address": card.address,
+            "label policies": ", ".join(card.label_policies),
+            "views": " and ".join(card.views or ()) or None,
+            "origin": card.origin,
+            "here": (root / card.name).is_dir(),
+            "tree": card.tree,
+        }
+        if not facts["here"]:
+            return facts
+    return facts | _describe_rows(name, root, protocol)
+
+
+def _describe_rows(
+    name: str, root: Path, protocol: Literal["published", "corrected"]
+) -> dict[str, object]:
+    data = load_dataset(name, root=root, protocol=protocol)
+    manifest = data.manifest
+    splits = {split: manifest.splits.count(split) for split in dict.fromkeys(manifest.splits)}
+    return {
+        "name": data.name,
+        "classes": ", ".join(data.classes),
+        "images": len(data),
+        "counts": ", ".join(f"{name} {count}" for name, count in manifest.counts().items()),
+        "patients": len(set(manifest.groups) - {""}) or None,
+        "splits": ", ".join(f"{split or 'none'} {count}" for split, count in splits.items()),
+        "split policy": manifest.split_policy or None,
+        "label policy": manifest.label_policy,
+        "synthetic": manifest.synthetic,
+        "notes": "; ".join(manifest.notes) or None,
+        "fingerprint": manifest.fingerprint,
+    }
+
+
 def _source(name: str) -> str:
     prefix, colon, _ = name.partition(":")
     if not colon:
@@ -287,7 +343,7 @@ def _medmnist(text: str, options: Options) -> Manifest:
 
 
 def _phantom(text: str, options: Options) -> Manifest:
-    from medssl_data.phantom import phantom_manifest
+    from medssl_data.synthetic.phantom import phantom_manifest
 
     del options
     return phantom_manifest(*_settings(text))
@@ -337,7 +393,7 @@ def _marked(manifest: Manifest, directory: Path | None = None) -> Manifest:
     """Say that the pictures are synthetic where a marker file says so."""
     if manifest.drawer is not None or not ((directory or manifest.root) / MARKER).is_file():
         return manifest
-    from medssl_data.phantom import NOTE
+    from medssl_data.synthetic.phantom import NOTE
 
     told = any(note.startswith(NOTE) for note in manifest.notes)
     manifest = replace(manifest, synthetic=True)

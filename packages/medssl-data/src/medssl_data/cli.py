@@ -48,8 +48,8 @@ def main() -> None:
 def list_command(root: RootOption = Path("data"), json: JsonOption = False) -> None:
     """List the data sets that have a name, and whether they are here."""
     from medssl_data.catalog import broken_plugins, list_datasets
-    from medssl_data.layouts import LAYOUTS
-    from medssl_data.phantom import PHANTOMS
+    from medssl_data.synthetic.layouts import LAYOUTS
+    from medssl_data.synthetic.phantom import PHANTOMS
 
     console = Console(json=json)
     cards = list_datasets()
@@ -82,7 +82,7 @@ def show_command(
     json: JsonOption = False,
 ) -> None:
     """Say what a data set is: where to get it, its licence, the tree that is expected."""
-    from medssl_data.description import describe
+    from medssl_data.catalog import describe
 
     console = Console(json=json)
     facts = describe(name, root=root, protocol=protocol)
@@ -139,7 +139,7 @@ def preview_command(
 ) -> None:
     """Draw a labelled contact sheet of each class."""
     from medssl_data.catalog import load_dataset
-    from medssl_data.preview import contact_sheet, pair_sheet, save_sheet
+    from medssl_data.images.preview import contact_sheet, pair_sheet, save_sheet
 
     console = Console(json=json)
     sheets = []
@@ -173,7 +173,7 @@ def phantom_command(
     quiet: QuietOption = False,
 ) -> None:
     """Write a synthetic stand-in, in the layout of the data set, under the root."""
-    from medssl_data.phantom import write_phantom
+    from medssl_data.synthetic.phantom import write_phantom
 
     console = Console(json=json, quiet=quiet)
     settings = {"count": count, "difficulty": difficulty, "seed": seed, "archive": archive}
@@ -228,8 +228,8 @@ def leaks_command(
 ) -> None:
     """Look for patients, files and near-duplicates on two sides of a split; exit 3 if found."""
     from medssl_data.catalog import load_dataset
+    from medssl_data.images.preview import save_sheet
     from medssl_data.leaks import find_leaks, leak_sheet, report_leaks
-    from medssl_data.preview import save_sheet
 
     console = Console(json=json, quiet=quiet)
     reports, sheets = [], []

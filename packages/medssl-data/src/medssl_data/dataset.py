@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from medssl_data.errors import EmptySourceError
-from medssl_data.images import is_volume, read_rgb
+from medssl_data.images.decoding import is_volume, read_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-    from medssl_data.cache import PictureCache
     from medssl_data.card import DatasetCard
+    from medssl_data.images.cache import PictureCache
     from medssl_data.manifest import Manifest
 
 __all__ = ["ImageDataset"]

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from medssl_data.errors import DataError, LeakError, MissingFileError, UnreadableImageError
-from medssl_data.parallel import each
-from medssl_data.preview import tile_sheet
+from medssl_data.images.parallel import each
+from medssl_data.images.preview import tile_sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from medssl_data.dataset import ImageDataset
-    from medssl_data.parallel import Progress
+    from medssl_data.images.parallel import Progress
 
     Thumbnails = npt.NDArray[np.uint8]
 

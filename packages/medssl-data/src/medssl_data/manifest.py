@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from medssl_data.errors import DuplicateIdError, LabelError, ManifestError
 from medssl_data.files import write_atomically
-from medssl_data.paths import confine_all
-from medssl_data.reading import Reading
-from medssl_data.tables import open_text
+from medssl_data.images.reading import Reading
+from medssl_data.tables.paths import confine_all
+from medssl_data.tables.text import open_text
 from medssl_data.views import PairRule, pair_views
 
 if TYPE_CHECKING:

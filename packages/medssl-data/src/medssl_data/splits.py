@@ -16,8 +16,7 @@ import numpy as np
 
 from medssl_data.errors import SplitError
 from medssl_data.files import write_atomically
-from medssl_data.shuffle import VALIDATION_SEED, shuffle_order, validation_order
-from medssl_data.tables import read_table
+from medssl_data.tables.text import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,16 +29,59 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FRACTIONS",
+    "STUDY_SEED",
+    "VALIDATION_SEED",
     "patient_split",
     "published_split",
     "read_split",
+    "shuffle_order",
     "split_digest",
+    "validation_order",
     "with_validation",
     "write_split",
 ]
 
+STUDY_SEED = 42
+"""Seed of the order of rows."""
+
+VALIDATION_SEED = 0
+"""Seed of the choice of validation rows."""
+
 FRACTIONS: Mapping[str, float] = {"train": 0.64, "val": 0.16, "test": 0.2}
 """The study's 80/20, with a fifth of the training part for validation."""
+
+
+def shuffle_order(rows: int, *, seed: int = STUDY_SEED) -> npt.NDArray[np.int64]:
+    """The study's shuffle: row i of the result is original row `order[i]`.
+
+    The legacy generator of NumPy is used because it is frozen: the same numbers for ever.
+
+    Args:
+        rows: number of rows, N.
+        seed: 42 in the study.
+
+    Returns:
+        (N,) int64 permutation.
+
+    Example:
+        >>> shuffle_order(138)[:5].tolist()
+        [89, 105, 12, 26, 64]
+    """
+    return np.random.RandomState(seed).permutation(rows).astype(np.int64)
+
+
+def validation_order(rows: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The study's cut of its training part into validation and training for linear evaluation.
+
+    Args:
+        rows: number of training rows, N.
+
+    Returns:
+        floor(0.2 N) validation positions and the rest, both int64, in the study's order.
+    """
+    order = shuffle_order(rows, seed=VALIDATION_SEED)
+    cut = rows * 2 // 10
+    return order[:cut], order[cut:]
 
 
 def with_validation(manifest: Manifest) -> Manifest:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from medssl_data.errors import PairError
-from medssl_data.shuffle import shuffle_order
+from medssl_data.splits import shuffle_order
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -63,7 +63,7 @@ def run_demo(
         dataset: Name of the phantom; `DATASET` where left out.
         say: Takes notes on how far it is.
     """
-    from medssl_data.preview import contact_sheet, save_sheet
+    from medssl_data.images.preview import contact_sheet, save_sheet
 
     from medssl_eval.report.drawing import bar_chart
 

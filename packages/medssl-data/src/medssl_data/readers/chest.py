@@ -6,16 +6,15 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from medssl_data.errors import LabelError, SettingError, TableError
-from medssl_data.labels import finding_policy, normal_label, single_label, suffix_label
 from medssl_data.manifest import UNLABELLED, Manifest
-from medssl_data.tables import Table, blaming, open_text, read_table, where_among
+from medssl_data.tables.text import Table, blaming, open_text, read_table, where_among
+from medssl_data.targets import finding_policy, normal_label, single_label, suffix_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from medssl_data.card import DatasetCard
-    from medssl_data.plugin import Options
+    from medssl_data.card import DatasetCard, Options
 
 __all__ = ["read_chestx", "read_chexpert", "read_tuberculosis"]
 

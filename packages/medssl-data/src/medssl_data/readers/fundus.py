@@ -6,16 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from medssl_data.errors import EmptySourceError, MissingFileError, TableError
-from medssl_data.labels import levels_label, myopia_label
 from medssl_data.manifest import Manifest, Row
-from medssl_data.tables import Table, blaming, read_table, where_among
+from medssl_data.tables.text import Table, blaming, read_table, where_among
+from medssl_data.targets import levels_label, myopia_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from medssl_data.card import DatasetCard
-    from medssl_data.plugin import Options
+    from medssl_data.card import DatasetCard, Options
 
 __all__ = ["read_amd", "read_eyepacs", "read_pm"]
 

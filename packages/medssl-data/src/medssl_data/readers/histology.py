@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 from medssl_data.errors import LabelError
 from medssl_data.manifest import Manifest, Row
-from medssl_data.tables import blaming, read_table
+from medssl_data.tables.text import blaming, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from medssl_data.card import DatasetCard
-    from medssl_data.plugin import Options
+    from medssl_data.card import DatasetCard, Options
 
 __all__ = ["read_bach"]
 

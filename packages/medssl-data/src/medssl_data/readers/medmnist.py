@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_data.archives import ArrayHeader, member_headers, open_member
 from medssl_data.errors import LabelError, ManifestError, MissingDatasetError, SettingError
+from medssl_data.images.archives import ArrayHeader, member_headers, open_member
 from medssl_data.manifest import Manifest, Row
 
 if TYPE_CHECKING:

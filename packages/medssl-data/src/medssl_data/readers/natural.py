@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medssl_data.cifar import find_batches, read_labels
 from medssl_data.errors import LabelError
+from medssl_data.images.cifar import find_batches, read_labels
 from medssl_data.manifest import Manifest, Row
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from medssl_data.card import DatasetCard
-    from medssl_data.plugin import Options
+    from medssl_data.card import DatasetCard, Options
 
 __all__ = ["read_cifar10", "read_cifar100"]
 

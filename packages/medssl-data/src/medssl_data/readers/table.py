@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from medssl_data.errors import DataError, EmptySourceError, MissingFileError
 from medssl_data.manifest import Manifest, Row
-from medssl_data.paths import locate
-from medssl_data.tables import Table, blaming, read_table
+from medssl_data.tables.paths import locate
+from medssl_data.tables.text import Table, blaming, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path

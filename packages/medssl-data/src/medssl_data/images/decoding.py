@@ -14,8 +14,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from medssl_data.errors import DECODER_FAULTS, MissingFileError, UnreadableImageError
-from medssl_data.parallel import quietly
-from medssl_data.reading import Reading, read_slice_name
+from medssl_data.images.parallel import quietly
+from medssl_data.images.reading import Reading, read_slice_name
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -115,13 +115,13 @@ def to_rgb(image: Image.Image, rule: str = "") -> tuple[Image.Image, str]:
 def _decode(path: Path, item: str, reading: Reading) -> tuple[Image.Image, str]:
     head = _head(path)
     if is_volume(path):
-        from medssl_data.volumes import read_slice
+        from medssl_data.images.volumes import read_slice
 
         return read_slice(path, _slice_of(path, item, reading))
     if item:
         return _decode_item(path, item, is_zip=head.startswith(b"PK"))
     if head[128:132] == b"DICM":
-        from medssl_data.dicom import read_dicom
+        from medssl_data.images.dicom import read_dicom
 
         return read_dicom(path, reading)
     return _decode_pillow(path, reading)
@@ -139,9 +139,9 @@ def _slice_of(path: Path, item: str, reading: Reading) -> Reading:
 
 def _decode_item(path: Path, item: str, *, is_zip: bool) -> tuple[Image.Image, str]:
     if is_zip:
-        from medssl_data.archives import read_item as read
+        from medssl_data.images.archives import read_item as read
     else:
-        from medssl_data.cifar import read_record as read
+        from medssl_data.images.cifar import read_record as read
     return Image.fromarray(read(path, item)), f"item {item}"
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_data.drawing import disc, stamp
+from medssl_data.synthetic.drawing import disc, stamp
 
 if TYPE_CHECKING:
     import numpy.typing as npt

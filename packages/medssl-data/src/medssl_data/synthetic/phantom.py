@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image
 
-from medssl_data.drawing import draw_radiograph, stamp
 from medssl_data.errors import ManifestError, SettingError, UnknownDatasetError
 from medssl_data.files import replacing, write_atomically
-from medssl_data.layouts import LAYOUTS
 from medssl_data.manifest import Manifest, Row
+from medssl_data.synthetic.drawing import draw_radiograph, stamp
+from medssl_data.synthetic.layouts import LAYOUTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from medssl_data.parallel import Progress
+    from medssl_data.images.parallel import Progress
 
 __all__ = [
     "NOTE",
@@ -233,7 +233,7 @@ def _write_layout(
     size: Literal["small", "full"],
     progress: Progress | None,
 ) -> int:
-    from medssl_data.stand_ins import write_layout
+    from medssl_data.synthetic.stand_ins import write_layout
 
     known = {"seed"} | ({"archive"} if LAYOUTS[name].archives else set())
     foreign = sorted(set(settings) - known)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from medssl_data.drawing import draw_lateral, draw_radiograph, stamp
 from medssl_data.errors import MissingExtraError
 from medssl_data.files import write_atomically
-from medssl_data.layouts import LAYOUTS, Plan, Scene
-from medssl_data.parallel import watched
-from medssl_data.scenes import draw_fundus, draw_objects, draw_thorax, draw_tissue
+from medssl_data.images.parallel import watched
+from medssl_data.synthetic.drawing import draw_lateral, draw_radiograph, stamp
+from medssl_data.synthetic.layouts import LAYOUTS, Plan, Scene
+from medssl_data.synthetic.scenes import draw_fundus, draw_objects, draw_thorax, draw_tissue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from medssl_data.parallel import Progress
+    from medssl_data.images.parallel import Progress
 
 __all__ = ["write_layout"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from medssl_data.reading import Reading
+    from medssl_data.images.reading import Reading
 
 __all__ = ["read_slice", "slice_index", "to_bytes"]
 

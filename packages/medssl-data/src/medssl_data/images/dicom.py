@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from medssl_data.errors import DataError, MissingExtraError, UnreadableImageError
-from medssl_data.parallel import quietly
+from medssl_data.images.parallel import quietly
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from medssl_data.reading import Reading
+    from medssl_data.images.reading import Reading
 
     Values = npt.NDArray[np.float64]
 

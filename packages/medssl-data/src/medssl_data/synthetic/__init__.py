@@ -1,0 +1,1 @@
+"""Phantoms: pictures of nobody, drawn on demand or written in the layout of a real data set."""

@@ -1,0 +1,1 @@
+"""Tables as people send them, and the paths that stand in them."""
