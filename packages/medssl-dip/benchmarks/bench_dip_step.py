@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from medssl_dip.errors import CompilerError
-from medssl_dip.generator import Hourglass
-from medssl_dip.inversion import Inversion, compiler_advice
-from medssl_dip.objective import FrozenEye, Objective, preprocessing_of
-from medssl_dip.protocols import settings_for
+from medssl_dip.feature_extractor import FeatureExtractor, preprocessing_of
+from medssl_dip.inversion.objective import Objective
+from medssl_dip.inversion.optimisation import Inversion, compiler_advice
+from medssl_dip.prior import Hourglass
+from medssl_dip.settings import settings_for
 from medssl_dip.testing import PlainHourglass, load_from
 from medssl_models import create_model
 from medssl_models.console import Console
@@ -32,7 +33,7 @@ from medssl_models.features.runtime import multiplies_in_bf16
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from medssl_dip.objective import PrecisionName
+    from medssl_dip.feature_extractor import PrecisionName
     from medssl_models import Backbone
     from torch import Tensor
 
@@ -92,9 +93,11 @@ def our_steps(
     """Prepare our way."""
     crop = original.shape[-1]
     preprocessing = preprocessing_of(backbone, SETTINGS.replace(size=crop))
-    eye = FrozenEye(backbone, preprocessing, device=original.device, precision=precision)
+    extractor = FeatureExtractor(
+        backbone, preprocessing, device=original.device, precision=precision
+    )
     objective = Objective(
-        eye,
+        extractor,
         original.expand(runs, -1, -1, -1),
         layer="layer4",
         comparable_taps=SETTINGS.comparable_taps,

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from medssl_dip.generator import GeneratorSettings
-from medssl_dip.protocols import settings_for
+from medssl_dip.settings import GeneratorSettings, settings_for
 from medssl_models.testing import tiny_backbone
 from PIL import Image
 

@@ -45,7 +45,7 @@ def test_reconstruct_shows_a_table_and_keeps_records(capsys, scan, model, tmp_pa
     assert "+-" in out
     records = read_records(tmp_path / "results.jsonl").records
     assert {record.provenance.layer for record in records} == {"layer1", "layer4"}
-    assert {record.metric for record in records} == {"loss", "ssim", "psnr", "feature-distance"}
+    assert {record.metric for record in records} == {"loss", "ssim", "psnr", "feature_distance"}
     code, out, _ = call(capsys, *words, "--json")
     assert code == 0
     assert len(json.loads(out)["records"]) == len(records)
@@ -75,7 +75,7 @@ def test_a_gallery_of_models_and_layers(capsys, scan, model, tmp_path):
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.width > figure.height
     code, out, _ = call(capsys, "gallery", "--json")
-    assert [one["layer"] for one in json.loads(out)["exhibits"]] == ["layer1", "layer4"]
+    assert [one["layer"] for one in json.loads(out)["summaries"]] == ["layer1", "layer4"]
 
 
 def test_a_gallery_asks_which_picture(capsys, scan, model, image, tmp_path):
@@ -84,7 +84,7 @@ def test_a_gallery_asks_which_picture(capsys, scan, model, image, tmp_path):
 
     code, _, err = call(capsys, "gallery")
     assert code == 2
-    assert "has runs of other, scan; choose one with --picture" in err
+    assert "picture: reconstructions has runs of other, scan; choose one" in err
     assert call(capsys, "gallery", "--picture", "other")[0] == 0
     code, _, err = call(capsys, "gallery", "--picture", "scam")
     assert code == 2
@@ -180,7 +180,7 @@ def test_a_model_that_is_not_here(capsys, scan):
 
 def test_a_run_that_diverges_is_told_of(capsys, scan, model, monkeypatch):
     monkeypatch.setattr(
-        "medssl_dip.inversion.StopRule.see",
+        "medssl_dip.inversion.optimisation.StopRule.see",
         lambda self, step, loss: "diverged",
     )
 
@@ -195,12 +195,12 @@ def test_out_of_memory_is_advice_on_one_line(capsys, scan, model, monkeypatch):
     def exhausted(self):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("medssl_dip.inversion.Inversion.update", exhausted)
+    monkeypatch.setattr("medssl_dip.inversion.optimisation.Inversion.update", exhausted)
 
     code, out, err = call(capsys, "reconstruct", scan, "-m", model, *FEW)
 
     assert (code, out) == (1, "")
-    assert "use a smaller --batch-size, --size or --preset quick" in " ".join(err.split())
+    assert "use a smaller batch size, a smaller size or preset quick" in " ".join(err.split())
     assert "Traceback" not in err
 
 
@@ -216,9 +216,9 @@ def test_distance_of_two_files(capsys, scan, image, model, tmp_path):
 
     assert code == 0, err
     values = json.loads(out)["distances"]
-    assert values.keys() == {"ssim", "psnr", "feature-distance of tiny"}
+    assert values.keys() == {"ssim", "psnr", "feature_distance of tiny"}
     assert 0 < values["ssim"] < 1
-    assert values["feature-distance of tiny"] > 0
+    assert values["feature_distance of tiny"] > 0
     code, out, _ = call(capsys, "distance", scan, "dark.png", "--net", "none")
     assert "structural similarity; 1 is the same" in out
 
@@ -236,7 +236,7 @@ def test_sizes_that_differ_are_refused_or_brought_together(capsys, scan, image, 
 
     code, _, err = call(capsys, "distance", scan, "small.png", "--net", "none")
     assert code == 3
-    assert "52 x 40 and 30 x 30 pixels; bring both to one size with --size 224" in err
+    assert "52 x 40 and 30 x 30 pixels; bring both to one size with size=224" in err
     assert call(capsys, "distance", scan, "small.png", "--net", "none", "--size", "32")[0] == 0
     published = ("--protocol", "published")
     assert call(capsys, "distance", scan, "small.png", "--net", "none", *published)[0] == 0

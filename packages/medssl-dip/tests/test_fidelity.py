@@ -6,8 +6,9 @@ import statistics
 import pytest
 import torch
 from medssl_dip.errors import ImageRangeError, ImageSizeError
-from medssl_dip.fidelity import METRICS, Fidelity, feature_distance, measure, spread
-from medssl_dip.objective import FrozenEye
+from medssl_dip.feature_extractor import FeatureExtractor
+from medssl_dip.perceptual.fidelity import Fidelity, feature_distance, measure, spread
+from medssl_dip.perceptual.metrics import METRICS
 
 
 def test_psnr_is_that_of_its_formula(pictures):
@@ -50,18 +51,18 @@ def test_a_picture_is_the_same_as_itself(pictures):
 
 
 def test_features_are_compared_by_their_relative_distance(backbone, pictures):
-    eye = FrozenEye(backbone, backbone.preprocessing)
+    extractor = FeatureExtractor(backbone, backbone.preprocessing)
     x, y = pictures(1), pictures(1, seed=6)
     normalised = backbone.preprocessing.normalise(torch.cat([x, y]))
     first, second = backbone(normalised)
 
     expected = float((second - first).norm() / first.norm())
 
-    assert feature_distance(eye, x, y) == pytest.approx(expected, rel=1e-3)
-    assert measure(x[0], y[0], eye=eye).values["feature-distance"] == pytest.approx(
+    assert feature_distance(extractor, x, y) == pytest.approx(expected, rel=1e-3)
+    assert measure(x[0], y[0], extractor=extractor).values["feature_distance"] == pytest.approx(
         expected, rel=1e-3
     )
-    assert feature_distance(eye, x, x) == pytest.approx(0, abs=1e-5)
+    assert feature_distance(extractor, x, x) == pytest.approx(0, abs=1e-5)
 
 
 def test_the_average_is_the_plain_mean_of_three_nets(pictures):
@@ -73,9 +74,9 @@ def test_the_average_is_the_plain_mean_of_three_nets(pictures):
 
     values = measure(x, x, perceptual=nets).values
 
-    assert values["lpips-average"] == pytest.approx(0.2)
+    assert values["lpips_average"] == pytest.approx(0.2)
     two = {name: nets[name] for name in ("alex", "vgg")}
-    assert "lpips-average" not in measure(x, x, perceptual=two).values
+    assert "lpips_average" not in measure(x, x, perceptual=two).values
     assert list(values) == [name for name in METRICS if name in values]
 
 

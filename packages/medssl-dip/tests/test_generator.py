@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medssl_dip.generator import GeneratorSettings, Hourglass
+from medssl_dip.prior import Hourglass
+from medssl_dip.settings import GeneratorSettings
 from medssl_dip.testing import PlainHourglass, load_from
 from pydantic import ValidationError
 
@@ -33,7 +34,7 @@ def test_the_study_draws_256_pixels_for_a_crop_of_224():
 
 @pytest.mark.parametrize("fold_from", [0, 1024], ids=["folded", "not-folded"])
 def test_it_draws_what_the_plain_hourglass_draws(fold_from, monkeypatch):
-    monkeypatch.setattr("medssl_dip.generator.FOLD_FROM", fold_from)
+    monkeypatch.setattr("medssl_dip.prior.FOLD_FROM", fold_from)
     shape = GeneratorSettings(channels=(6, 8, 5), kernels=(7, 5, 3), input_channels=3)
     prior, plain, x = pair(shape, size=32)
 

@@ -8,15 +8,16 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_dip.errors import OutOfMemoryError
-from medssl_dip.generator import Hourglass
-from medssl_dip.inversion import Inversion, StopRule, memory_advice
-from medssl_dip.objective import FrozenEye, Objective, preprocessing_of
+from medssl_dip.feature_extractor import FeatureExtractor, preprocessing_of
+from medssl_dip.inversion.objective import Objective
+from medssl_dip.inversion.optimisation import Inversion, StopRule, memory_advice
+from medssl_dip.prior import Hourglass
 from medssl_dip.testing import PlainHourglass, load_from
 
 
 def inversion_of(backbone, settings, originals, seeds):
-    eye = FrozenEye(backbone, preprocessing_of(backbone, settings))
-    objective = Objective(eye, originals, layer="layer4")
+    extractor = FeatureExtractor(backbone, preprocessing_of(backbone, settings))
+    objective = Objective(extractor, originals, layer="layer4")
     return Inversion(objective, settings, seeds=seeds, crop=originals.shape[-1])
 
 
@@ -187,7 +188,7 @@ def test_a_rule_that_reads_the_past_again_judges_the_future_alike(losses, cut, p
     ids=["cuda", "cpu", "python"],
 )
 def test_out_of_memory_is_advice(error):
-    told = "4 runs in a batch; use a smaller --batch-size"
+    told = "4 runs in a batch; use a smaller batch size"
     with pytest.raises(OutOfMemoryError, match=told), memory_advice(4):
         raise error
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from medssl_dip.errors import SettingsError
-from medssl_dip.objective import FrozenEye, Objective, preprocessing_of, resolve_layer
-from medssl_dip.protocols import settings_for
+from medssl_dip.feature_extractor import FeatureExtractor, preprocessing_of, resolve_layer
+from medssl_dip.inversion.objective import Objective
+from medssl_dip.settings import settings_for
 from medssl_models.errors import LayerError
 from medssl_models.preprocessing import Preprocessing
 from medssl_models.testing import tiny_backbone
@@ -12,15 +13,15 @@ from medssl_models.testing import tiny_backbone
 RAW = settings_for("published", size=32)
 
 
-def eye_of(backbone, settings):
-    return FrozenEye(backbone, preprocessing_of(backbone, settings))
+def extractor_of(backbone, settings):
+    return FeatureExtractor(backbone, preprocessing_of(backbone, settings))
 
 
 def test_corrected_normalises_as_the_model_expects(backbone, settings, pictures):
     x = pictures(2)
     expected = backbone.forward_layers(backbone.preprocessing.normalise(x), ("layer4",))["layer4"]
 
-    seen = eye_of(backbone, settings)(x, "layer4")
+    seen = extractor_of(backbone, settings)(x, "layer4")
 
     torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-4)
 
@@ -29,7 +30,9 @@ def test_published_feeds_raw_pictures(backbone, pictures):
     x = pictures(2)
     expected = backbone.forward_layers(x, ("layer4",))["layer4"]
 
-    torch.testing.assert_close(eye_of(backbone, RAW)(x, "layer4"), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        extractor_of(backbone, RAW)(x, "layer4"), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,7 +49,7 @@ def test_every_normalisation_is_the_one_of_the_model(backbone, changes, pictures
     x = pictures(2)
     low, high = own.value_range
 
-    seen = FrozenEye(backbone, own)(x, "conv1")
+    seen = FeatureExtractor(backbone, own)(x, "conv1")
 
     expected = own.normalise(x * (high - low) + low)
     torch.testing.assert_close(
@@ -60,8 +63,8 @@ def test_every_normalisation_is_the_one_of_the_model(backbone, changes, pictures
 @pytest.mark.parametrize("kind", ["imagenet", "none", "histogram"])
 def test_gradients_reach_the_picture_and_nothing_else(backbone, kind, settings, pictures):
     own = backbone.preprocessing.replace(normalisation={"kind": kind})
-    eye = FrozenEye(backbone, own)
-    objective = Objective(eye, pictures(1), layer="layer3")
+    extractor = FeatureExtractor(backbone, own)
+    objective = Objective(extractor, pictures(1), layer="layer3")
     x = pictures(1, seed=5).requires_grad_()
 
     objective(x).sum().backward()
@@ -73,7 +76,7 @@ def test_gradients_reach_the_picture_and_nothing_else(backbone, kind, settings, 
 
 def test_the_original_has_no_loss_and_a_blind_copy_one(backbone, settings, pictures):
     x = pictures(3)
-    objective = Objective(eye_of(backbone, settings), x, layer="last")
+    objective = Objective(extractor_of(backbone, settings), x, layer="last")
 
     assert objective(x).tolist() == [0, 0, 0]
     objective.targets.zero_()  # as if the features had been zero: what is left is the scale
@@ -82,34 +85,34 @@ def test_the_original_has_no_loss_and_a_blind_copy_one(backbone, settings, pictu
 
 def test_an_absolute_loss_is_the_mean_squared_error(backbone, pictures):
     x, y = pictures(2), pictures(2, seed=3)
-    eye = eye_of(backbone, RAW)
-    objective = Objective(eye, x, layer="layer4", comparable_taps=False, relative=False)
+    extractor = extractor_of(backbone, RAW)
+    objective = Objective(extractor, x, layer="layer4", comparable_taps=False, relative=False)
 
-    expected = (eye(y, "layer4") - eye(x, "layer4")).square().flatten(1).mean(1)
+    expected = (extractor(y, "layer4") - extractor(x, "layer4")).square().flatten(1).mean(1)
 
     torch.testing.assert_close(objective(y), expected)
 
 
 def test_dense_networks_are_compared_after_relu_as_residual_ones(pictures):
     dense = tiny_backbone(architecture="densenet121", width=4)
-    eye = eye_of(dense, settings_for(size=32))
+    extractor = extractor_of(dense, settings_for(size=32))
 
-    assert Objective(eye, pictures(1), layer="last").targets.min() >= 0
-    raw = Objective(eye, pictures(1), layer="layer4", comparable_taps=False)
+    assert Objective(extractor, pictures(1), layer="last").targets.min() >= 0
+    raw = Objective(extractor, pictures(1), layer="layer4", comparable_taps=False)
     assert raw.layer == "denseblock4"
     assert raw.targets.min() < 0
 
 
 def test_rows_are_kept_in_their_order(backbone, settings, pictures):
     x = pictures(3)
-    objective = Objective(eye_of(backbone, settings), x, layer="layer2")
+    objective = Objective(extractor_of(backbone, settings), x, layer="layer2")
     objective.keep(torch.tensor([2, 0]))
 
     assert objective(x[[2, 0]]).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("layer", ["layer9", "Layer4", ""])
-def test_an_unknown_layer_lists_those_there_are(backbone, layer):
+def test_an_unknnetwork_layer_lists_those_there_are(backbone, layer):
     with pytest.raises(LayerError, match="conv1, layer1, layer2, layer3, layer4, pooled"):
         resolve_layer(backbone, layer)
 
@@ -119,19 +122,19 @@ def test_last_is_the_deepest_map(backbone):
 
 
 def test_a_layer_without_any_signal_is_refused(backbone, settings, pictures):
-    eye = eye_of(backbone, settings)
-    eye.forward = lambda x, layer: torch.zeros(len(x), 4)
+    extractor = extractor_of(backbone, settings)
+    extractor.forward = lambda x, layer: torch.zeros(len(x), 4)
 
     with pytest.raises(SettingsError, match="'layer4' is zero everywhere"):
-        Objective(eye, pictures(1), layer="layer4")
+        Objective(extractor, pictures(1), layer="layer4")
 
 
 def test_bf16_gives_float32_features_near_those_of_fp32(backbone, settings, pictures):
     x = pictures(1)
     preprocessing = preprocessing_of(backbone, settings)
-    exact = FrozenEye(backbone, preprocessing)(x, "layer2")
+    exact = FeatureExtractor(backbone, preprocessing)(x, "layer2")
 
-    rounded = FrozenEye(backbone, preprocessing, precision="bf16")(x, "layer2")
+    rounded = FeatureExtractor(backbone, preprocessing, precision="bf16")(x, "layer2")
 
     assert rounded.dtype == torch.float32
     assert 0 < float((rounded - exact).norm() / exact.norm()) < 0.05

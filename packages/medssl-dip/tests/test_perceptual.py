@@ -1,14 +1,16 @@
 """LPIPS against the package of its authors on the same trunks; ranges, sizes, missing files."""
 
 import hashlib
+import importlib
 
 import pytest
 import torch
 import torchvision
-from medssl_dip.errors import ImageRangeError, ImageSizeError, TrunkError
-from medssl_dip.perceptual import NETS, Perceptual, load_perceptual, nets_here
+from medssl_dip.errors import ImageRangeError, ImageSizeError, LibraryError, TrunkError
+from medssl_dip.perceptual.lpips import Perceptual, load_perceptual, nets_here
+from medssl_dip.perceptual.metrics import NETS
 from medssl_models.errors import CheckpointError, MissingWeightsError
-from medssl_models.networks import lpips_trunks as measure_trunks
+from medssl_models.networks import lpips_trunks
 from medssl_models.networks.lpips_trunks import TrunkFile
 
 BUILDERS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
@@ -106,7 +108,7 @@ def alex_file(tmp_path, monkeypatch):
     torch.save(trunk("alex") | {"classifier.1.bias": torch.zeros(4)}, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     known = TrunkFile("lpips-alex", f"alexnet-{digest[:8]}.pth", 10)
-    monkeypatch.setitem(measure_trunks.TRUNKS, "lpips-alex", known)
+    monkeypatch.setitem(lpips_trunks.TRUNKS, "lpips-alex", known)
     return path.rename(path.with_name(known.filename))
 
 
@@ -132,3 +134,17 @@ def test_a_damaged_trunk_is_not_used(alex_file):
 
     with pytest.raises(CheckpointError, match="SHA-256 begins with"):
         load_perceptual(["alex"])
+
+
+@pytest.mark.parametrize("fault", ["gone", "other-arguments"])
+def test_a_torchmetrics_that_builds_lpips_otherwise_is_named(monkeypatch, fault):
+    module = importlib.import_module("torchmetrics.functional.image.lpips")
+    if fault == "gone":
+        monkeypatch.delattr(module, "_LPIPS")
+    else:
+        monkeypatch.setattr(module, "_LPIPS", lambda net: None)
+
+    with pytest.raises(LibraryError, match=r"needs torchmetrics from 1\.4 to 1\.9") as caught:
+        Perceptual("alex", trunk("alex"))
+
+    assert caught.value.exit_code == 4

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from medssl_dip.errors import SettingsError
-from medssl_dip.protocols import settings_for
 from medssl_dip.published import published_distance, published_models
+from medssl_dip.settings import settings_for
 from medssl_models.catalog import model_card
 from medssl_models.experiments.settings import describe, differences
 

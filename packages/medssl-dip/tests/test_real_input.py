@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from medssl_dip.pictures import Picture, from_files
-from medssl_dip.reconstruction import reconstruct
-from medssl_dip.runs import RunFolder, load_picture
+from medssl_dip.images import ImageItem, from_files
+from medssl_dip.inversion.reconstruction import reconstruct
+from medssl_dip.inversion.run_folder import RunFolder, load_picture
 from PIL import Image
 
 
@@ -23,7 +23,7 @@ def photograph(request, tmp_path):
 def test_a_photograph_is_approached(backbone, settings, photograph, tmp_path):
     """Its features come nearer; a few steps on 32 x 32 pixels do not make a picture yet."""
     (picture,) = from_files([photograph])
-    assert isinstance(picture, Picture)
+    assert isinstance(picture, ImageItem)
     faster = settings.replace(learning_rate=1e-2, layer="layer1", steps=40)
 
     (found,) = reconstruct(backbone, [picture], settings=faster, out=tmp_path / "runs")

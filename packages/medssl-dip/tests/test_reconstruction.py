@@ -10,15 +10,15 @@ import pytest
 import safetensors.torch
 import torch
 from medssl_dip.errors import OutOfMemoryError, RunError
-from medssl_dip.outcomes import records_of
-from medssl_dip.pictures import Picture
-from medssl_dip.reconstruction import Work, reconstruct
-from medssl_dip.runs import load_picture, read_json
+from medssl_dip.experiments.records import records_of
+from medssl_dip.images import ImageItem
+from medssl_dip.inversion.reconstruction import Work, reconstruct
+from medssl_dip.inversion.run_folder import load_picture, read_json
 
 
 @pytest.fixture
 def scan(image):
-    return Picture("scan", image, suffix=".jpeg")
+    return ImageItem("scan", image, suffix=".jpeg")
 
 
 def files(folder):
@@ -36,7 +36,7 @@ def test_a_run_leaves_its_folder(backbone, scan, settings, tmp_path):
     rows = (found.path / "trace.csv").read_text().splitlines()
     assert len(rows) == 25
     assert [row.count(",,") for row in rows[1:6]] == [0, 1, 1, 1, 0]
-    assert found.fidelity.values.keys() == {"ssim", "psnr", "feature-distance"}
+    assert found.fidelity.values.keys() == {"ssim", "psnr", "feature_distance"}
     assert load_picture(found.file).shape == (3, 32, 32)
 
 
@@ -98,7 +98,7 @@ class Killer:
 def test_a_killed_batch_ends_as_if_it_had_not_been_killed(
     backbone, scan, image, settings, tmp_path, after
 ):
-    pictures = [scan, Picture("other", image.rotate(90))]
+    pictures = [scan, ImageItem("other", image.rotate(90))]
     whole = reconstruct(backbone, pictures, settings=settings, out=tmp_path / "whole")
 
     with pytest.raises(Stop):
@@ -166,10 +166,10 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from PIL import Image
-from medssl_dip.generator import GeneratorSettings
-from medssl_dip.pictures import Picture
-from medssl_dip.protocols import settings_for
-from medssl_dip.reconstruction import reconstruct
+from medssl_dip.settings import GeneratorSettings
+from medssl_dip.images import ImageItem
+from medssl_dip.settings import settings_for
+from medssl_dip.inversion.reconstruction import reconstruct
 from medssl_models.testing import tiny_backbone
 write, dies = Path.write_bytes, sys.argv[2] == "dies"
 def cut_short(path, data):
@@ -184,7 +184,7 @@ settings = settings_for(
     generator=shape, size=32, restarts=2, steps=60, patience=None,
     measure_every=4, snapshot_every=8,
 )
-picture = Picture("scan", Image.open("scan.png").convert("RGB"))
+picture = ImageItem("scan", Image.open("scan.png").convert("RGB"))
 reconstruct(tiny_backbone(width=4), [picture], settings=settings, out=Path(sys.argv[1]))
 """
 
@@ -235,9 +235,9 @@ def test_out_of_memory_keeps_what_is_finished(backbone, scan, settings, tmp_path
     def exhausted(self):
         raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    monkeypatch.setattr("medssl_dip.inversion.Inversion.update", exhausted)
+    monkeypatch.setattr("medssl_dip.inversion.optimisation.Inversion.update", exhausted)
 
-    with pytest.raises(OutOfMemoryError, match="smaller --batch-size"):
+    with pytest.raises(OutOfMemoryError, match="smaller batch size"):
         reconstruct(backbone, [scan], settings=settings, out=tmp_path)
 
 
@@ -249,7 +249,7 @@ def test_a_state_of_another_run_is_named(backbone, scan, settings, tmp_path):
     (folder,) = tmp_path.glob("scan*")
     safetensors.torch.save_file({"prior/x": torch.ones(1)}, folder / "state-000008.safetensors")
 
-    with pytest.raises(RunError, match=r"state of step 8 is not of this run.*--force"):
+    with pytest.raises(RunError, match=r"state of step 8 is not of its run.*remove the states"):
         reconstruct(backbone, [scan], settings=settings, out=tmp_path)
 
 
@@ -258,7 +258,7 @@ def test_a_damaged_result_is_named(backbone, scan, settings, tmp_path):
     (found,) = reconstruct(backbone, [scan], settings=few, out=tmp_path)
     (found.path / "result.json").write_text('{"steps": 3}')
 
-    with pytest.raises(RunError, match="not of a finished run; redo it with --force"):
+    with pytest.raises(RunError, match="no finished run's; remove it to begin anew"):
         reconstruct(backbone, [scan], settings=few, out=tmp_path)
 
 
@@ -271,7 +271,7 @@ def test_restarts_become_one_record_a_metric(backbone, scan, settings, tmp_path)
 
     records = {record.metric: record for record in records_of(backbone, found, few)}
 
-    assert records.keys() == {"loss", "ssim", "psnr", "feature-distance"}
+    assert records.keys() == {"loss", "ssim", "psnr", "feature_distance"}
     one = records["ssim"]
     assert (one.n, one.details["seeds"], one.provenance.seed) == (3, [10, 11, 12], 10)
     assert one.value == pytest.approx(sum(one.details["values"]) / 3)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_dip.errors import RunError
-from medssl_dip.runs import (
+from medssl_dip.inversion.run_folder import (
     RunFolder,
     RunIdentity,
     TraceRow,
@@ -178,3 +178,11 @@ def test_jpeg_is_pillows_own_quality(tmp_path, pictures):
     image.save(tmp_path / "b.jpg", quality=75)
     with Image.open(tmp_path / "b.jpg") as expected:
         assert tables == expected.quantization
+
+
+def test_a_result_of_version_0_1_has_the_metrics_of_today(folder):
+    old = {"file": "x", "fidelity": {"lpips-average": 0.5, "feature-distance": 0.25, "ssim": 0.75}}
+    folder.finish(old)
+
+    expected = {"lpips_average": 0.5, "feature_distance": 0.25, "ssim": 0.75}
+    assert folder.result == {"file": "x", "fidelity": expected}

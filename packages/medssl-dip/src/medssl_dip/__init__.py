@@ -9,29 +9,31 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from medssl_dip.errors import DipError as DipError
-    from medssl_dip.fidelity import Fidelity as Fidelity
-    from medssl_dip.fidelity import measure as measure
-    from medssl_dip.gallery import draw_gallery as draw_gallery
-    from medssl_dip.generator import GeneratorSettings as GeneratorSettings
-    from medssl_dip.generator import Hourglass as Hourglass
-    from medssl_dip.inversion import Inversion as Inversion
-    from medssl_dip.objective import Objective as Objective
-    from medssl_dip.perceptual import load_perceptual as load_perceptual
-    from medssl_dip.pictures import Picture as Picture
-    from medssl_dip.protocols import ReconstructionSettings as ReconstructionSettings
-    from medssl_dip.protocols import settings_for as settings_for
-    from medssl_dip.reconstruction import Reconstruction as Reconstruction
-    from medssl_dip.reconstruction import Work as Work
-    from medssl_dip.reconstruction import reconstruct as reconstruct
+    from medssl_dip.feature_extractor import FeatureExtractor as FeatureExtractor
+    from medssl_dip.gallery.figure import draw_gallery as draw_gallery
+    from medssl_dip.images import ImageItem as ImageItem
+    from medssl_dip.inversion.objective import Objective as Objective
+    from medssl_dip.inversion.optimisation import Inversion as Inversion
+    from medssl_dip.inversion.reconstruction import Reconstruction as Reconstruction
+    from medssl_dip.inversion.reconstruction import Work as Work
+    from medssl_dip.inversion.reconstruction import reconstruct as reconstruct
+    from medssl_dip.perceptual.fidelity import Fidelity as Fidelity
+    from medssl_dip.perceptual.fidelity import measure as measure
+    from medssl_dip.perceptual.lpips import load_perceptual as load_perceptual
+    from medssl_dip.prior import Hourglass as Hourglass
+    from medssl_dip.settings import GeneratorSettings as GeneratorSettings
+    from medssl_dip.settings import ReconstructionSettings as ReconstructionSettings
+    from medssl_dip.settings import settings_for as settings_for
 
 __all__ = [
     "DipError",
+    "FeatureExtractor",
     "Fidelity",
     "GeneratorSettings",
     "Hourglass",
+    "ImageItem",
     "Inversion",
     "Objective",
-    "Picture",
     "Reconstruction",
     "ReconstructionSettings",
     "Work",
@@ -46,20 +48,21 @@ __version__ = version("medssl-dip")
 
 _HOMES = {
     "DipError": "errors",
-    "Fidelity": "fidelity",
-    "GeneratorSettings": "generator",
-    "Hourglass": "generator",
-    "Inversion": "inversion",
-    "Objective": "objective",
-    "Picture": "pictures",
-    "Reconstruction": "reconstruction",
-    "ReconstructionSettings": "protocols",
-    "Work": "reconstruction",
-    "draw_gallery": "gallery",
-    "load_perceptual": "perceptual",
-    "measure": "fidelity",
-    "reconstruct": "reconstruction",
-    "settings_for": "protocols",
+    "FeatureExtractor": "feature_extractor",
+    "Fidelity": "perceptual.fidelity",
+    "GeneratorSettings": "settings",
+    "Hourglass": "prior",
+    "ImageItem": "images",
+    "Inversion": "inversion.optimisation",
+    "Objective": "inversion.objective",
+    "Reconstruction": "inversion.reconstruction",
+    "ReconstructionSettings": "settings",
+    "Work": "inversion.reconstruction",
+    "draw_gallery": "gallery.figure",
+    "load_perceptual": "perceptual.lpips",
+    "measure": "perceptual.fidelity",
+    "reconstruct": "inversion.reconstruction",
+    "settings_for": "settings",
 }
 
 

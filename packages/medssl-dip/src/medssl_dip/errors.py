@@ -8,6 +8,7 @@ __all__ = [
     "DivergedError",
     "ImageRangeError",
     "ImageSizeError",
+    "LibraryError",
     "OutOfMemoryError",
     "RunError",
     "SettingsError",
@@ -22,7 +23,7 @@ class DipError(Exception):
 
 
 class SettingsError(DipError, ValueError):
-    """An option or argument has a value that is not allowed."""
+    """Invalid value of an argument or a setting."""
 
     exit_code = 2
 
@@ -46,20 +47,26 @@ class TrunkError(DipError, ValueError):
 
 
 class RunError(DipError, ValueError):
-    """A run's folder is damaged, or holds another run than its name says."""
+    """Damaged run folder, or one that holds another run than its name says."""
 
     exit_code = 3
 
 
 class DivergedError(DipError, ArithmeticError):
-    """An optimisation left the finite numbers before anything worth keeping was made."""
+    """Every optimisation diverged, so that nothing can be measured."""
 
 
 class CompilerError(DipError, RuntimeError):
-    """`torch.compile` needs a compiler that is not here."""
+    """`torch.compile` finds no working compiler."""
+
+    exit_code = 4
+
+
+class LibraryError(DipError, ImportError):
+    """An installed library is not one that this package works with."""
 
     exit_code = 4
 
 
 class OutOfMemoryError(DipError, MemoryError):
-    """The device has too little memory for what was asked."""
+    """Too little memory on the device."""

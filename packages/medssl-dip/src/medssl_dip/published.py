@@ -20,7 +20,7 @@ def _table() -> dict[tuple[str, str], dict[str, float]]:
 
 
 def published_distance(*, dataset: str, model: str, net: str = "average") -> float | None:
-    """Give a released LPIPS distance: one picture, one unseeded run, layer 4.
+    """Look up a released LPIPS distance: one picture, one unseeded run, layer 4.
 
     Args:
         dataset: Name of the data set.
@@ -38,5 +38,5 @@ def published_distance(*, dataset: str, model: str, net: str = "average") -> flo
 
 
 def published_models() -> tuple[str, ...]:
-    """Names of the study's models, sorted."""
+    """List the study's models, sorted."""
     return tuple(sorted({model for _, model in _table()}))

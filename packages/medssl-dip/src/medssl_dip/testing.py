@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from medssl_dip.generator import GeneratorSettings, Hourglass
+    from medssl_dip.prior import Hourglass
+    from medssl_dip.settings import GeneratorSettings
 
 __all__ = ["PlainHourglass", "load_from"]
 
@@ -24,7 +25,7 @@ class PlainHourglass(nn.Module):
         settings: The shape.
 
     Example:
-        >>> from medssl_dip.generator import GeneratorSettings
+        >>> from medssl_dip.settings import GeneratorSettings
         >>> sum(p.numel() for p in PlainHourglass(GeneratorSettings()).parameters())
         2606763
     """
@@ -78,7 +79,7 @@ def _block(channels_in: int, channels_out: int, kernel: int, slope: float) -> li
 
 @torch.no_grad()
 def load_from(plain: PlainHourglass, prior: Hourglass) -> Tensor:
-    """Give a plain hourglass the weights of a prior, in place.
+    """Copy the weights of a prior into a plain hourglass, in place.
 
     Returns:
         The prior's fixed input.

@@ -49,10 +49,10 @@ def distance(
     """
     from medssl_models.experiments.models import check_models
 
-    from medssl_dip.comparison import compare, compare_features
-    from medssl_dip.fidelity import METRICS
-    from medssl_dip.pictures import from_files
-    from medssl_dip.protocols import settings_for
+    from medssl_dip.images import from_files
+    from medssl_dip.perceptual.comparison import compare, compare_features
+    from medssl_dip.perceptual.metrics import METRICS, meaning
+    from medssl_dip.settings import settings_for
 
     console = Console(json=json, quiet=quiet)
     check_models(model)
@@ -67,11 +67,11 @@ def distance(
         device=device,
     )
     for backbone in create_models(model, protocol=protocol, controls=False):
-        values[f"feature-distance of {backbone.name}"] = compare_features(
+        values[f"feature_distance of {backbone.name}"] = compare_features(
             backbone, one, other, settings, device=device, precision=precision
         )
     rows = [
-        (name, f"{value:.4f}", METRICS[name.partition(" of ")[0]].meaning)
+        (name, f"{value:.4f}", meaning(METRICS[name.partition(" of ")[0]]))
         for name, value in values.items()
     ]
     console.table(("metric", "value", "meaning"), rows, title=f"{first} and {second}")

@@ -27,13 +27,13 @@ def gallery(
     quiet: QuietOption = False,
 ) -> None:
     """Draw one picture beside its reconstructions, and set their distances beside the study's."""
-    from medssl_dip import exhibits
-    from medssl_dip.gallery import draw_gallery
-    from medssl_dip.runs import find_runs
+    from medssl_dip.gallery.figure import draw_gallery
+    from medssl_dip.gallery.run_summary import as_documents, choose_picture, summarise, table
+    from medssl_dip.inversion.run_folder import find_runs
 
     console = Console(json=json, quiet=quiet)
-    shown = exhibits.of_picture(exhibits.exhibits(find_runs(runs)), picture, where=runs)
+    shown = choose_picture(summarise(find_runs(runs)), picture, where=runs)
     draw_gallery(shown, output)
-    console.table(*exhibits.table(shown))
-    console.document({"exhibits": exhibits.document(shown), "figure": output})
+    console.table(*table(shown))
+    console.document({"summaries": as_documents(shown), "figure": output})
     console.write(str(output))

@@ -23,7 +23,6 @@ from medssl_models.console import (
     choice,
 )
 
-from medssl_dip.choices import PresetName
 from medssl_dip.commands.shared import (
     DATA,
     OUTPUT,
@@ -35,15 +34,16 @@ from medssl_dip.commands.shared import (
     keep,
     warn_of_slow_precision,
 )
+from medssl_dip.settings import PresetName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medssl_models import Record
 
-    from medssl_dip.pictures import Picture
-    from medssl_dip.protocols import ReconstructionSettings
-    from medssl_dip.reconstruction import Reconstruction
+    from medssl_dip.images import ImageItem
+    from medssl_dip.inversion.reconstruction import Reconstruction
+    from medssl_dip.settings import ReconstructionSettings
 
 __all__ = ["reconstruct"]
 
@@ -116,11 +116,12 @@ def reconstruct(
     """Reconstruct pictures from what layers of backbones say about them, and measure the rest."""
     from medssl_models.experiments.models import check_models
 
-    from medssl_dip import exhibits
-    from medssl_dip.outcomes import records_of
-    from medssl_dip.protocols import settings_for
-    from medssl_dip.reconstruction import BATCH_SIZE, Work
-    from medssl_dip.reconstruction import reconstruct as invert
+    from medssl_dip.experiments.records import records_of
+    from medssl_dip.feature_extractor import resolve_layer
+    from medssl_dip.gallery.run_summary import summarise, table
+    from medssl_dip.inversion.reconstruction import BATCH_SIZE, Work
+    from medssl_dip.inversion.reconstruction import reconstruct as invert
+    from medssl_dip.settings import settings_for
 
     console = Console(json=json, quiet=quiet)
     settings = settings_for(protocol, preset, size=size, steps=steps, restarts=restarts)
@@ -128,7 +129,6 @@ def reconstruct(
         settings = settings.replace(patience=patience or None)
     layers = _layers(layer, settings)
     check_models(model)
-    _check_layers(model, layers)
     pictures = _read(image, dataset, picture, root=root, settings=settings)
     warn_of_slow_precision(console, precision, device)
     work = Work(
@@ -145,14 +145,15 @@ def reconstruct(
     records: list[Record] = []
     for backbone in create_models(model, protocol=protocol, controls=controls):
         for name in layers:
+            resolve_layer(backbone, name)
+        for name in layers:
             chosen = settings.replace(layer=name)
             found = invert(backbone, pictures, settings=chosen, out=output, seed=seed, work=work)
             made = records_of(backbone, found, chosen)
             keep(made, results, force=force)
             runs, records = runs + found, records + made
     _tell_of_divergence(console, runs)
-    shown = exhibits.exhibits(run.path for run in runs)
-    console.table(*exhibits.table(shown))
+    console.table(*table(summarise(run.path for run in runs)))
     console.document({"records": records, "runs": [run.path for run in runs], "results": results})
     console.say(
         f"pictures, traces and curves are in {output}; draw them: medssl-dip gallery {output}"
@@ -164,18 +165,6 @@ def _layers(text: str | None, settings: ReconstructionSettings) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in parts if part.strip())) or [settings.layer]
 
 
-def _check_layers(models: Sequence[str], layers: Sequence[str]) -> None:
-    """Say before anything is computed which layer a model lacks."""
-    from medssl_models import create_model
-
-    from medssl_dip.objective import resolve_layer
-
-    for name in dict.fromkeys(models):
-        backbone = create_model(name)
-        for layer in layers:
-            resolve_layer(backbone, layer)
-
-
 def _read(
     files: Sequence[Path] | None,
     datasets: Sequence[str],
@@ -183,11 +172,11 @@ def _read(
     *,
     root: Path,
     settings: ReconstructionSettings,
-) -> list[Picture]:
+) -> list[ImageItem]:
     from medssl_data import load_dataset
 
     from medssl_dip.errors import SettingsError
-    from medssl_dip.pictures import from_dataset, from_files
+    from medssl_dip.images import from_dataset, from_files
 
     if names and not datasets:
         message = "--picture names an image of a data set; say which data set with -d"

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from medssl_models.console import Console
     from medssl_models.experiments.settings import ProtocolName
 
-    from medssl_dip.perceptual import NetName, Perceptual
+    from medssl_dip.perceptual.lpips import Perceptual
+    from medssl_dip.perceptual.metrics import NetName
 
 __all__ = [
     "DATA",
@@ -43,7 +44,7 @@ SizeOption = Annotated[
 def create_models(
     names: Sequence[str], *, protocol: ProtocolName, controls: bool
 ) -> Iterator[Backbone]:
-    """Give each model and, beside it, the same network with random weights and the same input.
+    """Create each model and, beside it, the same network with random weights and the same input.
 
     Args:
         names: As for `medssl_models.create_model`; a model that is named twice comes once.
@@ -82,7 +83,8 @@ def gather_perceptual(console: Console, text: str | None, *, needed: bool) -> di
     """
     from medssl_models.networks.lpips_trunks import missing_trunks
 
-    from medssl_dip.perceptual import NETS, load_perceptual, nets_here, trunk_name
+    from medssl_dip.perceptual.lpips import load_perceptual, nets_here, trunk_name
+    from medssl_dip.perceptual.metrics import NETS
 
     nets = _nets(text) if text is not None else NETS
     if text is None and not needed:
@@ -111,7 +113,7 @@ def warn_of_slow_precision(console: Console, precision: str, device: str) -> Non
 
 def _nets(text: str) -> tuple[NetName, ...]:
     from medssl_dip.errors import SettingsError
-    from medssl_dip.perceptual import NETS
+    from medssl_dip.perceptual.metrics import NETS
 
     if text == "none":
         return ()

@@ -8,9 +8,12 @@ from medssl_models.experiments.settings import from_preset, setting
 from medssl_models.probes import ProbePlugin
 from pydantic import NonNegativeInt  # noqa: TC002 # pydantic reads it
 
-from medssl_dip.choices import PresetName  # noqa: TC001 # pydantic reads it
 from medssl_dip.errors import SettingsError
-from medssl_dip.protocols import QUICK, ReconstructionSettings
+from medssl_dip.settings import (
+    QUICK,
+    PresetName,  # pydantic reads it
+    ReconstructionSettings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,11 +56,11 @@ def _run(
     backbone: Backbone, data: ImageDataset, settings: PicturesSettings, work: Work
 ) -> list[Record]:
     """Reconstruct, and measure; the runs are kept beside the results."""
-    from medssl_dip.outcomes import records_of
-    from medssl_dip.perceptual import load_perceptual, nets_here
-    from medssl_dip.pictures import from_dataset
-    from medssl_dip.reconstruction import Work as Effort
-    from medssl_dip.reconstruction import reconstruct
+    from medssl_dip.experiments.records import records_of
+    from medssl_dip.images import from_dataset
+    from medssl_dip.inversion.reconstruction import Work as Effort
+    from medssl_dip.inversion.reconstruction import reconstruct
+    from medssl_dip.perceptual.lpips import load_perceptual, nets_here
 
     nets = load_perceptual(nets_here()) if settings.lpips else {}
     effort = Effort(

@@ -6,67 +6,20 @@ a loss.
 
 from __future__ import annotations
 
-import math
-from typing import Self, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # the name that everybody knows
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-__all__ = ["GeneratorSettings", "Hourglass"]
+if TYPE_CHECKING:
+    from medssl_dip.settings import GeneratorSettings
+
+__all__ = ["Hourglass"]
 
 # From this width on the resampling is worth folding into the convolution beside it; below, building
 # the larger kernel costs more than it saves (measured on two CPU cores).
 FOLD_FROM = 32
-
-
-class GeneratorSettings(BaseModel):
-    """The shape of an hourglass; the default is the one of the 2022 study.
-
-    Args:
-        channels: Channels of each level, downwards and upwards alike.
-        kernels: Odd kernel width of each level.
-        skip_channels: Channels that pass a level by.
-        input_channels: Channels of the fixed random input.
-        input_scale: The input is uniform in [0, input_scale).
-        slope: Negative slope of the activations.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    channels: tuple[int, ...] = (16, 32, 64, 128, 128, 128)
-    kernels: tuple[int, ...] = (7, 7, 5, 5, 3, 3)
-    skip_channels: int = Field(4, ge=1)
-    input_channels: int = Field(32, ge=1)
-    input_scale: float = Field(0.1, gt=0)
-    slope: float = Field(0.2, ge=0)
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        if not self.channels or len(self.channels) != len(self.kernels):
-            message = (
-                f"channels and kernels describe the same levels, got {len(self.channels)} and "
-                f"{len(self.kernels)}"
-            )
-            raise ValueError(message)
-        if any(kernel % 2 == 0 or kernel < 1 for kernel in self.kernels):
-            message = f"kernels must be odd and positive, got {self.kernels}"
-            raise ValueError(message)
-        return self
-
-    def size_for(self, crop: int) -> int:
-        """Give the side of the generated picture: the least that every level can halve.
-
-        Args:
-            crop: Side of the part that the backbone sees, pixels.
-
-        Returns:
-            A multiple of 2 ** levels that is at least `crop`; 256 for 224 and six levels.
-        """
-        step = 1 << len(self.channels)
-        halves = max(math.ceil(crop / step), 2)  # normalising a single pixel gives a constant
-        return halves * step
 
 
 class Hourglass(nn.Module):
@@ -81,6 +34,7 @@ class Hourglass(nn.Module):
         ValueError: `size` cannot be halved at every level.
 
     Example:
+        >>> from medssl_dip.settings import GeneratorSettings
         >>> prior = Hourglass(GeneratorSettings(channels=(4, 4), kernels=(3, 3)), seed=0, size=8)
         >>> prior().shape
         torch.Size([1, 3, 8, 8])

@@ -5,20 +5,73 @@ Nothing here computes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import math
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from medssl_data.reading import Reading
+from medssl_data.images.reading import Reading
 from medssl_models.experiments.settings import Preset, ProtocolName, from_preset, setting
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from medssl_dip.choices import PresetName  # noqa: TC001 # the annotation of a public function
 from medssl_dip.errors import SettingsError
-from medssl_dip.generator import GeneratorSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["QUICK", "ReconstructionSettings", "settings_for"]
+__all__ = ["QUICK", "GeneratorSettings", "PresetName", "ReconstructionSettings", "settings_for"]
+
+PresetName = Literal["full", "quick"]
+
+
+class GeneratorSettings(BaseModel):
+    """The shape of an hourglass; the default is the one of the 2022 study.
+
+    Args:
+        channels: Channels of each level, downwards and upwards alike.
+        kernels: Odd kernel width of each level.
+        skip_channels: Channels that pass a level by.
+        input_channels: Channels of the fixed random input.
+        input_scale: The input is uniform in [0, input_scale).
+        slope: Negative slope of the activations.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: tuple[int, ...] = (16, 32, 64, 128, 128, 128)
+    kernels: tuple[int, ...] = (7, 7, 5, 5, 3, 3)
+    skip_channels: int = Field(4, ge=1)
+    input_channels: int = Field(32, ge=1)
+    input_scale: float = Field(0.1, gt=0)
+    slope: float = Field(0.2, ge=0)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if not self.channels or len(self.channels) != len(self.kernels):
+            message = (
+                f"channels and kernels describe the same levels, got {len(self.channels)} and "
+                f"{len(self.kernels)}"
+            )
+            raise ValueError(message)
+        if any(kernel % 2 == 0 or kernel < 1 for kernel in self.kernels):
+            message = f"kernels must be odd and positive, got {self.kernels}"
+            raise ValueError(message)
+        return self
+
+    def size_for(self, crop: int) -> int:
+        """Compute the side of the generated picture: the least that every level can halve.
+
+        Args:
+            crop: Side of the part that the backbone sees, pixels.
+
+        Returns:
+            A multiple of 2 ** levels that is at least `crop`, pixels.
+
+        Example:
+            >>> GeneratorSettings().size_for(224)
+            256
+        """
+        step = 1 << len(self.channels)
+        halves = max(math.ceil(crop / step), 2)  # normalising a single pixel gives a constant
+        return halves * step
 
 
 class ReconstructionSettings(Preset):
@@ -127,7 +180,7 @@ QUICK: Mapping[str, object] = {  # what makes a run small enough for a CPU
 def settings_for(
     protocol: ProtocolName = "corrected", preset: PresetName = "full", **changes: object
 ) -> ReconstructionSettings:
-    """Give a protocol's settings.
+    """Make the settings of a protocol.
 
     Args:
         protocol: `published` or `corrected`.

@@ -1,6 +1,7 @@
-"""Finished runs as rows for people: restarts summarised, controls marked, the study beside.
+"""Finished runs summarised: one row for the restarts of a picture, model and layer.
 
-Everything is read from the folders of runs; nothing here computes a distance.
+Everything is read from the folders of runs, the study's distance from its table; nothing is
+measured here.
 """
 
 from __future__ import annotations
@@ -13,26 +14,26 @@ from medssl_models.catalog import split_padding
 from medssl_models.suggestions import did_you_mean
 
 from medssl_dip.errors import RunError, SettingsError
-from medssl_dip.fidelity import METRICS
+from medssl_dip.inversion.run_folder import load_picture, read_json, read_result
+from medssl_dip.perceptual.metrics import METRICS
 from medssl_dip.published import published_distance
-from medssl_dip.runs import load_picture, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Exhibit", "document", "exhibits", "of_picture", "table"]
+__all__ = ["RunSummary", "as_documents", "choose_picture", "summarise", "table"]
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class RunSummary:
     """All restarts of one picture, model and layer.
 
     Args:
         picture: Name of the picture.
         model: Name of the model.
         layer: The layer as it was asked for, such as `last`.
-        own_layer: The network's own name of it.
+        network_layer: The network's name of it.
         control: The model is a random control.
         dataset: The data set that the picture comes from, where it is one.
         protocol: Of the runs.
@@ -48,7 +49,7 @@ class Exhibit:
     picture: str
     model: str
     layer: str
-    own_layer: str
+    network_layer: str
     control: bool
     dataset: str
     protocol: str
@@ -74,12 +75,12 @@ class Exhibit:
     @property
     def difference(self) -> float | None:
         """How much larger this distance is than the study's, where both are known."""
-        own, theirs = self.values.get("lpips-average"), self.published
-        return None if own is None or theirs is None else own - theirs
+        measured, published = self.values.get("lpips_average"), self.published
+        return None if measured is None or published is None else measured - published
 
 
-def exhibits(runs: Iterable[Path]) -> list[Exhibit]:
-    """Collect finished runs.
+def summarise(runs: Iterable[Path]) -> list[RunSummary]:
+    """Summarise finished runs.
 
     Args:
         runs: Their folders.
@@ -94,48 +95,50 @@ def exhibits(runs: Iterable[Path]) -> list[Exhibit]:
     for path in runs:
         run = _read(path)
         groups.setdefault(_identity(run), []).append(run)
-    shown = [_exhibit(of_group) for of_group in groups.values()]
-    return sorted(shown, key=lambda one: (one.picture, one.protocol, one.size, one.layer))
+    summaries = [_summary(of_group) for of_group in groups.values()]
+    return sorted(summaries, key=lambda one: (one.picture, one.protocol, one.size, one.layer))
 
 
-def of_picture(shown: Sequence[Exhibit], picture: str | None, *, where: Path) -> list[Exhibit]:
-    """Choose the exhibits of one picture.
+def choose_picture(
+    summaries: Sequence[RunSummary], picture: str | None, *, where: Path
+) -> list[RunSummary]:
+    """Choose the summaries of one picture.
 
     Args:
-        shown: Of any pictures.
+        summaries: Of any pictures.
         picture: Its name; None where there is only one.
         where: The folder, for messages.
 
     Raises:
         SettingsError: No finished run, no such picture, or several to choose from.
     """
-    pictures = sorted({one.picture for one in shown})
+    pictures = sorted({one.picture for one in summaries})
     if not pictures:
         message = f"{where}: no finished run; make some with: medssl-dip reconstruct IMAGE -m MODEL"
         raise SettingsError(message)
     if picture is None and len(pictures) > 1:
-        message = f"{where} has runs of {', '.join(pictures)}; choose one with --picture"
+        message = f"picture: {where} has runs of {', '.join(pictures)}; choose one"
         raise SettingsError(message)
     wanted = pictures[0] if picture is None else picture
     if wanted not in pictures:
         message = f"picture: no run of {wanted!r} in {where}" + did_you_mean(wanted, pictures)
         raise SettingsError(message)
-    return [one for one in shown if one.picture == wanted]
+    return [one for one in summaries if one.picture == wanted]
 
 
-def table(shown: Sequence[Exhibit]) -> tuple[list[str], list[list[object]]]:
-    """Make the table of some exhibits.
+def table(summaries: Sequence[RunSummary]) -> tuple[list[str], list[list[object]]]:
+    """Make the table of some summaries.
 
     Returns:
-        Columns, and one row for each exhibit; what nobody has is left out.
+        Columns, and one row for each summary; columns that are empty throughout are left out.
     """
-    metrics = [name for name in METRICS if any(name in one.measured for one in shown)]
+    metrics = [name for name in METRICS if any(name in one.measured for one in summaries)]
     rows: list[dict[str, object]] = []
-    for one in shown:
+    for one in summaries:
         row: dict[str, object] = {
             "picture": one.picture,
             "size": one.size,
-            "layer": one.layer if one.layer == one.own_layer else f"{one.layer} ({one.own_layer})",
+            "layer": _both_names(one.layer, one.network_layer),
             "model": one.model + (" (control)" if one.control else ""),
             "protocol": one.protocol,
             "stopped": ", ".join(
@@ -151,8 +154,8 @@ def table(shown: Sequence[Exhibit]) -> tuple[list[str], list[list[object]]]:
     return columns, [[_cell(row[name]) for name in columns] for row in rows]
 
 
-def document(shown: Iterable[Exhibit]) -> list[dict[str, object]]:
-    """Give exhibits as plain data for JSON, with everything that the table has."""
+def as_documents(summaries: Iterable[RunSummary]) -> list[dict[str, object]]:
+    """Turn summaries into plain data for JSON, with everything that the table has."""
     return [
         {
             **vars(one),
@@ -160,15 +163,15 @@ def document(shown: Iterable[Exhibit]) -> list[dict[str, object]]:
             "published": one.published,
             "difference": one.difference,
         }
-        for one in shown
+        for one in summaries
     ]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    run, result = read_json(path / "run.json"), read_json(path / "result.json")
+    run, result = read_json(path / "run.json"), read_result(path)
     needed = {"picture", "pixels", "model", "weights", "preprocessing", "layer", "seed", "settings"}
     if run is None or result is None or not needed <= run.keys() or "file" not in result:
-        message = f"{path}: not the folder of a finished run; remove it, or redo it with --force"
+        message = f"{path}: not the folder of a finished run; remove it"
         raise RunError(message)
     return {**run, "result": result, "path": path}
 
@@ -178,17 +181,17 @@ def _identity(run: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(run.get(name)) for name in names)
 
 
-def _exhibit(runs: Sequence[Mapping[str, Any]]) -> Exhibit:
+def _summary(runs: Sequence[Mapping[str, Any]]) -> RunSummary:
     ordered = sorted(runs, key=lambda run: run["seed"])
     first, result = ordered[0], ordered[0]["result"]
     kept = [run["result"] for run in ordered if run["result"]["stopped"] != "diverged"]
     found = [one.get("fidelity", {}) for one in kept]
     shared = [name for name in METRICS if found and all(name in values for values in found)]
-    return Exhibit(
+    return RunSummary(
         picture=first["picture"],
         model=first["model"],
         layer=first["settings"]["layer"],
-        own_layer=first["layer"],
+        network_layer=first["layer"],
         control=bool(result.get("control")),
         dataset=str(result.get("dataset", "")),
         protocol=first["settings"]["protocol"],
@@ -206,6 +209,10 @@ def _normalisation(preprocessing: str) -> str:
     from medssl_models import Preprocessing
 
     return str(Preprocessing.model_validate_json(preprocessing).normalisation.kind)
+
+
+def _both_names(asked: str, network: str) -> str:
+    return asked if asked == network else f"{asked} ({network})"
 
 
 def _mean_and_spread(values: Sequence[float] | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The optimisation itself: a batch of runs in lockstep, without files and without printing.
+"""The optimisation itself: a batch of runs, without files and without printing.
 
 A run's course is a list of losses; `StopRule` reads from it alone when to stop, so that a resumed
 run stops where an uninterrupted one does.
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from medssl_dip.errors import CompilerError, OutOfMemoryError
-from medssl_dip.generator import Hourglass
-from medssl_dip.objective import autocast
+from medssl_dip.feature_extractor import autocast
+from medssl_dip.prior import Hourglass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from medssl_dip.objective import Objective
-    from medssl_dip.protocols import ReconstructionSettings
+    from medssl_dip.inversion.objective import Objective
+    from medssl_dip.settings import ReconstructionSettings
 
 __all__ = [
     "Inversion",
@@ -175,7 +175,7 @@ class Inversion:
 
     def _draw(self) -> Tensor:
         device = self.objective.targets.device
-        with autocast(device, self.objective.eye.precision):
+        with autocast(device, self.objective.extractor.precision):
             drawn = torch.cat([draw() for draw in self._draws])
         return drawn[..., : self.crop, : self.crop].float()
 
@@ -235,8 +235,8 @@ def memory_advice(runs: int) -> Iterator[None]:
         if not told and not isinstance(error, MemoryError):
             raise
         message = (
-            f"out of memory with {runs} runs in a batch; use a smaller --batch-size, --size or "
-            "--preset quick, or --precision bf16 on a GPU; finished runs and snapshots are kept"
+            f"out of memory with {runs} runs in a batch; use a smaller batch size, a smaller "
+            "size or preset quick, or precision bf16 on a GPU; finished runs and snapshots are kept"
         )
         raise OutOfMemoryError(message) from error
 

@@ -10,49 +10,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from medssl_dip.perceptual import check_pictures
+from medssl_dip.perceptual.lpips import check_pictures
+from medssl_dip.perceptual.metrics import NETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from medssl_dip.objective import FrozenEye
-    from medssl_dip.perceptual import Perceptual
+    from medssl_dip.feature_extractor import FeatureExtractor
+    from medssl_dip.perceptual.lpips import Perceptual
 
-__all__ = ["METRICS", "Fidelity", "Metric", "feature_distance", "measure", "spread"]
+__all__ = ["Fidelity", "feature_distance", "measure", "spread"]
 
 SMALLEST = 11
 """Side of SSIM's window, pixels."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What a number of `Fidelity` means.
-
-    Args:
-        unit: Empty for a pure number.
-        higher_is_better: A larger value means a better reconstruction.
-        meaning: One line.
-    """
-
-    unit: str
-    higher_is_better: bool
-    meaning: str
-
-
-METRICS: Mapping[str, Metric] = {
-    "lpips-alex": Metric("", higher_is_better=False, meaning="LPIPS, AlexNet; 0 is the same"),
-    "lpips-vgg": Metric("", higher_is_better=False, meaning="LPIPS, VGG-16; 0 is the same"),
-    "lpips-squeeze": Metric("", higher_is_better=False, meaning="LPIPS, SqueezeNet; 0 is the same"),
-    "lpips-average": Metric("", higher_is_better=False, meaning="plain mean of the three"),
-    "ssim": Metric("", higher_is_better=True, meaning="structural similarity; 1 is the same"),
-    "psnr": Metric(
-        "dB", higher_is_better=True, meaning="peak signal to noise; infinite is the same"
-    ),
-    "feature-distance": Metric(
-        "", higher_is_better=False, meaning="L2 of the model's pooled features over the original's"
-    ),
-}
-LPIPS_NETS = 3
 
 
 @dataclass(frozen=True)
@@ -66,7 +36,7 @@ class Fidelity:
     values: Mapping[str, float] = field(default_factory=dict)
 
     def finite(self) -> dict[str, float]:
-        """Give the values that are finite numbers."""
+        """Return the values that are finite numbers."""
         return {name: value for name, value in self.values.items() if math.isfinite(value)}
 
 
@@ -75,7 +45,7 @@ def measure(
     other: Tensor,
     *,
     perceptual: Mapping[str, Perceptual] | None = None,
-    eye: FrozenEye | None = None,
+    extractor: FeatureExtractor | None = None,
 ) -> Fidelity:
     """Compare two pictures.
 
@@ -83,10 +53,10 @@ def measure(
         original: (3, H, W) float32 in [0, 1], at least 11 x 11, and 32 x 32 for LPIPS.
         other: The same shape.
         perceptual: LPIPS by net; see `medssl_dip.load_perceptual`.
-        eye: A backbone in whose pooled features the distance is measured too.
+        extractor: A backbone in whose pooled features the distance is measured too.
 
     Returns:
-        All distances that could be measured; `lpips-average` where all three nets are given.
+        All distances that could be measured; `lpips_average` where all three nets are given.
 
     Raises:
         ImageRangeError: A value is not finite or outside [0, 1].
@@ -106,25 +76,25 @@ def measure(
     check_pictures(first, second, smallest=SMALLEST)
     with torch.no_grad():
         values = {
-            f"lpips-{net}": float(metric(first, second))
+            f"lpips_{net}": float(metric(first, second))
             for net, metric in (perceptual or {}).items()
         }
-        if len(values) == LPIPS_NETS:
-            values["lpips-average"] = statistics.fmean(values.values())
+        if values.keys() == {f"lpips_{net}" for net in NETS}:
+            values["lpips_average"] = statistics.fmean(values.values())
         similarity = structural_similarity_index_measure(second, first, data_range=1.0)
         assert isinstance(similarity, Tensor)  # noqa: S101 # a pair only with further arguments
         values["ssim"] = float(similarity)
         values["psnr"] = float(peak_signal_noise_ratio(second, first, data_range=1.0))
-        if eye is not None:
-            values["feature-distance"] = feature_distance(eye, first, second)
+        if extractor is not None:
+            values["feature_distance"] = feature_distance(extractor, first, second)
     return Fidelity(values)
 
 
-def feature_distance(eye: FrozenEye, original: Tensor, other: Tensor) -> float:
+def feature_distance(extractor: FeatureExtractor, original: Tensor, other: Tensor) -> float:
     """Measure how far apart two pictures are in a model's pooled features.
 
     Args:
-        eye: The model.
+        extractor: The model.
         original: (1, 3, H, W) in [0, 1].
         other: The same shape.
 
@@ -132,7 +102,7 @@ def feature_distance(eye: FrozenEye, original: Tensor, other: Tensor) -> float:
         L2 distance over the norm of the original's features; 0 is the same.
     """
     with torch.no_grad():
-        features = eye(torch.cat([original, other]), eye.network.layers[-1]).flatten(1)
+        features = extractor(torch.cat([original, other]), extractor.network.layers[-1]).flatten(1)
     norm = torch.linalg.vector_norm(features[0])
     return float(torch.linalg.vector_norm(features[1] - features[0]) / norm)
 

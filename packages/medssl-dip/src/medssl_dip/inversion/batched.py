@@ -1,7 +1,7 @@
-"""Runs that are optimised together, from their folders back into them: traces, snapshots, ends.
+"""Batched inversion: runs that are optimised together, read from and written to their folders.
 
-The arithmetic is `inversion`, the files are `runs`; here they meet. A run leaves the batch when it
-stops, and the others go on.
+The arithmetic is `optimisation`, the files are `run_folder`; here they meet. A run leaves the batch
+when it stops, and the others go on.
 """
 
 from __future__ import annotations
@@ -11,44 +11,36 @@ import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from medssl_models.experiments.record import package_versions
 
-from medssl_dip.drawing import draw_trace
 from medssl_dip.errors import RunError
-from medssl_dip.fidelity import measure
-from medssl_dip.inversion import Inversion, StopRule, Verdict, compiler_advice, memory_advice
-from medssl_dip.objective import Objective
-from medssl_dip.runs import RunFolder, RunIdentity, TraceRow, save_picture
+from medssl_dip.inversion.figures import draw_trace
+from medssl_dip.inversion.objective import Objective
+from medssl_dip.inversion.optimisation import (
+    Inversion,
+    StopRule,
+    Verdict,
+    compiler_advice,
+    memory_advice,
+)
+from medssl_dip.inversion.run_folder import RunFolder, RunIdentity, TraceRow, save_picture
+from medssl_dip.perceptual.fidelity import measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from medssl_models.console import Advance, Progress
     from torch import Tensor
 
-    from medssl_dip.objective import FrozenEye
-    from medssl_dip.pictures import Picture
-    from medssl_dip.protocols import ReconstructionSettings
+    from medssl_dip.feature_extractor import FeatureExtractor
+    from medssl_dip.images import ImageItem
+    from medssl_dip.settings import ReconstructionSettings
 
-__all__ = ["Batch", "Job", "Progress"]
-
-
-class Advance(Protocol):
-    """Counts finished steps."""
-
-    def __call__(self, n: int = 1) -> None:
-        """Count `n` more as done."""
-
-
-class Progress(Protocol):
-    """What shows how far a long work is; `medssl_models.console.Console.progress` is one."""
-
-    def __call__(self, description: str, total: int) -> AbstractContextManager[Advance]:
-        """Start to count."""
+__all__ = ["BatchedInversion", "Job"]
 
 
 @dataclass
@@ -56,69 +48,69 @@ class Job:
     """A run that is to be done, and what is known about it so far.
 
     Args:
-        picture: What is reconstructed.
+        item: What is reconstructed.
         original: The same as (3, H, W) in [0, 1].
         folder: Where the run is kept.
         rule: When it stops.
-        good: The last picture whose loss was finite, (3, H, W) in [0, 1].
-        good_step: Updates that had been made when it was drawn.
+        last_finite: The last picture whose loss was finite, (3, H, W) in [0, 1].
+        last_finite_step: Updates that had been made when it was drawn.
         rows: Of the trace, not written yet.
     """
 
-    picture: Picture
+    item: ImageItem
     original: Tensor
     folder: RunFolder
     rule: StopRule
-    good: Tensor
-    good_step: int = 0
+    last_finite: Tensor
+    last_finite_step: int = 0
     rows: list[TraceRow] = field(default_factory=list)
 
     @classmethod
     def plan(
         cls,
-        picture: Picture,
+        item: ImageItem,
         original: Tensor,
         settings: ReconstructionSettings,
         out: Path,
         identity: Mapping[str, Any],
     ) -> Job:
-        """Plan a run; `identity` holds what picture and pixels do not say of it."""
+        """Plan a run; `identity` holds what the image does not say of it."""
         pixels = hashlib.sha256(original.contiguous().numpy().tobytes()).hexdigest()
-        whole = RunIdentity(picture=picture.name, pixels=pixels, **identity)
-        return cls(picture, original, RunFolder(out, whole), StopRule.of(settings), original)
+        whole = RunIdentity(picture=item.name, pixels=pixels, **identity)
+        return cls(item, original, RunFolder(out, whole), StopRule.of(settings), original)
 
-    def go_on_from(self, step: int, picture: Tensor) -> None:
+    def rewind(self, step: int, picture: Tensor) -> None:
         """Forget what happened after `step` updates, when the prior drew `picture`."""
         self.folder.begin(self.original)
         kept = [row for row in self.folder.trace() if row.step < step]
         self.folder.write_trace(kept)
         for row in kept:
             self.rule.see(row.step, row.loss)
-        self.good, self.good_step = picture, step
+        self.last_finite, self.last_finite_step = picture, step
 
-    def note(self, step: int, loss: float, picture: Tensor, *, measured: bool) -> Verdict:
+    def record(self, step: int, loss: float, picture: Tensor, *, measured: bool) -> Verdict:
         """Judge a loss and take it into the trace, with the picture's fidelity if `measured`."""
         verdict = self.rule.see(step, loss)
         row = TraceRow(step, loss)
         if measured and verdict != "diverged":
-            self.good, self.good_step = picture.clamp(0, 1), step
-            values = measure(self.original, self.good.cpu()).values
+            self.last_finite, self.last_finite_step = picture.clamp(0, 1), step
+            values = measure(self.original, self.last_finite.cpu()).values
             row = TraceRow(step, loss, psnr=values["psnr"], ssim=values["ssim"])
         self.rows.append(row)
         return verdict
 
     def write_rows(self) -> None:
-        """Append the noted rows to the trace on disk."""
+        """Append the rows that are not written yet to the trace on disk."""
         self.folder.extend_trace(self.rows)
         self.rows.clear()
 
 
-class Batch:
+class BatchedInversion:
     """Some runs that are optimised together until each of them stops.
 
     Args:
         jobs: What is to be done; finished ones are left alone.
-        eye: The backbone.
+        extractor: The backbone.
         settings: Of all of them.
         compiled: Use `torch.compile`.
     """
@@ -126,12 +118,12 @@ class Batch:
     def __init__(
         self,
         jobs: Sequence[Job],
-        eye: FrozenEye,
+        extractor: FeatureExtractor,
         settings: ReconstructionSettings,
         *,
         compiled: bool = False,
     ) -> None:
-        self.eye, self.settings, self.compiled = eye, settings, compiled
+        self.extractor, self.settings, self.compiled = extractor, settings, compiled
         self.jobs = [job for job in jobs if job.folder.result is None]
 
     def run(self, progress: Progress | None = None) -> None:
@@ -165,8 +157,8 @@ class Batch:
         settings = self.settings
         originals = torch.stack([job.original for job in self.jobs])
         objective = Objective(
-            self.eye,
-            originals.to(self.eye.device),
+            self.extractor,
+            originals.to(self.extractor.device),
             layer=settings.layer,
             comparable_taps=settings.comparable_taps,
             relative=settings.relative_loss,
@@ -182,7 +174,7 @@ class Batch:
         if step:
             self._restore(inversion, step)
         for job, picture in zip(self.jobs, inversion.pictures(), strict=True):
-            job.go_on_from(step, picture)
+            job.rewind(step, picture)
         return inversion
 
     def _last_shared_step(self) -> int:
@@ -195,16 +187,20 @@ class Batch:
         try:
             inversion.restore([job.folder.state(step) for job in self.jobs], step=step)
         except (KeyError, RuntimeError) as error:
-            message = f"a state of step {step} is not of this run ({error}); redo it with --force"
+            where = self.jobs[0].folder.path.parent
+            message = (
+                f"{where}: a state of step {step} is not of its run ({error}); remove the states "
+                "or the folder to begin anew"
+            )
             raise RunError(message) from error
 
     def _advance(self, inversion: Inversion, begin: float) -> None:
-        """Make one update, note it, and let go what stops."""
+        """Make one update, record it, and finish the runs that stop."""
         step = inversion.step
         losses, pictures = inversion.update()
         measured = step % self.settings.measure_every == 0
         verdicts = [
-            job.note(step, float(loss), picture, measured=measured)
+            job.record(step, float(loss), picture, measured=measured)
             for job, loss, picture in zip(self.jobs, losses, pictures, strict=True)
         ]
         stopped = any(verdict != "go" for verdict in verdicts)
@@ -213,12 +209,12 @@ class Batch:
             for job in self.jobs:
                 job.write_rows()
         if kept:
-            self._keep(inversion, verdicts)
+            self._snapshot(inversion, verdicts)
         if stopped:
-            self._let_go(inversion, verdicts, time.perf_counter() - begin)
+            self._finish_stopped(inversion, verdicts, time.perf_counter() - begin)
 
-    def _keep(self, inversion: Inversion, verdicts: Sequence[Verdict]) -> None:
-        """Write the states of all that go on; when one stops too, as the batch is another then."""
+    def _snapshot(self, inversion: Inversion, verdicts: Sequence[Verdict]) -> None:
+        """Write the states of all that go on; when one stops too, as the batch changes then."""
         pictures = inversion.pictures()
         for row, (job, verdict) in enumerate(zip(self.jobs, verdicts, strict=True)):
             if verdict == "go":
@@ -227,10 +223,14 @@ class Batch:
             if verdict == "go":
                 job.folder.thin()
 
-    def _let_go(self, inversion: Inversion, verdicts: Sequence[Verdict], seconds: float) -> None:
+    def _finish_stopped(
+        self, inversion: Inversion, verdicts: Sequence[Verdict], seconds: float
+    ) -> None:
         for job, verdict, picture in zip(self.jobs, verdicts, inversion.pictures(), strict=True):
             if verdict == "diverged":
-                self._finish(job, verdict, job.good, step=job.good_step, seconds=seconds)
+                self._finish(
+                    job, verdict, job.last_finite, step=job.last_finite_step, seconds=seconds
+                )
             elif verdict != "go":
                 self._finish(job, verdict, picture, step=inversion.step, seconds=seconds)
         rows = [row for row, verdict in enumerate(verdicts) if verdict == "go"]
@@ -241,7 +241,7 @@ class Batch:
     def _finish(
         self, job: Job, verdict: Verdict, picture: Tensor, *, step: int, seconds: float
     ) -> None:
-        suffix = ".png" if self.settings.lossless else _suffix(job.picture.suffix)
+        suffix = ".png" if self.settings.lossless else _suffix(job.item.suffix)
         file = job.folder.path / f"reconstruction{suffix}"
         save_picture(file, picture, rounded=self.settings.rounded)
         trace = job.folder.trace()
@@ -254,10 +254,10 @@ class Batch:
                 "steps": step,
                 "loss": finite[-1] if finite else None,
                 "seconds": round(seconds, 1),
-                "dataset": job.picture.dataset,
-                "control": self.eye.network.card.control,
-                "notes": list(job.picture.notes),
-                "device": str(self.eye.device),
+                "dataset": job.item.dataset,
+                "control": self.extractor.network.card.control,
+                "notes": list(job.item.notes),
+                "device": str(self.extractor.device),
                 "versions": package_versions("torchmetrics"),
             }
         )
@@ -274,12 +274,16 @@ def _suffix(source: str) -> str:
     return lowered if lowered in {".png", ".tif", ".tiff"} else ".jpg"
 
 
+def _count_silently(n: int = 1, *, note: str = "") -> None:
+    """Satisfy `Advance` where nothing is shown."""
+
+
 @contextmanager
 def _counting(
     progress: Progress | None, name: str, settings: ReconstructionSettings
 ) -> Iterator[Advance]:
     if progress is None:
-        yield lambda n=1: None  # noqa: ARG005 # counts for nobody
+        yield _count_silently
         return
     with progress(name, settings.steps) as advance:
         yield advance

@@ -7,24 +7,24 @@ owner must bring once; nothing here opens a connection.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, get_args
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import torch
 from medssl_models.networks.lpips_trunks import find_trunk, missing_trunks, read_trunk
 from torch import Tensor, nn
 
-from medssl_dip.errors import ImageRangeError, ImageSizeError, TrunkError
+from medssl_dip.errors import ImageRangeError, ImageSizeError, LibraryError, TrunkError
+from medssl_dip.perceptual.metrics import NETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from torchmetrics.functional.image.lpips import _LPIPS
+    from medssl_dip.perceptual.metrics import NetName
 
-__all__ = ["NETS", "NetName", "Perceptual", "check_pictures", "load_perceptual", "nets_here"]
+__all__ = ["Perceptual", "check_pictures", "load_perceptual", "nets_here", "trunk_name"]
 
-NetName = Literal["alex", "vgg", "squeeze"]
-NETS: tuple[NetName, ...] = get_args(NetName)
 SMALLEST = 32
 """Side in pixels below which AlexNet's maps vanish."""
 
@@ -47,18 +47,19 @@ class Perceptual(nn.Module):
         super().__init__()
         self.net = net
         self.metric = _untrained(net)
-        own = self.metric.net.state_dict()
+        network = self.metric.get_submodule("net")
+        shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
         # torchmetrics cuts torchvision's `features` into slices but keeps the numbers inside.
-        names = {name: re.sub(r"^slices?\.?\d+\.", "features.", name) for name in own}
+        names = {name: re.sub(r"^slices?\.?\d+\.", "features.", name) for name in shapes}
         faults = [
             source
             for name, source in names.items()
-            if source not in trunk or trunk[source].shape != own[name].shape
+            if source not in trunk or trunk[source].shape != shapes[name]
         ]
         if faults:
             message = f"trunk: not torchvision's {net}: {faults[0]} is missing or has another shape"
             raise TrunkError(message)
-        self.metric.net.load_state_dict({name: trunk[source] for name, source in names.items()})
+        network.load_state_dict({name: trunk[source] for name, source in names.items()})
         self.requires_grad_(requires_grad=False).eval()
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
@@ -80,11 +81,25 @@ class Perceptual(nn.Module):
         return distances.flatten()
 
 
-def _untrained(net: NetName) -> _LPIPS:
-    """The metric with its heads; the public class has no way around the download."""
-    from torchmetrics.functional.image.lpips import _LPIPS
+def _untrained(net: NetName) -> nn.Module:
+    """Build the metric with its heads and without a trunk's weights.
 
-    return _LPIPS(net=net, pretrained=True, pnet_rand=True)
+    The public class always downloads a trunk, so this takes the private one, which has stood
+    unchanged from torchmetrics 1.4 to 1.9.
+
+    Raises:
+        LibraryError: This torchmetrics has no such class any more.
+    """
+    try:
+        from torchmetrics.functional.image.lpips import _LPIPS
+
+        return _LPIPS(net=net, pretrained=True, pnet_rand=True)
+    except (ImportError, TypeError) as error:
+        message = (
+            f"LPIPS needs torchmetrics from 1.4 to 1.9, and {version('torchmetrics')} builds it "
+            f"otherwise ({error}); install one of these, or measure without LPIPS"
+        )
+        raise LibraryError(message) from error
 
 
 def check_pictures(first: Tensor, second: Tensor, *, smallest: int) -> None:
@@ -142,7 +157,7 @@ def load_perceptual(
 
 
 def nets_here(folders: Sequence[Path] | None = None) -> tuple[NetName, ...]:
-    """Give the nets whose trunks are here."""
+    """List the nets whose trunks are here."""
     return tuple(net for net in NETS if find_trunk(trunk_name(net), folders))
 
 

@@ -8,25 +8,26 @@ from typing import TYPE_CHECKING, Any
 from medssl_models.features.runtime import resolve_device
 
 from medssl_dip.errors import RunError
-from medssl_dip.fidelity import METRICS, Fidelity, measure
-from medssl_dip.inversion import repeatable
-from medssl_dip.lockstep import Batch, Job
-from medssl_dip.objective import FrozenEye, preprocessing_of
-from medssl_dip.runs import load_picture
+from medssl_dip.feature_extractor import FeatureExtractor, preprocessing_of
+from medssl_dip.inversion.batched import BatchedInversion, Job
+from medssl_dip.inversion.optimisation import repeatable
+from medssl_dip.inversion.run_folder import load_picture
+from medssl_dip.perceptual.fidelity import Fidelity, measure
+from medssl_dip.perceptual.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from medssl_models import Backbone
+    from medssl_models.console import Progress
 
-    from medssl_dip.inversion import Verdict
-    from medssl_dip.lockstep import Progress
-    from medssl_dip.objective import PrecisionName
-    from medssl_dip.perceptual import Perceptual
-    from medssl_dip.pictures import Picture
-    from medssl_dip.protocols import ReconstructionSettings
-    from medssl_dip.runs import RunIdentity
+    from medssl_dip.feature_extractor import PrecisionName
+    from medssl_dip.images import ImageItem
+    from medssl_dip.inversion.optimisation import Verdict
+    from medssl_dip.inversion.run_folder import RunIdentity
+    from medssl_dip.perceptual.lpips import Perceptual
+    from medssl_dip.settings import ReconstructionSettings
 
 __all__ = ["Reconstruction", "Work", "reconstruct"]
 
@@ -89,7 +90,7 @@ class Reconstruction:
 
 def reconstruct(
     backbone: Backbone,
-    pictures: Sequence[Picture],
+    pictures: Sequence[ImageItem],
     *,
     settings: ReconstructionSettings,
     out: Path,
@@ -118,24 +119,24 @@ def reconstruct(
     """
     work = work or Work()
     device = resolve_device(work.device)
-    eye = FrozenEye(
+    extractor = FeatureExtractor(
         backbone, preprocessing_of(backbone, settings), device=device, precision=work.precision
     )
-    jobs = _plan(backbone, eye, pictures, settings=settings, out=out, seed=seed)
+    jobs = _plan(backbone, extractor, pictures, settings=settings, out=out, seed=seed)
     for job in jobs:
         if work.force or (not work.resume and job.folder.result is None):
             job.folder.clear()
     with repeatable(device):
         for first in range(0, len(jobs), work.batch_size):
             some = jobs[first : first + work.batch_size]
-            Batch(some, eye, settings, compiled=work.compiled).run(work.progress)
-        return [_finished(job, eye, work.perceptual) for job in jobs]
+            BatchedInversion(some, extractor, settings, compiled=work.compiled).run(work.progress)
+        return [_finished(job, extractor, work.perceptual) for job in jobs]
 
 
 def _plan(
     backbone: Backbone,
-    eye: FrozenEye,
-    pictures: Sequence[Picture],
+    extractor: FeatureExtractor,
+    pictures: Sequence[ImageItem],
     *,
     settings: ReconstructionSettings,
     out: Path,
@@ -146,8 +147,8 @@ def _plan(
         "model": backbone.name,
         "weights": backbone.fingerprint,
         "preprocessing": preprocessing.fingerprint,
-        "layer": eye.resolve(settings.layer),
-        "precision": eye.precision,
+        "layer": extractor.resolve(settings.layer),
+        "precision": extractor.precision,
         "settings": settings.model_dump(mode="json", exclude={"restarts"}),
     }
     plain = preprocessing.replace(value_range=(0.0, 1.0))
@@ -160,23 +161,25 @@ def _plan(
     return jobs
 
 
-def _finished(job: Job, eye: FrozenEye, perceptual: Mapping[str, Perceptual]) -> Reconstruction:
+def _finished(
+    job: Job, extractor: FeatureExtractor, perceptual: Mapping[str, Perceptual]
+) -> Reconstruction:
     """Read a result, and measure what was not measured before."""
     result = job.folder.result
     if result is None or "file" not in result:
-        message = f"{job.folder.path}: result.json is not of a finished run; redo it with --force"
+        message = f"{job.folder.path}: result.json is no finished run's; remove it to begin anew"
         raise RunError(message)
     job.folder.tidy()
     values: dict[str, float] = dict(result.get("fidelity") or {})
-    wanted = {f"lpips-{net}" for net in perceptual} | {"ssim", "psnr", "feature-distance"}
+    wanted = {f"lpips_{net}" for net in perceptual} | {"ssim", "psnr", "feature_distance"}
     if not wanted <= values.keys():
         kept = load_picture(job.folder.path / str(result["file"]))
         original = load_picture(job.folder.path / "original.png")
         values |= measure(
-            original.to(eye.device),
-            kept.to(eye.device),
-            perceptual={net: metric.to(eye.device) for net, metric in perceptual.items()},
-            eye=eye,
+            original.to(extractor.device),
+            kept.to(extractor.device),
+            perceptual={net: metric.to(extractor.device) for net, metric in perceptual.items()},
+            extractor=extractor,
         ).finite()
         values = {name: values[name] for name in METRICS if name in values}
         job.folder.finish(result | {"fidelity": values})

@@ -30,7 +30,17 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["RunFolder", "RunIdentity", "TraceRow", "find_runs", "load_picture", "save_picture"]
+__all__ = [
+    "RunFolder",
+    "RunIdentity",
+    "TraceRow",
+    "find_runs",
+    "load_picture",
+    "read_json",
+    "read_result",
+    "save_picture",
+    "write_json",
+]
 
 _STATE = re.compile(r"state-(\d+)\.safetensors")
 _KEPT_STATES = 2
@@ -104,7 +114,7 @@ class RunFolder:
     @property
     def result(self) -> dict[str, Any] | None:
         """What `finish` kept; None while the run is not finished."""
-        return read_json(self.path / "result.json")
+        return read_result(self.path)
 
     def begin(self, original: Tensor) -> None:
         """Make the folder, with the identity and the (3, H, W) original in [0, 1]."""
@@ -162,7 +172,7 @@ class RunFolder:
         try:
             return dict(safetensors.torch.load_file(path))
         except safetensors.SafetensorError as error:
-            message = f"{path}: damaged ({error}); remove it, or begin anew with --force"
+            message = f"{path}: damaged ({error}); remove it to go on from an older one"
             raise RunError(message) from error
 
     def thin(self) -> None:
@@ -184,8 +194,22 @@ class RunFolder:
 
 
 def find_runs(root: Path) -> list[Path]:
-    """Give the folders of finished runs below a folder, sorted by name."""
+    """List the folders of finished runs below a folder, sorted by name."""
     return sorted(path.parent for path in root.glob("*/result.json"))
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """Read what a finished run kept; None while it is not finished.
+
+    Version 0.1 wrote the names of metrics with hyphens.
+
+    Raises:
+        RunError: The file is not a JSON object.
+    """
+    result = read_json(folder / "result.json")
+    if result and "fidelity" in result:
+        result["fidelity"] = {k.replace("-", "_"): v for k, v in result["fidelity"].items()}
+    return result
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

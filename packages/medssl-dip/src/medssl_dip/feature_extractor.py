@@ -1,4 +1,4 @@
-"""What a reconstruction is matched to: the features of the original in one layer of a backbone.
+"""A backbone that sees pictures in [0, 1] and lets gradients through to them.
 
 The backbone is a frozen, folded copy; gradients flow through it to the pictures and stop there.
 """
@@ -15,23 +15,21 @@ from medssl_models.networks.trunks import resolve_layers
 from medssl_models.pixels import equalise
 from torch import Tensor, nn
 
-from medssl_dip.errors import SettingsError
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from medssl_models import Backbone, Preprocessing
 
-    from medssl_dip.protocols import ReconstructionSettings
+    from medssl_dip.settings import ReconstructionSettings
 
-__all__ = ["FrozenEye", "Objective", "autocast", "preprocessing_of", "resolve_layer"]
+__all__ = ["FeatureExtractor", "PrecisionName", "autocast", "preprocessing_of", "resolve_layer"]
 
 PrecisionName = Literal["fp32", "bf16"]
 LAST = "last"
 
 
 def preprocessing_of(backbone: Backbone, settings: ReconstructionSettings) -> Preprocessing:
-    """Give the way from a file's picture to the backbone's input.
+    """Return the preprocessing from a file's picture to the backbone's input.
 
     A size given in the settings is the study's geometry: short side to it, bicubic, centre crop.
     Values of the picture lie in [0, 1], whatever range the model's normalisation starts from.
@@ -43,7 +41,7 @@ def preprocessing_of(backbone: Backbone, settings: ReconstructionSettings) -> Pr
 
 
 def resolve_layer(backbone: Backbone, layer: str) -> str:
-    """Give a backbone's own name of a layer; `last` is its deepest feature map.
+    """Return a backbone's own name of a layer; `last` is its deepest feature map.
 
     Raises:
         LayerError: No such layer; the message lists those there are.
@@ -57,7 +55,7 @@ def resolve_layer(backbone: Backbone, layer: str) -> str:
     return resolve_layers(backbone.trunk, (asked,))[asked]  # type: ignore[arg-type] # see Backbone
 
 
-class FrozenEye(nn.Module):
+class FeatureExtractor(nn.Module):
     """A backbone that sees pictures in [0, 1] and lets gradients through to them.
 
     Args:
@@ -88,7 +86,7 @@ class FrozenEye(nn.Module):
         self._normalise = _normalisation(preprocessing, self.device)
 
     def resolve(self, layer: str) -> str:
-        """Give the network's own name of a layer; `last` is the deepest feature map.
+        """Return the network's own name of a layer; `last` is the deepest feature map.
 
         Raises:
             LayerError: No such layer; the message lists those there are.
@@ -111,61 +109,6 @@ class FrozenEye(nn.Module):
                 seen = seen.contiguous(memory_format=torch.channels_last)
             features = self.network.forward_layers(seen, (layer,))[layer]
         return features.float()
-
-
-class Objective(nn.Module):
-    """The squared error between features of pictures and of their originals.
-
-    Args:
-        eye: The backbone.
-        originals: (N, 3, H, W) in [0, 1].
-        layer: Whose output is compared.
-        comparable_taps: Compare after ReLU.
-        relative: Divide by the target's mean square: 1 is the loss of features that are all zero.
-
-    Raises:
-        SettingsError: The target has no features to match (relative loss of an all-zero layer).
-    """
-
-    targets: Tensor
-    scales: Tensor
-
-    def __init__(
-        self,
-        eye: FrozenEye,
-        originals: Tensor,
-        *,
-        layer: str,
-        comparable_taps: bool = True,
-        relative: bool = True,
-    ) -> None:
-        super().__init__()
-        self.eye = eye
-        self.layer = eye.resolve(layer)
-        self.comparable_taps = comparable_taps
-        with torch.no_grad():
-            targets = self._features(originals)
-        energy = targets.flatten(1).pow(2).mean(1)
-        if relative and not bool((energy > 0).all()):
-            message = (
-                f"layer: {self.layer!r} is zero everywhere for this picture; take another layer"
-            )
-            raise SettingsError(message)
-        self.register_buffer("targets", targets)
-        self.register_buffer("scales", 1 / energy if relative else torch.ones_like(energy))
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Give each picture's loss, (N,) float32, from (N, 3, H, W)."""
-        error = (self._features(pictures) - self.targets).flatten(1)
-        return error.pow(2).mean(1) * self.scales
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with some of the originals: (K,) indices, int64."""
-        self.targets, self.scales = self.targets[rows], self.scales[rows]
-
-    def _features(self, pictures: Tensor) -> Tensor:
-        features: Tensor = self.eye(pictures, self.layer)
-        return features.relu() if self.comparable_taps else features
 
 
 def autocast(

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from medssl_data import ImageDataset
-    from medssl_data.reading import Reading
+    from medssl_data.images.reading import Reading
     from PIL import Image
 
-__all__ = ["Picture", "from_dataset", "from_files"]
+__all__ = ["ImageItem", "from_dataset", "from_files"]
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageItem:
     """A picture to reconstruct.
 
     Args:
@@ -41,7 +41,7 @@ class Picture:
     notes: tuple[str, ...] = ()
 
 
-def from_files(paths: Iterable[Path], *, reading: Reading | None = None) -> list[Picture]:
+def from_files(paths: Iterable[Path], *, reading: Reading | None = None) -> list[ImageItem]:
     """Read picture files.
 
     Args:
@@ -52,19 +52,19 @@ def from_files(paths: Iterable[Path], *, reading: Reading | None = None) -> list
         MissingFileError: A file is not there.
         UnreadableImageError: A file is no picture.
     """
-    from medssl_data.images import read_rgb
+    from medssl_data.images.decoding import read_rgb
 
     pictures = []
     for path in paths:
         image, rule = read_rgb(path, reading=reading)
         notes = () if rule in {"", "RGB"} else (f"read as: {rule}",)
-        pictures.append(Picture(path.stem, image, suffix=path.suffix, notes=notes))
+        pictures.append(ImageItem(path.stem, image, suffix=path.suffix, notes=notes))
     return pictures
 
 
 def from_dataset(
     data: ImageDataset, names: Sequence[str] = (), *, reading: Reading | None = None
-) -> list[Picture]:
+) -> list[ImageItem]:
     """Read images of a data set.
 
     Args:
@@ -81,7 +81,7 @@ def from_dataset(
         manifest = dataclasses.replace(data.manifest, reading=reading)
         data = dataclasses.replace(data, manifest=manifest)
     return [
-        Picture(
+        ImageItem(
             PurePosixPath(data.ids[row]).stem,
             data.image(row),
             suffix=PurePosixPath(data.manifest.paths[row]).suffix,

@@ -9,8 +9,8 @@ from medssl_models.features.runtime import resolve_device
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from medssl_dip.errors import ImageSizeError
-from medssl_dip.fidelity import feature_distance, measure
-from medssl_dip.objective import FrozenEye, preprocessing_of
+from medssl_dip.feature_extractor import FeatureExtractor, preprocessing_of
+from medssl_dip.perceptual.fidelity import feature_distance, measure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from medssl_models import Backbone
     from torch import Tensor
 
-    from medssl_dip.objective import PrecisionName
-    from medssl_dip.perceptual import Perceptual
-    from medssl_dip.pictures import Picture
-    from medssl_dip.protocols import ReconstructionSettings
+    from medssl_dip.feature_extractor import PrecisionName
+    from medssl_dip.images import ImageItem
+    from medssl_dip.perceptual.lpips import Perceptual
+    from medssl_dip.settings import ReconstructionSettings
 
 __all__ = ["compare", "compare_features"]
 
 
 def compare(
-    first: Picture,
-    second: Picture,
+    first: ImageItem,
+    second: ImageItem,
     *,
     size: int | None = None,
     perceptual: Mapping[str, Perceptual] | None = None,
@@ -53,7 +53,7 @@ def compare(
         sizes = " and ".join(f"{one.image.width} x {one.image.height}" for one in (first, second))
         message = (
             f"{first.name} and {second.name} are {sizes} pixels; bring both to one size with "
-            "--size 224 (short side, then the central square)"
+            "size=224 (short side, then the central square)"
         )
         raise ImageSizeError(message)
     where = resolve_device(device)
@@ -64,8 +64,8 @@ def compare(
 
 def compare_features(
     backbone: Backbone,
-    first: Picture,
-    second: Picture,
+    first: ImageItem,
+    second: ImageItem,
     settings: ReconstructionSettings,
     *,
     device: str = "auto",
@@ -77,13 +77,15 @@ def compare_features(
         L2 distance of the pooled features over the norm of the first's.
     """
     preprocessing = preprocessing_of(backbone, settings)
-    eye = FrozenEye(backbone, preprocessing, device=resolve_device(device), precision=precision)
+    extractor = FeatureExtractor(
+        backbone, preprocessing, device=resolve_device(device), precision=precision
+    )
     plain = preprocessing.replace(value_range=(0.0, 1.0))
-    pair = [plain.pixels(one.image)[None].to(eye.device) for one in (first, second)]
-    return feature_distance(eye, *pair)
+    pair = [plain.pixels(one.image)[None].to(extractor.device) for one in (first, second)]
+    return feature_distance(extractor, *pair)
 
 
-def _pixels(picture: Picture, size: int | None) -> Tensor:
+def _pixels(picture: ImageItem, size: int | None) -> Tensor:
     if size is None:
         levels: Tensor = pil_to_tensor(picture.image)
         return levels.float() / 255

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from medssl_models.experiments.record import Provenance, Record
 
-from medssl_dip.fidelity import METRICS, spread
+from medssl_dip.perceptual.fidelity import spread
+from medssl_dip.perceptual.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medssl_models import Backbone
 
-    from medssl_dip.protocols import ReconstructionSettings
-    from medssl_dip.reconstruction import Reconstruction
+    from medssl_dip.inversion.reconstruction import Reconstruction
+    from medssl_dip.settings import ReconstructionSettings
 
 __all__ = ["EXPERIMENT", "records_of"]
 

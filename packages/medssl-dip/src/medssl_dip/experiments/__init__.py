@@ -1,0 +1,1 @@
+"""The experiments of this package, as `medssl_models.experiments` knows them."""

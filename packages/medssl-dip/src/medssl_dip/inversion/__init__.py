@@ -1,0 +1,1 @@
+"""Inversion: what is matched, how runs are optimised together, and what they leave on disk."""
