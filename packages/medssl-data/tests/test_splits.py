@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medssl_data.card import StudySplit
+from medssl_data.card import PublishedSplit
 from medssl_data.errors import SplitError
 from medssl_data.manifest import Manifest, Row
 from medssl_data.splits import (
@@ -99,7 +99,7 @@ def plain(rows: int, *, splits: tuple[str, ...] = ()) -> Manifest:
 
 
 def test_published_split_is_train_then_test_in_shuffled_order() -> None:
-    study = StudySplit(rows=138, train_rows=110)
+    study = PublishedSplit(rows=138, train_rows=110)
     cut = published_split(plain(138), study)
     assert cut.ids[:3] == ("89", "105", "12")
     assert cut.splits == ("train",) * 110 + ("test",) * 28
@@ -108,18 +108,18 @@ def test_published_split_is_train_then_test_in_shuffled_order() -> None:
 
 
 def test_published_split_of_another_number_of_rows_says_so() -> None:
-    cut = published_split(plain(100), StudySplit(rows=138, train_rows=110))
+    cut = published_split(plain(100), PublishedSplit(rows=138, train_rows=110))
     assert cut.splits.count("train") == 79
     assert "the study had 138" in cut.notes[0]
 
 
 def test_published_split_by_files_shuffles_each_part() -> None:
     manifest = plain(10, splits=("train",) * 6 + ("test",) * 4)
-    cut = published_split(manifest, StudySplit(rule="files", rows=10, train_rows=6))
+    cut = published_split(manifest, PublishedSplit(rule="files", rows=10, train_rows=6))
     expected = [*shuffle_order(6).tolist(), *(6 + shuffle_order(4)).tolist()]
     assert [int(i) for i in cut.ids] == expected
     with pytest.raises(SplitError, match="train and test only"):
-        published_split(plain(10), StudySplit(rule="files", rows=10, train_rows=6))
+        published_split(plain(10), PublishedSplit(rule="files", rows=10, train_rows=6))
 
 
 @st.composite

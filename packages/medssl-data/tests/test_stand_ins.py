@@ -64,7 +64,7 @@ def test_both_archives_of_cifar_hold_the_same(name: str, tmp_path: Path) -> None
 def test_pairs_are_two_views_of_one_patient(name, views, rule, stand_in) -> None:
     split = "official" if rule == "alternate-rows" else "none"
     manifest = load_dataset(name, root=stand_in(name), split=split, protocol="published").manifest
-    for chosen in ("study", rule):
+    for chosen in ("same-folder", rule):
         pairs = manifest.pairs(*views, rule=chosen)
         assert len(pairs) > 20
         for left, right in pairs.tolist():

@@ -60,8 +60,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Import a public name's module when it is first used."""
     if name not in _HOMES:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 

@@ -5,25 +5,25 @@ Leaks between splits are `leaks`' concern.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medssl_data.card import Options
-from medssl_data.catalog import cut_view, dataset_card, load_manifest
+from medssl_data.card import Options, ProtocolName
+from medssl_data.catalog import dataset_card, load_manifest
 from medssl_data.errors import AuditError, MissingFileError, UnreadableImageError
+from medssl_data.files import sha256_of
 from medssl_data.images.decoding import read_rgb
 from medssl_data.images.parallel import each
 from medssl_data.manifest import UNLABELLED
 from medssl_data.readers.folder import SUFFIXES
+from medssl_data.readers.sources import cut_view, find_source
 from medssl_data.targets import suffix_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Literal
 
     from medssl_data.card import DatasetCard
     from medssl_data.images.parallel import Progress
@@ -93,7 +93,7 @@ class Report:
         for what, found in by_what.items():
             rows += [(what, finding.where, finding.remedy) for finding in found[:_SHOWN]]
             if len(found) > _SHOWN:
-                rows.append((what, f"and {len(found) - _SHOWN} more", "--json lists all"))
+                rows.append((what, f"and {len(found) - _SHOWN} more", "the JSON report lists all"))
         return rows
 
 
@@ -101,7 +101,7 @@ def audit_dataset(
     name: str,
     *,
     root: Path = Path("data"),
-    protocol: Literal["published", "corrected"] = "corrected",
+    protocol: ProtocolName = "corrected",
     labels: str | None = None,
     decode: bool = True,
     progress: Progress | None = None,
@@ -171,18 +171,19 @@ def report_findings(reports: Sequence[Report]) -> None:
     if unsound:
         first = next(f for report in reports for f in report.findings if f.fatal)
         listed = ", ".join(f"{name} ({faults} faults)" for name, faults in unsound.items())
-        msg = f"not sound: {listed}; first {first.what}: {first.where}; {first.remedy}"
-        raise AuditError(msg)
+        message = f"not sound: {listed}; first {first.what}: {first.where}; {first.remedy}"
+        raise AuditError(message)
 
 
 def _compare(name: str, manifest: Manifest, root: Path) -> Iterator[Finding]:
     """Compare with the card, where there is one and it speaks of these images."""
-    if ":" in name or cut_view(name)[1]:
+    if find_source(name) or cut_view(name)[1]:
         return
     card = dataset_card(name)
     yield from _compare_rows(card, manifest)
     policy = card.counts_policy or card.labels["corrected"]
-    if len(manifest) == card.rows and manifest.label_policy == policy:
+    as_card = manifest.label_policy == policy and "target" not in manifest.selection
+    if len(manifest) == card.rows and as_card:
         yield from _compare_counts(card, manifest)
     if card.official:
         yield from _compare_splits(card, root, synthetic=manifest.synthetic)
@@ -210,7 +211,7 @@ def _compare_counts(card: DatasetCard, manifest: Manifest) -> Iterator[Finding]:
 
 def _compare_splits(card: DatasetCard, root: Path, *, synthetic: bool) -> Iterator[Finding]:
     """The owner's own splits, where their files are here."""
-    remedy = "only --split official needs it"
+    remedy = "only split official needs it"
     try:
         found = _split_counts(load_manifest(card.name, root=root, options=Options(official=True)))
     except MissingFileError as error:
@@ -237,7 +238,7 @@ def _compare_suffixes(manifest: Manifest) -> Iterator[Finding]:
         ending = suffix_label(row.path)
         if ending != row.label:
             where = f"{row.path} is {manifest.classes[row.label]} in the table"
-            remedy = "look for blanks or capitals in the cell; --labels suffix goes by the name"
+            remedy = "look for blanks or capitals in the cell; label policy suffix goes by the name"
             yield Finding("label against name", where, remedy)
 
 
@@ -296,8 +297,7 @@ def _duplicates(manifest: Manifest) -> Iterator[Finding]:
 def _identical(manifest: Manifest, paths: list[str]) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for path in paths:
-        with (manifest.root / path).open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(manifest.root / path)
         if digest in seen:
             where = f"{path} = {seen[digest]}"  # full-size phantoms share their pictures
             yield Finding("duplicate file", where, "keep one of them", fatal=not manifest.synthetic)

@@ -14,18 +14,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from medssl_data.images.reading import Reading
 from medssl_data.manifest import Manifest
+from medssl_data.views import PairRule
 
-__all__ = ["DatasetCard", "Options", "Plugin", "Reader", "StudySplit"]
+__all__ = ["DatasetCard", "Options", "Plugin", "ProtocolName", "PublishedSplit", "Reader"]
 
-Protocol = Literal["published", "corrected"]
+ProtocolName = Literal["published", "corrected"]
+"""`published` repeats the 2022 study, `corrected` avoids its defects."""
 
 
-class StudySplit(BaseModel):
-    """How the 2022 study cut the data set.
+class PublishedSplit(BaseModel):
+    """How the 2022 study split the data set.
 
     Args:
-        rule: "shuffle" permutes all rows with seed 42 and cuts; "files" shuffles each of the
-            owner's files; "official" leaves them as they are.
+        rule: "shuffle" permutes all rows with seed 42 and cuts them in two; "files" shuffles each
+            of the owner's files; "official" leaves them as they are.
         rows: number of rows of the owner's distribution.
         train_rows: training rows of that distribution.
     """
@@ -61,19 +63,20 @@ class DatasetCard(BaseModel):
         images: folder of the image files.
         groups: what a group is: "patient", or "" where the distribution does not tell.
         views: pair of views of one patient, in order.
-        study_pairs: how the 2022 study paired them; see `views.pair_views`.
+        published_pairs: how the 2022 study paired them; see `views.pair_views`.
         labels: label policy of each protocol.
-        study_training_labels: label policy of the study's linear and fine-tuning runs, where it is
-            another one than its few-shot runs had.
+        published_training_labels: label policy of the study's linear and fine-tuning runs, where
+            it is another one than its few-shot runs had.
         label_policies: the policies that can be chosen.
         findings: all findings that the owner's table may name, where it names several a row.
         targets: findings that can be chosen with `NAME,target=FINDING`.
         target: finding of the class names.
         official: images of each split of the owner, where the files tell.
         label_suffix: whether file names end in _0 or _1, which must be the label.
-        study: how the study cut it.
-        study_geometry: "squash" (exactly 257 x 257) or "short-side" of the study's few-shot runs.
-        study_pool: number of first images that the study's few-shot runs used; None is all.
+        published_split: how the study split it.
+        published_geometry: "squash" (exactly 257 x 257) or "short-side" of the study's few-shot
+            runs.
+        published_pool: number of first images that the study's few-shot runs used; None is all.
         reading: how files become pixels under each protocol.
         notes: sentences that every record must carry.
         aliases: other names.
@@ -103,23 +106,32 @@ class DatasetCard(BaseModel):
     images: str = ""
     groups: str = ""
     views: tuple[str, str] | None = None
-    study_pairs: Literal["study", "first-frontal", "alternate-rows"] = "study"
-    labels: dict[Protocol, str] = {"published": "as given", "corrected": "as given"}
-    study_training_labels: str = ""
+    published_pairs: PairRule = "same-folder"
+    labels: dict[ProtocolName, str] = {"published": "as given", "corrected": "as given"}
+    published_training_labels: str = ""
     label_policies: tuple[str, ...] = ("as given",)
     findings: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     target: str = ""
     official: dict[str, int] = {}
     label_suffix: bool = False
-    study: StudySplit | None = None
-    study_geometry: Literal["squash", "short-side"] = "squash"
-    study_pool: int | None = None
-    reading: dict[Protocol, Reading] = {"published": Reading(), "corrected": Reading()}
+    published_split: PublishedSplit | None = None
+    published_geometry: Literal["squash", "short-side"] = "squash"
+    published_pool: int | None = None
+    reading: dict[ProtocolName, Reading] = {"published": Reading(), "corrected": Reading()}
     notes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     origin: str = "medssl"
     synthetic: bool = False
+
+    def __repr__(self) -> str:
+        images = "any number of" if self.rows is None else f"{self.rows:,}"
+        return (
+            f"<DatasetCard {self.name}: {self.modality}, {images} images, "
+            f"{len(self.classes)} classes, labels {self.labels['corrected']}>"
+        )
+
+    __str__ = __repr__
 
 
 @dataclass(frozen=True)
@@ -127,13 +139,13 @@ class Options:
     """What a reader may be asked for.
 
     Args:
-        protocol: "published" repeats the 2022 study, "corrected" avoids its defects.
+        protocol: decides whatever of the following is None, and how files become pixels.
         labels: label policy; None takes the card's for this protocol.
         target: finding that becomes the label, where the files hold several.
         official: the owner's own splits are wanted, with all the files that they need.
     """
 
-    protocol: Literal["published", "corrected"] = "corrected"
+    protocol: ProtocolName = "corrected"
     labels: str | None = None
     target: str | None = None
     official: bool = False

@@ -261,8 +261,8 @@ def _single(datasets: list[str] | None) -> list[str]:
     if len(names) != 1:
         from medssl_data.errors import SettingError
 
-        msg = f"one data set at a time; got {len(names)}"
-        raise SettingError(msg)
+        message = f"one data set at a time; got {len(names)}"
+        raise SettingError(message)
     return names
 
 
@@ -270,6 +270,6 @@ def _named(datasets: list[str] | None) -> list[str]:
     if not datasets:
         from medssl_data.errors import SettingError
 
-        msg = "no data set is named; add -d NAME (see `medssl-data list`)"
-        raise SettingError(msg)
+        message = "no data set is named; add -d NAME (see `medssl-data list`)"
+        raise SettingError(message)
     return datasets

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ImageDataset"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImageDataset:
     """Images and labels of a manifest, decoded on demand.
 
@@ -43,8 +43,11 @@ class ImageDataset:
         EmptySourceError: no labelled image is left.
 
     Example:
-        >>> data = load_dataset("phantom:chest-xray")  # doctest: +SKIP
-        >>> image, label = data[0]                     # doctest: +SKIP
+        >>> from medssl_data import load_dataset
+        >>> data = load_dataset("phantom:chest-xray,count=20")
+        >>> image, label = data[0]
+        >>> image.mode, data.classes[label]
+        ('RGB', 'normal')
     """
 
     manifest: Manifest
@@ -57,11 +60,14 @@ class ImageDataset:
     def __post_init__(self) -> None:
         object.__setattr__(self, "manifest", self.manifest.filter(labelled=True))
         if not len(self.manifest):
-            msg = f"{self.name} holds no labelled image; check its folder and the label policy"
-            raise EmptySourceError(msg)
+            message = f"{self.name} has no labelled image; check its folder and the label policy"
+            raise EmptySourceError(message)
 
     def __len__(self) -> int:
         return len(self.manifest)
+
+    def __repr__(self) -> str:
+        return f"<ImageDataset {self.manifest.summary()}>"
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """Decode one picture.
@@ -89,7 +95,7 @@ class ImageDataset:
     def derive(
         self, index: int, recipe: str, make: Callable[[Image.Image], Image.Image]
     ) -> Image.Image:
-        """Give `make(image)`, from the cache where there is one and it was made before.
+        """Return `make(image)`, from the cache where there is one and it was made before.
 
         Pictures inside archives and drawn ones are not kept: they are read as fast as a cache is.
 
@@ -108,8 +114,23 @@ class ImageDataset:
 
     @property
     def name(self) -> str:
-        """What the data set is called in records."""
+        """What the data set is called in records, whatever was selected of it."""
         return self.manifest.name
+
+    @property
+    def selection(self) -> dict[str, str]:
+        """What was taken of the data set where its name alone means another thing.
+
+        Names and values have one spelling and one order: two data sets of one name and selection,
+        label policy and split differ in their files only. An empty selection is the data set as
+        its card or its source has it.
+
+        Example:
+            >>> from medssl_data import load_dataset
+            >>> load_dataset("phantom:chest-xray,seed=01,view=frontal,size=256").selection
+            {'view': 'frontal', 'seed': '1'}
+        """
+        return dict(self.manifest.selection)
 
     @property
     def fingerprint(self) -> str:
@@ -165,13 +186,24 @@ class ImageDataset:
         return self.manifest.notes
 
     def select(self, indices: Iterable[int]) -> ImageDataset:
-        """The images at these positions, in this order."""
+        """Return the images at these positions, in this order.
+
+        Example:
+            >>> from medssl_data import load_dataset
+            >>> load_dataset("phantom:chest-xray,count=20").select([3, 1]).ids
+            ('patient00002/0', 'patient00000/1')
+        """
         return ImageDataset(self.manifest.select(indices), self.card, self.cache)
 
     def split(self, name: str) -> ImageDataset:
-        """The images of one split.
+        """Return the images of one split.
 
         Raises:
             ManifestError: there is no such split.
+
+        Example:
+            >>> from medssl_data import load_dataset
+            >>> len(load_dataset("phantom:chest-xray").split("test"))
+            48
         """
         return ImageDataset(self.manifest.filter(split=name), self.card, self.cache)

@@ -3,8 +3,16 @@
 2 is wrong usage, 3 is bad input (a file, a label, a leak), 4 is something that must be brought.
 """
 
+from __future__ import annotations
+
 import struct
 import zlib
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
 __all__ = [
     "DECODER_FAULTS",
@@ -26,19 +34,20 @@ __all__ = [
     "UnknownDatasetError",
     "UnreadableImageError",
     "UnsafePathError",
+    "did_you_mean",
 ]
 
 
 class DataError(Exception):
-    """Root of everything that medssl_data raises on purpose."""
+    """Base class of all errors that medssl_data raises on purpose."""
 
     exit_code: int = 1
     row: int | None = None
-    """Position of the row that is at fault, where a table can still say which line that is."""
+    """Index of the row at fault, from which a table can still tell the line."""
 
 
 class UnknownDatasetError(DataError, LookupError):
-    """No card and no source has that name."""
+    """No data set has that name."""
 
     exit_code = 2
 
@@ -46,19 +55,19 @@ class UnknownDatasetError(DataError, LookupError):
 
 
 class SettingError(DataError, ValueError):
-    """An option has a value that it cannot have."""
+    """Invalid value of a setting or argument."""
 
     exit_code = 2
 
 
 class ManifestError(DataError, ValueError):
-    """Rows that contradict each other, or a manifest file that is none."""
+    """Malformed or inconsistent manifest."""
 
     exit_code = 3
 
 
 class DuplicateIdError(ManifestError):
-    """Two rows carry one id."""
+    """Two rows have the same id."""
 
 
 class LabelError(ManifestError):
@@ -72,13 +81,13 @@ class TableError(DataError, ValueError):
 
 
 class UnsafePathError(DataError, ValueError):
-    """A path leads out of the folder that it must stay in."""
+    """A path leads out of the root folder of its data set."""
 
     exit_code = 3
 
 
 class EmptySourceError(DataError, ValueError):
-    """A folder, a class or a table without images."""
+    """A folder, class or table holds no images."""
 
     exit_code = 3
 
@@ -88,6 +97,11 @@ class UnreadableImageError(DataError, OSError, ValueError):
 
     exit_code = 3
 
+    @classmethod
+    def of(cls, path: Path, reason: str) -> UnreadableImageError:
+        """Say which file it is, why it is no picture, and what to do."""
+        return cls(f"{path} {reason}; replace the file or leave it out")
+
 
 class MissingFileError(DataError, FileNotFoundError):
     """A file that a table or a card names is not there."""
@@ -96,19 +110,19 @@ class MissingFileError(DataError, FileNotFoundError):
 
 
 class MissingDatasetError(DataError, FileNotFoundError):
-    """The data set is known but not under the root."""
+    """The data set is known, but its files are not under the root."""
 
     exit_code = 4
 
 
 class MissingExtraError(DataError, ImportError):
-    """An optional package must be installed first."""
+    """An optional package is needed that is not installed."""
 
     exit_code = 4
 
 
 class SplitError(DataError, ValueError):
-    """The rows cannot be split as asked."""
+    """The rows cannot be split as requested."""
 
     exit_code = 3
 
@@ -120,19 +134,19 @@ class PairError(DataError, ValueError):
 
 
 class LeakError(DataError, ValueError):
-    """The same patient or picture stands on two sides of a split."""
+    """The same patient or picture is in two splits."""
 
     exit_code = 3
 
 
 class AuditError(DataError, ValueError):
-    """A copy of a data set is not what its card says."""
+    """A copy of a data set differs from its card, or has unreadable files."""
 
     exit_code = 3
 
 
 class PluginError(DataError, RuntimeError):
-    """A third package's data set is broken."""
+    """A data set of a plug-in cannot be used."""
 
     exit_code = 3
 
@@ -152,4 +166,23 @@ DECODER_FAULTS = (
     struct.error,
     zlib.error,
 )
-"""What other packages' decoders raise on damaged files, as fuzzing showed; hence so many."""
+"""What decoders of other packages were seen to raise on damaged files."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Say which known names are close to a wrong one, or which there are where none is.
+
+    Args:
+        name: the wrong one.
+        known: the right ones.
+
+    Returns:
+        The end of a message.
+
+    Example:
+        >>> did_you_mean("chexprt", ["bach", "chexpert"])
+        '; did you mean chexpert?'
+    """
+    names = sorted(known)
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; known are {', '.join(names)}"

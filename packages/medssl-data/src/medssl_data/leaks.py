@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from medssl_data.errors import DataError, LeakError, MissingFileError, UnreadableImageError
+from medssl_data.files import sha256_of
 from medssl_data.images.parallel import each
 from medssl_data.images.preview import tile_sheet
 
@@ -105,8 +105,8 @@ def find_leaks(
     """
     manifest = data.manifest
     if len(set(manifest.splits) - {""}) < 2:
-        msg = f"{data.name} has fewer than two splits; choose some with --split"
-        raise LeakError(msg)
+        message = f"{data.name} has fewer than two splits; choose a split rule that makes some"
+        raise LeakError(message)
     digests = {} if manifest.drawer is not None else _digests(data)
     leaks = [*_patients(data), *_identical(data, digests)]
     skipped: list[str] = []
@@ -129,12 +129,12 @@ def report_leaks(reports: Sequence[LeakReport]) -> None:
         if report.leaks:
             first = report.leaks[0]
             found = ", ".join(f"{count} {kind}" for kind, count in report.counts().items() if count)
-            msg = (
+            message = (
                 f"{report.name} leaks between its splits ({found}), such as {first.left} in "
                 f"{first.sides[0]} and {first.right} in {first.sides[1]}; split with "
                 "`medssl-data split --split patient` and remove duplicates"
             )
-            raise LeakError(msg)
+            raise LeakError(message)
 
 
 def leak_sheet(data: ImageDataset, leaks: Sequence[Leak], *, most: int = 40) -> Image.Image:
@@ -191,8 +191,7 @@ def _digests(data: ImageDataset) -> dict[int, str]:
     for indices in by_size.values():
         if len({manifest.splits[index] for index in indices}) > 1:
             for index in indices:
-                with (manifest.root / manifest.paths[index]).open("rb") as stream:
-                    found[index] = hashlib.file_digest(stream, "sha256").hexdigest()
+                found[index] = sha256_of(manifest.root / manifest.paths[index])
     return found
 
 

@@ -5,22 +5,19 @@ A manifest holds names, never pixels; nothing here opens an image. `dataset` rea
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from medssl_data.errors import DuplicateIdError, LabelError, ManifestError
-from medssl_data.files import write_atomically
+from medssl_data.files import sha256_of
 from medssl_data.images.reading import Reading
 from medssl_data.tables.paths import confine_all
-from medssl_data.tables.text import open_text
 from medssl_data.views import PairRule, pair_views
 
 if TYPE_CHECKING:
@@ -40,8 +37,8 @@ UNLABELLED = -1
 Drawer = Callable[[str], "Image.Image"]
 """Makes the picture of a row from its `item` where no file holds one; must be picklable."""
 
-_FORMAT = "# medssl-manifest 1 "
-_COLUMNS = ("id", "path", "item", "label", "group", "view", "split", "target")
+_LEADING = ("target", "view", "classes")
+"""What comes first in a selection."""
 
 
 class Row(NamedTuple):
@@ -56,7 +53,7 @@ class Row(NamedTuple):
     item: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Manifest:
     """Images of one data set in a fixed order, by column.
 
@@ -76,6 +73,9 @@ class Manifest:
         split_policy: how the splits were made.
         notes: sentences that every record made from these images must carry.
         synthetic: whether the pictures are phantoms and no patients.
+        selection: what was taken of the data set where the plain name means another thing, in one
+            spelling and order: finding, view, classes, window and slice, a phantom's settings.
+            Labels and splits are not in it: they have policies.
         reading: how files become pixels.
         drawer: makes pictures that no file holds.
 
@@ -101,6 +101,7 @@ class Manifest:
     split_policy: str = ""
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+    selection: Mapping[str, str] = field(default_factory=dict, hash=False)
     reading: Reading = field(default_factory=Reading)
     drawer: Drawer | None = None
 
@@ -117,6 +118,27 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        return f"<Manifest {self.summary()}>"
+
+    def summary(self) -> str:
+        """Say in one line what it holds; classes beyond four are only counted.
+
+        Example:
+            >>> from pathlib import Path
+            >>> Manifest.from_rows("mine", Path(), ("ill",), [Row("a", "a.png", 0)]).summary()
+            'mine: 1 image, 1 class (ill 1), labels as given'
+        """
+        counts, named = self.counts(), ", ".join([self.name, *_pairs(self.selection)])
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        parts = [
+            f"{named}: {_number(len(self), 'image')}",
+            _number(len(counts), "class", "classes") + (f" ({listed})" if len(counts) < 5 else ""),
+            f"labels {self.label_policy}" if self.label_policy else "",
+            f"split {self.split_policy}" if self.split_policy else "",
+        ]
+        return " ".join(", ".join(part for part in parts if part).split())
+
     @classmethod
     def from_rows(
         cls, name: str, root: Path, classes: Sequence[str], rows: Iterable[Row], **fields: object
@@ -131,6 +153,7 @@ class Manifest:
             fields: any further field of `Manifest`.
 
         Example:
+            >>> from pathlib import Path
             >>> rows = [Row("a", "a.png", 0), Row("b", "b.png", 1)]
             >>> len(Manifest.from_rows("mine", Path("."), ("normal", "ill"), rows))
             2
@@ -153,7 +176,7 @@ class Manifest:
 
     @property
     def rows(self) -> Iterator[Row]:
-        """The images one by one."""
+        """The images row by row."""
         columns = zip(
             self.ids,
             self.paths,
@@ -202,7 +225,7 @@ class Manifest:
 
     def content_fingerprint(self) -> str:
         """SHA-256 over labels and the bytes of every file (slow: it reads all of them)."""
-        contents = tuple(_content(self.root / path) for path in self.paths)
+        contents = tuple(sha256_of(self.root / path) for path in self.paths)
         return _digest(self.fingerprint, contents)
 
     def select(self, indices: Iterable[int]) -> Manifest:
@@ -238,6 +261,8 @@ class Manifest:
     ) -> Manifest:
         """Keep the rows that meet every condition; labels keep their meaning.
 
+        The views and classes that were asked for become part of the selection.
+
         Args:
             split: names of splits to keep.
             view: names of views to keep.
@@ -246,25 +271,46 @@ class Manifest:
 
         Raises:
             ManifestError: a name does not occur.
+
+        Example:
+            >>> from pathlib import Path
+            >>> rows = [Row("a", "a.png", 0, view="frontal"), Row("b", "b.png", 0, view="lateral")]
+            >>> manifest = Manifest.from_rows("mine", Path(), ("normal",), rows)
+            >>> manifest.filter(view="frontal").ids
+            ('a',)
         """
-        keep = range(len(self))
-        for names, column, word in ((split, self.splits, "split"), (view, self.views, "view")):
-            if names is not None:
-                wanted = _known(names, column, word)
-                keep = [i for i in keep if column[i] in wanted]  # type: ignore[assignment]
+        keep = list(range(len(self)))
+        chosen: dict[str, str] = {}
+        if split is not None:
+            wanted = _known(split, self.splits, "split")
+            keep = [i for i in keep if self.splits[i] in wanted]
+        if view is not None:
+            wanted = _known(view, self.views, "view")
+            keep = [i for i in keep if self.views[i] in wanted]
+            chosen["view"] = " and ".join(sorted(wanted))
         if classes is not None:
-            labels = {self.classes.index(name) for name in _known(classes, self.classes, "class")}
-            keep = [i for i in keep if self.labels[i] in labels]  # type: ignore[assignment]
+            wanted = _known(classes, self.classes, "class")
+            labels = {self.classes.index(name) for name in wanted}
+            keep = [i for i in keep if self.labels[i] in labels]
+            chosen["classes"] = " and ".join(name for name in self.classes if name in wanted)
         if labelled:
-            keep = [i for i in keep if self.labels[i] != UNLABELLED]  # type: ignore[assignment]
-        return self if len(keep) == len(self) else self.select(keep)
+            keep = [i for i in keep if self.labels[i] != UNLABELLED]
+        return (self if len(keep) == len(self) else self.select(keep)).selecting(chosen)
+
+    def selecting(self, chosen: Mapping[str, str]) -> Manifest:
+        """Return the same rows with further entries of the selection."""
+        if not chosen:
+            return self
+        found = {**self.selection, **chosen}
+        leading = {name: found.pop(name) for name in _LEADING if name in found}
+        return replace(self, selection=leading | found)
 
     def counts(self) -> dict[str, int]:
         """Number of images of each class, classes without images included."""
         found = Counter(self.labels)
         return {name: found[label] for label, name in enumerate(self.classes)}
 
-    def pairs(self, first: str, second: str, *, rule: PairRule = "study") -> Pairs:
+    def pairs(self, first: str, second: str, *, rule: PairRule = "same-folder") -> Pairs:
         """Pair the views of one patient; see `medssl_data.views.pair_views`.
 
         Args:
@@ -281,7 +327,7 @@ class Manifest:
         return pair_views(self, first, second, rule=rule)
 
     def noted(self, *notes: str) -> Manifest:
-        """The same rows with further notes, each once."""
+        """Return the same rows with further notes, each once."""
         fresh = [note for note in notes if note not in self.notes]
         return replace(self, notes=(*self.notes, *fresh)) if fresh else self
 
@@ -293,28 +339,17 @@ class Manifest:
 
         Raises:
             ManifestError: the pictures are drawn and lie in no file.
-        """
-        if self.drawer is not None:
-            msg = f"{self.name} is drawn, not read: write it with `medssl-data phantom` first"
-            raise ManifestError(msg)
-        buffer = io.StringIO()
-        buffer.write(_FORMAT + json.dumps(self._header(), ensure_ascii=True) + "\n")
-        writer = csv.writer(buffer)  # CRLF, so that cells with a lone CR are quoted too
-        writer.writerow(_COLUMNS)
-        soft = self.targets or ("",) * len(self)
-        for row, target in zip(self.rows, soft, strict=True):
-            label = "" if row.label == UNLABELLED else self.classes[row.label]
-            cells = (row.id, row.path, row.item, label, row.group, row.view, row.split)
-            writer.writerow((*cells, target if target == "" else repr(target)))
-        write_atomically(path, buffer.getvalue().encode())
 
-    def _header(self) -> dict[str, object]:
-        names = ("name", "classes", "label_policy", "split_policy", "notes", "synthetic")
-        header: dict[str, object] = {name: getattr(self, name) for name in names}
-        return header | {
-            "reading": self.reading.model_dump(mode="json"),
-            "soft": self.targets is not None,
-        }
+        Example:
+            >>> from pathlib import Path
+            >>> manifest = Manifest.from_rows("mine", Path(), ("ill",), [Row("a", "a.png", 0)])
+            >>> manifest.to_csv(Path("manifest.csv"))
+            >>> Manifest.from_csv(Path("manifest.csv")).ids
+            ('a',)
+        """
+        from medssl_data.tables.manifests import write_manifest
+
+        write_manifest(self, path)
 
     @classmethod
     def from_csv(cls, path: Path, *, root: Path | None = None) -> Manifest:
@@ -327,62 +362,17 @@ class Manifest:
         Raises:
             ManifestError: the file was not written by `to_csv`, or was damaged.
         """
-        text = open_text(path)
-        first, _, body = text.partition("\n")
-        try:
-            header = json.loads(first.removeprefix(_FORMAT)) if first.startswith(_FORMAT) else None
-            reading = Reading.model_validate(header["reading"]) if header else Reading()
-        except (ValueError, KeyError) as error:
-            msg = f"{path}: the first line is damaged ({error}); write the manifest again"
-            raise ManifestError(msg) from error
-        if header is None:
-            msg = f"{path} is no manifest of medssl; read a plain table with table:{path}"
-            raise ManifestError(msg)
-        rows = list(csv.reader(io.StringIO(body, newline="")))
-        return _from_cells(path, rows, header, reading, root or path.parent)
+        from medssl_data.tables.manifests import read_manifest
 
-    @staticmethod
-    def is_manifest(path: Path) -> bool:
-        """Whether a file starts like one that `to_csv` wrote."""
-        with path.open("rb") as stream:
-            return stream.read(len(_FORMAT)) == _FORMAT.encode()
+        return read_manifest(path, root or path.parent)
 
 
-def _from_cells(
-    path: Path,
-    cells: list[list[str]],
-    header: dict[str, object],
-    reading: Reading,
-    root: Path,
-) -> Manifest:
-    if not cells or tuple(cells[0]) != _COLUMNS:
-        msg = f"{path}: line 2 must name the columns {','.join(_COLUMNS)}"
-        raise ManifestError(msg)
-    classes = tuple(map(str, header["classes"]))  # type: ignore[call-overload]
-    place = {name: index for index, name in enumerate(classes)}
-    rows, targets = [], []
-    for number, row in enumerate(cells[1:], start=3):
-        if len(row) != len(_COLUMNS):
-            msg = f"{path}: row {number} has {len(row)} cells instead of {len(_COLUMNS)}"
-            raise ManifestError(msg)
-        ident, file, item, label, group, view, split, target = row
-        if label and label not in place:
-            msg = f"{path}: row {number}: label {label!r} is none of {', '.join(classes)}"
-            raise LabelError(msg)
-        rows.append(Row(ident, file, place.get(label, UNLABELLED), group, view, split, item))
-        targets.append(float(target or "nan"))
-    return Manifest.from_rows(
-        str(header["name"]),
-        root,
-        classes,
-        rows,
-        targets=tuple(targets) if header["soft"] else None,
-        label_policy=str(header["label_policy"]),
-        split_policy=str(header["split_policy"]),
-        notes=tuple(map(str, header["notes"])),  # type: ignore[call-overload]
-        synthetic=bool(header["synthetic"]),
-        reading=reading,
-    )
+def _number(count: int, one: str, many: str = "") -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _pairs(selection: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in selection.items()]
 
 
 def _check_lengths(manifest: Manifest) -> None:
@@ -392,8 +382,10 @@ def _check_lengths(manifest: Manifest) -> None:
         lengths["targets"] = len(manifest.targets)
     for name, length in lengths.items():
         if length != len(manifest.ids):
-            msg = f"{manifest.name}: {length} {name} for {len(manifest.ids)} ids; one of each a row"
-            raise ManifestError(msg)
+            message = (
+                f"{manifest.name}: {length} {name} for {len(manifest.ids)} ids; one of each a row"
+            )
+            raise ManifestError(message)
 
 
 def _check_ids(manifest: Manifest) -> None:
@@ -401,27 +393,27 @@ def _check_ids(manifest: Manifest) -> None:
         (ident, times), *_ = Counter(manifest.ids).most_common(1)
         rows = [row for row, other in enumerate(manifest.ids) if other == ident]
         where = ", ".join(manifest.paths[row] for row in rows[:3])
-        msg = (
+        message = (
             f"{manifest.name}: id {ident!r} occurs {times} times ({where}); "
             "give each image an id of its own"
         )
-        error = DuplicateIdError(msg)
+        error = DuplicateIdError(message)
         error.row = rows[1]
         raise error
 
 
 def _check_labels(manifest: Manifest) -> None:
     if len(set(manifest.classes)) != len(manifest.classes):
-        msg = f"{manifest.name}: a class name occurs twice in {', '.join(manifest.classes)}"
-        raise LabelError(msg)
+        message = f"{manifest.name}: a class name occurs twice in {', '.join(manifest.classes)}"
+        raise LabelError(message)
     strange = set(manifest.labels) - {*range(len(manifest.classes)), UNLABELLED}
     if strange:
         row = next(row for row, label in enumerate(manifest.labels) if label in strange)
-        msg = (
+        message = (
             f"{manifest.name}: image {manifest.ids[row]!r} has label {manifest.labels[row]}, but "
             f"there are {len(manifest.classes)} classes (0 to {len(manifest.classes) - 1})"
         )
-        error = LabelError(msg)
+        error = LabelError(message)
         error.row = row
         raise error
 
@@ -431,8 +423,8 @@ def _known(names: str | Sequence[str], column: Sequence[str], word: str) -> set[
     present = set(column)
     for name in sorted(wanted - present):
         listed = ", ".join(sorted(present - {""})) or f"no {word}"
-        msg = f"{word} {name!r} does not occur; there is {listed}"
-        raise ManifestError(msg)
+        message = f"{word} {name!r} does not occur; there is {listed}"
+        raise ManifestError(message)
     return wanted
 
 
@@ -442,11 +434,6 @@ def _stat(path: str) -> tuple[int, int]:
     except OSError:
         return -1, 0
     return found.st_size, found.st_mtime_ns
-
-
-def _content(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _digest(*parts: str | Sequence[object]) -> str:

@@ -1,4 +1,4 @@
-"""Which images train and which test: the study's own cut, by patient, the owner's, or a file.
+"""Which images train and which test: the 2022 study's split, by patient, the owner's, or a file.
 
 Splits only name rows; nothing is dropped here.
 """
@@ -6,53 +6,55 @@ Splits only name rows; nothing is dropped here.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections import Counter, defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from medssl_data.errors import SplitError
-from medssl_data.files import write_atomically
+from medssl_data.files import sha256_of, write_atomically
 from medssl_data.tables.text import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
 
-    from medssl_data.card import StudySplit
+    from medssl_data.card import DatasetCard, ProtocolName, PublishedSplit
     from medssl_data.manifest import Manifest
 
 __all__ = [
     "FRACTIONS",
-    "STUDY_SEED",
+    "PUBLISHED_SEED",
     "VALIDATION_SEED",
     "patient_split",
     "published_split",
     "read_split",
     "shuffle_order",
     "split_digest",
+    "split_manifest",
     "validation_order",
     "with_validation",
     "write_split",
 ]
 
-STUDY_SEED = 42
+PUBLISHED_SEED = 42
 """Seed of the order of rows."""
 
 VALIDATION_SEED = 0
 """Seed of the choice of validation rows."""
 
+Split = Literal["published", "patient", "official", "none"]
+
 FRACTIONS: Mapping[str, float] = {"train": 0.64, "val": 0.16, "test": 0.2}
 """The study's 80/20, with a fifth of the training part for validation."""
 
 
-def shuffle_order(rows: int, *, seed: int = STUDY_SEED) -> npt.NDArray[np.int64]:
-    """The study's shuffle: row i of the result is original row `order[i]`.
+def shuffle_order(rows: int, *, seed: int = PUBLISHED_SEED) -> npt.NDArray[np.int64]:
+    """Draw the study's order of rows: row i of the result is original row `order[i]`.
 
     The legacy generator of NumPy is used because it is frozen: the same numbers for ever.
 
@@ -71,32 +73,94 @@ def shuffle_order(rows: int, *, seed: int = STUDY_SEED) -> npt.NDArray[np.int64]
 
 
 def validation_order(rows: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The study's cut of its training part into validation and training for linear evaluation.
+    """Draw the study's validation rows among its training rows.
 
     Args:
         rows: number of training rows, N.
 
     Returns:
         floor(0.2 N) validation positions and the rest, both int64, in the study's order.
+
+    Example:
+        >>> validation, training = validation_order(10)
+        >>> validation.tolist(), len(training)
+        ([2, 8], 8)
     """
     order = shuffle_order(rows, seed=VALIDATION_SEED)
     cut = rows * 2 // 10
     return order[:cut], order[cut:]
 
 
-def with_validation(manifest: Manifest) -> Manifest:
-    """Call the study's fifth of the training rows, in their present order, "val".
+def split_manifest(
+    manifest: Manifest,
+    card: DatasetCard | None,
+    split: str | Path | None,
+    *,
+    protocol: ProtocolName = "corrected",
+    seed: int = 0,
+) -> Manifest:
+    """Split the rows by the name of a rule.
 
     Args:
-        manifest: rows with a split "train".
+        manifest: all rows in file order.
+        card: the data set's card, where it has one.
+        split: a rule or a file, as for `load_dataset`.
+        protocol: decides what None means.
+        seed: of the patient split.
+
+    Raises:
+        SplitError: this data set has no such split.
+    """
+    rule = split or _default_split(manifest, card, protocol)
+    if rule == "published":
+        if card is None or card.published_split is None:
+            message = f"{manifest.name} has no published split: use split patient or a CSV file"
+            raise SplitError(message)
+        return published_split(manifest, card.published_split)
+    if rule == "patient":
+        return patient_split(manifest, seed=seed)
+    if rule == "official":
+        if not any(manifest.splits):
+            message = f"{manifest.name} has no official split here: use patient or a CSV file"
+            raise SplitError(message)
+        return replace(manifest, split_policy="official")
+    if rule == "none":
+        return replace(manifest, splits=(), split_policy="")
+    if not Path(rule).is_file():
+        rules = ", ".join(get_args(Split))
+        message = f"split {rule!r} is none of {rules}, and no CSV file of that name is there"
+        raise SplitError(message)
+    return read_split(manifest, Path(rule))
+
+
+def _default_split(manifest: Manifest, card: DatasetCard | None, protocol: ProtocolName) -> Split:
+    if card is not None and card.published_split is not None and protocol == "published":
+        return "published"
+    if card is not None and card.groups:
+        return "patient"
+    if any(manifest.splits):
+        return "official"
+    patients = set(manifest.groups) - {""}
+    known = len(patients) + manifest.groups.count("")
+    return "patient" if known >= len(FRACTIONS) else "none"
+
+
+def with_validation(manifest: Manifest) -> Manifest:
+    """Rename the fifth of the training rows that the study validated on to "val".
+
+    Args:
+        manifest: rows with a split "train", in their present order.
 
     Raises:
         SplitError: no training rows, or validation rows already.
     """
     train = [index for index, split in enumerate(manifest.splits) if split == "train"]
     if not train or "val" in manifest.splits:
-        msg = f"{manifest.name} needs training rows and no validation rows for this"
-        raise SplitError(msg)
+        message = (
+            f"{manifest.name}: validation rows are taken from training rows; it has none, or has "
+            "validation rows already"
+        )
+        raise SplitError(message)
     chosen, _ = validation_order(len(train))
     splits = list(manifest.splits)
     for position in chosen.tolist():
@@ -105,13 +169,13 @@ def with_validation(manifest: Manifest) -> Manifest:
     return replace(manifest, splits=tuple(splits), split_policy=policy)
 
 
-def published_split(manifest: Manifest, study: StudySplit) -> Manifest:
-    """Order and cut the rows as the study did: by image, never by patient.
+def published_split(manifest: Manifest, recipe: PublishedSplit) -> Manifest:
+    """Order and split the rows as the study did: by image, never by patient.
 
     Args:
         manifest: all rows in file order, those without a label included; for the rule "files"
             their `splits` say train or test.
-        study: rule and counts of the card. Copies with another number of rows are cut at the same
+        recipe: rule and counts of the card. Copies with another number of rows are cut at the same
             fraction, and a note says so.
 
     Returns:
@@ -120,26 +184,26 @@ def published_split(manifest: Manifest, study: StudySplit) -> Manifest:
     Raises:
         SplitError: the rule "files" and rows without a split.
     """
-    if study.rule == "files":
+    if recipe.rule == "files":
         parts = [_shuffled_part(manifest, name) for name in ("train", "test")]
         order = np.concatenate(parts)
         if len(order) != len(manifest):
-            msg = f"{manifest.name}: the published split takes rows of train and test only"
-            raise SplitError(msg)
+            message = f"{manifest.name}: the published split takes rows of train and test only"
+            raise SplitError(message)
         splits = tuple(manifest.splits[i] for i in order)
-    elif study.rule == "official":
+    elif recipe.rule == "official":
         return replace(manifest, split_policy="published")
     else:
         rows = len(manifest)
         order = shuffle_order(rows)
-        train = study.train_rows if rows == study.rows else rows * study.train_rows // study.rows
+        whole = rows == recipe.rows
+        train = recipe.train_rows if whole else rows * recipe.train_rows // recipe.rows
         splits = ("train",) * train + ("test",) * (rows - train)
     cut = replace(manifest.select(order.tolist()), splits=splits, split_policy="published")
-    if len(manifest) == study.rows:
+    if len(manifest) == recipe.rows:
         return cut
-    return cut.noted(
-        f"published split of {len(manifest)} rows; the study had {study.rows}, so it is another cut"
-    )
+    note = f"published split of {len(manifest)} rows; the study had {recipe.rows}"
+    return cut.noted(f"{note}, so it is another cut")
 
 
 def _shuffled_part(manifest: Manifest, name: str) -> npt.NDArray[np.int64]:
@@ -150,7 +214,7 @@ def _shuffled_part(manifest: Manifest, name: str) -> npt.NDArray[np.int64]:
 def patient_split(
     manifest: Manifest, *, seed: int = 0, fractions: Mapping[str, float] = FRACTIONS
 ) -> Manifest:
-    """Cut so that no patient stands on two sides and every split has its share of each class.
+    """Split so that no patient is in two splits and every split has its share of each class.
 
     Patients are dealt in a seeded order, those with the rarest class and the most images first,
     each to the split that lacks most of what the patient brings. Images of unknown patients count
@@ -158,22 +222,29 @@ def patient_split(
 
     Args:
         manifest: any rows; those without a label are dealt too.
-        seed: another seed is another cut.
+        seed: another seed is another split.
         fractions: share of each split, in sum 1.
 
     Raises:
         SplitError: fractions that do not sum to 1, or fewer patients than splits.
+
+    Example:
+        >>> from medssl_data import load_dataset
+        >>> whole = load_dataset("phantom:chest-xray,count=60", split="none").manifest
+        >>> halves = patient_split(whole, fractions={"train": 0.5, "test": 0.5})
+        >>> halves.splits.count("train"), halves.splits.count("test")
+        (30, 30)
     """
     if abs(sum(fractions.values()) - 1) > 1e-9 or min(fractions.values()) <= 0:
-        msg = f"fractions {dict(fractions)} must be positive and sum to 1"
-        raise SplitError(msg)
+        message = f"fractions {dict(fractions)} must be positive and sum to 1"
+        raise SplitError(message)
     members = _members(manifest)
     if len(members) < len(fractions):
-        msg = (
+        message = (
             f"{manifest.name} has {len(members)} patients for {len(fractions)} splits; "
-            "each split needs one: give more patients or fewer splits"
+            "each split needs one: add patients or take fewer splits"
         )
-        raise SplitError(msg)
+        raise SplitError(message)
     owners = _deal(manifest.labels, members, seed, fractions)
     splits = [""] * len(manifest)
     for name, indices in zip(owners, members, strict=True):
@@ -219,9 +290,9 @@ def _need(lack: Mapping[int, float], counts: Mapping[int, int], total: Mapping[i
 
 
 def split_digest(manifest: Manifest) -> str:
-    """SHA-256 over id and split of every row, whatever the order of the rows."""
+    """Compute the SHA-256 of id and split of every row, whatever the order of the rows."""
     lines = sorted(f"{i}\t{split}" for i, split in zip(manifest.ids, manifest.splits, strict=True))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return sha256_of("\n".join(lines).encode())
 
 
 def write_split(manifest: Manifest, path: Path) -> str:
@@ -230,6 +301,13 @@ def write_split(manifest: Manifest, path: Path) -> str:
     Args:
         manifest: rows with splits.
         path: file to write.
+
+    Example:
+        >>> from medssl_data import load_dataset
+        >>> data = load_dataset("phantom:chest-xray,count=20")
+        >>> digest = write_split(data.manifest, Path("split.csv"))
+        >>> load_dataset("phantom:chest-xray,count=20", split="split.csv").splits == data.splits
+        True
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -242,7 +320,7 @@ def write_split(manifest: Manifest, path: Path) -> str:
 
 
 def read_split(manifest: Manifest, path: Path) -> Manifest:
-    """Take the splits from a CSV with columns id and split.
+    """Read the splits from a CSV file with columns id and split.
 
     Rows that the file does not name get no split.
 
@@ -261,8 +339,8 @@ def read_split(manifest: Manifest, path: Path) -> Manifest:
     for index, (ident, name) in enumerate(zip(ids, names, strict=True)):
         if ident not in known or ident in found:
             fault = "occurs twice" if ident in found else f"is no image of {manifest.name}"
-            msg = f"{table.where(index)}: id {ident!r} {fault}; correct the file"
-            raise SplitError(msg)
+            message = f"{table.where(index)}: id {ident!r} {fault}; correct the file"
+            raise SplitError(message)
         found[ident] = name
     splits = tuple(found.get(ident, "") for ident in manifest.ids)
     return replace(manifest, splits=splits, split_policy=f"file {path.name}")

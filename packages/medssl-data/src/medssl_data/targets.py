@@ -80,8 +80,8 @@ class FindingPolicy:
         kinds = [_KINDS.get(cell) for cell in cells]
         if None in kinds:
             index = kinds.index(None)
-            msg = f"{where(index)}: {cells[index]!r} is none of 1.0, 0.0, -1.0 and blank"
-            raise LabelError(msg)
+            message = f"{where(index)}: {cells[index]!r} is none of 1.0, 0.0, -1.0 and blank"
+            raise LabelError(message)
         missing = UNLABELLED if self.blank == "nan" else 0
         if self.uncertain == "smooth":
             return self._smooth(kinds, missing)
@@ -132,8 +132,8 @@ def finding_policy(name: str) -> FindingPolicy:
     """
     policy = FINDING_POLICIES.get(name.removesuffix(",blank=0"))
     if policy is None:
-        msg = f"label policy {name!r} is none of {', '.join(FINDING_POLICIES)}"
-        raise SettingError(msg)
+        message = f"label policy {name!r} is none of {', '.join(FINDING_POLICIES)}"
+        raise SettingError(message)
     return policy
 
 
@@ -188,6 +188,6 @@ def levels_label(cell: str, levels: int, where: str) -> int:
     """
     number = cell.removesuffix(".0")
     if not number.isdecimal() or int(number) >= levels:
-        msg = f"{where}: label {cell!r} is none of 0 to {levels - 1}"
-        raise LabelError(msg)
+        message = f"{where}: label {cell!r} is none of 0 to {levels - 1}"
+        raise LabelError(message)
     return int(number)

@@ -1,12 +1,9 @@
-"""Two views of one patient: frontal and lateral, left and right.
-
-Stands below `manifest`: it asks only for the columns that `Viewed` names.
-"""
+"""Two views of one patient: frontal and lateral, left and right."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,62 +13,26 @@ from medssl_data.splits import shuffle_order
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from medssl_data.card import DatasetCard
+    from medssl_data.card import DatasetCard, ProtocolName
+    from medssl_data.manifest import Manifest
 
     Pairs = npt.NDArray[np.int64]
 
-__all__ = ["PairRule", "Viewed", "card_pairs", "pair_views"]
+__all__ = ["PairRule", "card_pairs", "pair_views"]
 
-PairRule = Literal["study", "first-frontal", "alternate-rows"]
-
-
-class Viewed(Protocol):
-    """Columns of images, (N,) each, as a `Manifest` has them."""
-
-    @property
-    def name(self) -> str:
-        """What the images are called in messages."""
-        ...
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Unique names."""
-        ...
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Files."""
-        ...
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """Labels."""
-        ...
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Patients; "" is unknown."""
-        ...
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        """Such as "frontal"; "" is unknown."""
-        ...
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Such as "train"; "" is none."""
-        ...
+PairRule = Literal["same-folder", "first-frontal", "alternate-rows"]
 
 
-def pair_views(manifest: Viewed, first: str, second: str, *, rule: PairRule = "study") -> Pairs:
+def pair_views(
+    manifest: Manifest, first: str, second: str, *, rule: PairRule = "same-folder"
+) -> Pairs:
     """Pair the images of one patient by their views.
 
     Args:
         manifest: the rows.
         first: view of the left column.
         second: view of the right column.
-        rule: "study" joins by patient and folder, each image of the first view with the first
+        rule: "same-folder" joins by patient and folder, each image of the first view with the first
             image, by id, of the second. The others repeat the 2022 study: "first-frontal" gives
             each lateral image the file `view1_frontal.jpg` of its folder; "alternate-rows" takes
             rows of a split two by two, keeps those of equal labels, and shuffles with seed 42, so
@@ -82,61 +43,75 @@ def pair_views(manifest: Viewed, first: str, second: str, *, rule: PairRule = "s
 
     Raises:
         PairError: no pair exists.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from medssl_data import Manifest, Row
+        >>> views = ["frontal", "lateral", "frontal"]
+        >>> rows = [Row(f"{i}", f"{i}.png", 0, "Ann", view) for i, view in enumerate(views)]
+        >>> manifest = Manifest.from_rows("mine", Path(), ("normal",), rows)
+        >>> pair_views(manifest, "frontal", "lateral").tolist()
+        [[0, 1], [2, 1]]
     """
     if rule == "first-frontal":
         pairs = _first_frontal(manifest, first)
     elif rule == "alternate-rows":
         pairs = _alternate_rows(manifest, first, second)
     else:
-        pairs = _by_study(manifest, first, second)
+        pairs = _by_folder(manifest, first, second)
     if not pairs:
         views = ", ".join(sorted(set(manifest.views) - {""})) or "none"
-        msg = f"{manifest.name} has no pair of {first} and {second} (its views: {views})"
-        raise PairError(msg)
+        message = f"{manifest.name} has no pair of {first} and {second} (its views: {views})"
+        raise PairError(message)
     return np.array(pairs, np.int64)
 
 
 def card_pairs(
-    manifest: Viewed,
-    card: DatasetCard | None,
-    *,
-    protocol: Literal["published", "corrected"] = "corrected",
+    manifest: Manifest, card: DatasetCard | None, *, protocol: ProtocolName = "corrected"
 ) -> Pairs:
     """Pair by the card's two views and rule, or by the only two views that the rows have.
+
+    Args:
+        manifest: the rows.
+        card: the data set's card, where it has one.
+        protocol: "published" pairs as the 2022 study did.
+
+    Returns:
+        (P, 2) int64 positions, as `pair_views`.
 
     Raises:
         PairError: there are not exactly two views, or no pairs.
     """
     if card is not None and card.views is not None:
-        rule = card.study_pairs if protocol == "published" else "study"
+        rule: PairRule = card.published_pairs if protocol == "published" else "same-folder"
         return pair_views(manifest, *card.views, rule=rule)
     views = sorted(set(manifest.views) - {""})
     if len(views) != 2:
         listed = ", ".join(views) or "none"
-        msg = f"{manifest.name} has the views {listed}; pairs need exactly two"
-        raise PairError(msg)
+        message = f"{manifest.name} has the views {listed}; pairs need exactly two"
+        raise PairError(message)
     return pair_views(manifest, views[0], views[1])
 
 
-def _by_study(manifest: Viewed, first: str, second: str) -> list[tuple[int, int]]:
+def _by_folder(manifest: Manifest, first: str, second: str) -> list[tuple[int, int]]:
     partners: dict[tuple[str, str], list[int]] = defaultdict(list)
-    studies = [
+    folders = [
         (group, path.rpartition("/")[0])
         for group, path in zip(manifest.groups, manifest.paths, strict=True)
     ]
     for index, view in enumerate(manifest.views):
         if view == second:
-            partners[studies[index]].append(index)
+            partners[folders[index]].append(index)
     for found in partners.values():
         found.sort(key=manifest.ids.__getitem__)
     return [
-        (index, partners[studies[index]][0])
+        (index, partners[folders[index]][0])
         for index, view in enumerate(manifest.views)
-        if view == first and manifest.groups[index] and studies[index] in partners
+        if view == first and manifest.groups[index] and folders[index] in partners
     ]
 
 
-def _first_frontal(manifest: Viewed, first: str) -> list[tuple[int, int]]:
+def _first_frontal(manifest: Manifest, first: str) -> list[tuple[int, int]]:
     place = {path: index for index, path in enumerate(manifest.paths)}
     pairs = []
     for index, (path, view) in enumerate(zip(manifest.paths, manifest.views, strict=True)):
@@ -147,19 +122,19 @@ def _first_frontal(manifest: Viewed, first: str) -> list[tuple[int, int]]:
     return pairs
 
 
-def _alternate_rows(manifest: Viewed, first: str, second: str) -> list[tuple[int, int]]:
+def _alternate_rows(manifest: Manifest, first: str, second: str) -> list[tuple[int, int]]:
     pairs: list[tuple[int, int]] = []
     for split in dict.fromkeys(manifest.splits):
         rows = [index for index, name in enumerate(manifest.splits) if name == split]
         twos = list(zip(rows[::2], rows[1::2], strict=False))
         for left, right in twos:
             if (manifest.views[left], manifest.views[right]) != (first, second):
-                msg = (
+                message = (
                     f"{manifest.name}: rows of {manifest.ids[left]} and {manifest.ids[right]} do "
                     f"not alternate {first}, {second}; keep the table in its owner's order and "
-                    "load it with --split official"
+                    "load it with split official"
                 )
-                raise PairError(msg)
+                raise PairError(message)
         kept = [two for two in twos if manifest.labels[two[0]] == manifest.labels[two[1]]]
         pairs += [kept[index] for index in shuffle_order(len(kept)).tolist()]
     return pairs

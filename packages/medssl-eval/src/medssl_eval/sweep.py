@@ -140,7 +140,7 @@ def open_datasets(
     found = []
     for name in dict.fromkeys(names):
         data = opened(name, policy)
-        of_training = data.card.study_training_labels if data.card is not None else ""
+        of_training = data.card.published_training_labels if data.card is not None else ""
         if trains and labels == "study" and policy is None and of_training:
             data = opened(name, of_training)
         found.append(data)

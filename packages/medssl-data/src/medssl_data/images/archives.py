@@ -6,7 +6,6 @@ small and into the cache folder when large.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import struct
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from medssl_data.errors import MissingFileError, UnreadableImageError
-from medssl_data.files import home, replacing
+from medssl_data.files import home, replacing, sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,8 +63,8 @@ def member_headers(path: Path) -> dict[str, ArrayHeader]:
         UnreadableImageError: no archive of arrays, or an array of Python objects.
     """
     if not path.is_file():
-        msg = f"{path} is not there"
-        raise MissingFileError(msg)
+        message = f"{path} is not there"
+        raise MissingFileError(message)
     try:
         with zipfile.ZipFile(path) as archive:
             return {
@@ -76,16 +75,16 @@ def member_headers(path: Path) -> dict[str, ArrayHeader]:
     except PermissionError:
         raise
     except _FAULTS as error:
-        msg = f"{path} is no readable .npz file ({error}); fetch it again"
-        raise UnreadableImageError(msg) from error
+        message = f"{path} is no readable .npz file ({error}); fetch it again"
+        raise UnreadableImageError(message) from error
 
 
 def _header_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:
     with archive.open(info) as stream:
         header = _parse(stream)
     if header.offset + header.nbytes != info.file_size:
-        msg = f"{info.filename} says {header.nbytes} bytes of numbers and holds another amount"
-        raise ValueError(msg)
+        message = f"{info.filename} says {header.nbytes} bytes of numbers and holds another amount"
+        raise ValueError(message)
     return header
 
 
@@ -94,8 +93,8 @@ def _parse(stream: IO[bytes]) -> ArrayHeader:
     read = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
     shape, fortran, dtype = read(stream)
     if dtype.hasobject:
-        msg = "it holds Python objects, which could run code"
-        raise ValueError(msg)
+        message = "it holds Python objects, which could run code"
+        raise ValueError(message)
     return ArrayHeader(shape, dtype, fortran, stream.tell())
 
 
@@ -112,8 +111,8 @@ def open_member(path: Path, member: str) -> npt.NDArray[np.generic]:
     try:
         found = path.stat()
     except FileNotFoundError as error:
-        msg = f"{path} is not there"
-        raise MissingFileError(msg) from error
+        message = f"{path} is not there"
+        raise MissingFileError(message) from error
     return _open_cached(path, member, found.st_size, found.st_mtime_ns)
 
 
@@ -121,8 +120,8 @@ def open_member(path: Path, member: str) -> npt.NDArray[np.generic]:
 def _open_cached(path: Path, member: str, size: int, changed: int) -> npt.NDArray[np.generic]:
     headers = member_headers(path)
     if member not in headers:
-        msg = f"{path} holds no array {member!r}; it has {', '.join(headers) or 'none'}"
-        raise UnreadableImageError(msg)
+        message = f"{path} holds no array {member!r}; it has {', '.join(headers) or 'none'}"
+        raise UnreadableImageError(message)
     header = headers[member]
     try:
         with zipfile.ZipFile(path) as archive:
@@ -136,8 +135,8 @@ def _open_cached(path: Path, member: str, size: int, changed: int) -> npt.NDArra
     except PermissionError:
         raise
     except _FAULTS as error:
-        msg = f"{path}: array {member!r} is damaged ({error}); fetch the file again"
-        raise UnreadableImageError(msg) from error
+        message = f"{path}: array {member!r} is damaged ({error}); fetch the file again"
+        raise UnreadableImageError(message) from error
 
 
 def _load(content: bytes, header: ArrayHeader) -> npt.NDArray[np.generic]:
@@ -160,13 +159,13 @@ def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
 
 
 def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, identity: str) -> Path:
-    key = hashlib.sha256(f"{identity}:{info.filename}:{info.CRC}".encode()).hexdigest()[:32]
+    key = sha256_of(f"{identity}:{info.filename}:{info.CRC}".encode())[:32]
     target = home() / "arrays" / f"{key}.npy"
     if not target.is_file() or target.stat().st_size != info.file_size:
         with (
-            replacing(target) as temporary,
+            replacing(target) as draft,
             archive.open(info) as source,
-            temporary.open("wb") as sink,
+            draft.open("wb") as sink,
         ):
             shutil.copyfileobj(source, sink, 2**20)
     return target
@@ -188,12 +187,12 @@ def read_item(path: Path, item: str) -> npt.NDArray[np.uint8]:
     member, _, index = item.rpartition("/")
     array = open_member(path, member)
     if not index.isdecimal() or int(index) >= len(array):
-        msg = f"{path}: {item!r} is none of the {len(array)} pictures of {member!r}"
-        raise UnreadableImageError(msg)
+        message = f"{path}: {item!r} is none of the {len(array)} pictures of {member!r}"
+        raise UnreadableImageError(message)
     pixels = np.array(array[int(index)])
     if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3} or pixels.shape[2:] not in {(), (3,)}:
-        msg = (
+        message = (
             f"{path}: {member!r} holds {pixels.dtype} {pixels.shape}, no 8-bit grey or RGB pictures"
         )
-        raise UnreadableImageError(msg)
+        raise UnreadableImageError(message)
     return pixels

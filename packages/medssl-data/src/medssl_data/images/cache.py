@@ -6,7 +6,6 @@ name holds all that decides its pixels: a file that changes is another entry, an
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -25,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from medssl_data.errors import SettingError
-from medssl_data.files import home, replacing
+from medssl_data.files import home, sha256_of, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,8 +64,10 @@ def cache_from_environment() -> PictureCache | None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.upper())
     if match is None:
-        msg = f"{VARIABLE}={text!r} is no size; write the most it may take, such as {VARIABLE}=20GB"
-        raise SettingError(msg)
+        message = (
+            f"{VARIABLE}={text!r} is no size; write the most it may take, such as {VARIABLE}=20GB"
+        )
+        raise SettingError(message)
     return PictureCache(home() / "pictures", int(float(match[1]) * _UNITS[match[2]]))
 
 
@@ -113,15 +114,14 @@ class PictureCache:
 
     def _entry(self, path: Path, stamp: tuple[int, ...], recipe: str) -> Path:
         parts = (os.path.abspath(path), stamp, recipe, _versions())  # noqa: PTH100 - fast
-        key = hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogateescape")).hexdigest()
+        key = sha256_of(json.dumps(parts).encode("utf-8", "surrogateescape"))
         return self.folder / key[:2] / key[2:]
 
     def _keep(self, entry: Path, picture: Image.Image) -> None:
         content = _pack(picture)
         try:
             if _room(entry.parent, self.limit // _SHARDS, len(content)):
-                with replacing(entry) as temporary:
-                    temporary.write_bytes(content)
+                write_atomically(entry, content)
             else:
                 _warn_once(f"{self.folder} is full: further pictures are decoded each time")
         except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 import tarfile
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl_data.errors import MissingDatasetError, UnreadableImageError
-from medssl_data.files import home, replacing
+from medssl_data.files import home, sha256_of, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,8 +57,8 @@ def find_batches(
         if top is not None and all((top / path).is_file() for path, _ in named):
             return top, named
     wanted = " or ".join(f"{folder}/ with {len(files)} files" for folder, files in layouts.items())
-    msg = f"{root} holds no complete {wanted}; unpack the archive there"
-    raise MissingDatasetError(msg)
+    message = f"{root} holds no complete {wanted}; unpack the archive there"
+    raise MissingDatasetError(message)
 
 
 def _unpacked(archive: Path, files: list[tuple[str, str]]) -> Path | None:
@@ -68,7 +67,7 @@ def _unpacked(archive: Path, files: list[tuple[str, str]]) -> Path | None:
         return None
     found = archive.stat()
     identity = f"{archive.resolve()}:{found.st_size}:{found.st_mtime_ns}"
-    top = home() / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+    top = home() / "unpacked" / sha256_of(identity.encode())[:32]
     wanted = {name for name, _ in files}
     try:
         with tarfile.open(archive) as members:
@@ -77,8 +76,8 @@ def _unpacked(archive: Path, files: list[tuple[str, str]]) -> Path | None:
                 if name in wanted and member.isfile() and folder in _ARCHIVES:
                     _unpack_member(members, member, top / folder / name)
     except (tarfile.TarError, EOFError, OSError) as error:
-        msg = f"{archive} cannot be unpacked ({error}); fetch it again"
-        raise UnreadableImageError(msg) from error
+        message = f"{archive} cannot be unpacked ({error}); fetch it again"
+        raise UnreadableImageError(message) from error
     return top
 
 
@@ -87,8 +86,7 @@ def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, target: Pa
         return
     source = members.extractfile(member)
     if source is not None:
-        with replacing(target) as temporary:
-            temporary.write_bytes(source.read())
+        write_atomically(target, source.read())
 
 
 def read_labels(path: Path) -> list[int]:
@@ -115,8 +113,8 @@ def read_record(path: Path, item: str) -> npt.NDArray[np.uint8]:
     """
     pixels, _ = _batch(path, *_stamp(path))
     if not item.isdecimal() or int(item) >= len(pixels):
-        msg = f"{path}: {item!r} is none of its {len(pixels)} records"
-        raise UnreadableImageError(msg)
+        message = f"{path}: {item!r} is none of its {len(pixels)} records"
+        raise UnreadableImageError(message)
     return np.ascontiguousarray(pixels[int(item)].reshape(3, 32, 32).transpose(1, 2, 0))
 
 
@@ -138,8 +136,8 @@ def _binary(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], list[int]]:
     # CIFAR-100 has a coarse label before the fine one.
     width = next((w for w in (1, 2) if size and size % (_PIXELS + w) == 0), None)
     if width is None:
-        msg = f"{path} has {size} bytes, no whole number of records; fetch it again"
-        raise UnreadableImageError(msg)
+        message = f"{path} has {size} bytes, no whole number of records; fetch it again"
+        raise UnreadableImageError(message)
     records = np.memmap(path, np.uint8, "r").reshape(-1, _PIXELS + width)
     return records[:, width:], records[:, width - 1].tolist()
 
@@ -149,8 +147,8 @@ class _AllowList(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _ALLOWED:
-            msg = f"it names {module}.{name}, which could run code"
-            raise pickle.UnpicklingError(msg)
+            message = f"it names {module}.{name}, which could run code"
+            raise pickle.UnpicklingError(message)
         return super().find_class(module, name)
 
 
@@ -162,9 +160,9 @@ def _pickled(path: Path) -> tuple[npt.NDArray[np.uint8], list[int]]:
     except PermissionError:
         raise
     except Exception as error:  # a damaged pickle fails in any way
-        msg = f"{path} is no CIFAR batch ({error}); fetch it again"
-        raise UnreadableImageError(msg) from error
+        message = f"{path} is no CIFAR batch ({error}); fetch it again"
+        raise UnreadableImageError(message) from error
     if len(labels) != len(pixels):
-        msg = f"{path} has {len(labels)} labels for {len(pixels)} pictures; fetch it again"
-        raise UnreadableImageError(msg)
+        message = f"{path} has {len(labels)} labels for {len(pixels)} pictures; fetch it again"
+        raise UnreadableImageError(message)
     return pixels, labels

@@ -5,6 +5,7 @@ Modality LUT, then the window, then MONOCHROME1 is inverted. One frame a file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +16,9 @@ from medssl_data.images.parallel import quietly
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
     import numpy.typing as npt
+    from pydicom.dataset import Dataset
 
     from medssl_data.images.reading import Reading
 
@@ -45,8 +46,8 @@ def read_dicom(path: Path, reading: Reading) -> tuple[Image.Image, str]:
     try:
         import pydicom
     except ImportError as error:
-        msg = f"{path} is DICOM: {_NEEDS}"
-        raise MissingExtraError(msg) from error
+        message = f"{path} is DICOM: {_NEEDS}"
+        raise MissingExtraError(message) from error
     try:
         with quietly():
             dataset = pydicom.dcmread(path)
@@ -56,43 +57,39 @@ def read_dicom(path: Path, reading: Reading) -> tuple[Image.Image, str]:
     except (DataError, PermissionError):
         raise
     except Exception as error:  # its readers fail in any way on damaged files
-        msg = f"{path} cannot be decoded ({error}); replace the file or leave it out"
-        raise UnreadableImageError(msg) from error
+        raise UnreadableImageError.of(path, f"cannot be decoded ({error})") from error
 
 
-def _check(path: Path, dataset: Any, reading: Reading) -> None:  # noqa: ANN401 - pydicom is untyped
+def _check(path: Path, dataset: Dataset, reading: Reading) -> None:
     if "PixelData" not in dataset:
         kind = getattr(dataset, "Modality", "") or "report"
-        msg = f"{path} is a DICOM {kind} without pixels; leave it out"
-        raise UnreadableImageError(msg)
+        message = f"{path} is a DICOM {kind} without pixels; leave it out"
+        raise UnreadableImageError(message)
     frames = int(getattr(dataset, "NumberOfFrames", 1) or 1)
     if frames > 1:
-        msg = f"{path} holds {frames} frames; export the frame you mean as a file of its own"
-        raise UnreadableImageError(msg)
+        message = f"{path} holds {frames} frames; export the frame you mean as a file of its own"
+        raise UnreadableImageError(message)
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if rows * columns > reading.pixel_limit:
         limit = f"{reading.pixel_limit:,}"
-        msg = f"{path} has {columns} x {rows} pixels, more than the limit of {limit}"
-        raise UnreadableImageError(msg)
+        message = f"{path} has {columns} x {rows} pixels, more than the limit of {limit}"
+        raise UnreadableImageError(message)
 
 
-def _decode(path: Path, dataset: Any) -> npt.NDArray[np.generic]:  # noqa: ANN401 - as above
+def _decode(path: Path, dataset: Dataset) -> npt.NDArray[np.generic]:
     try:
         pixels: npt.NDArray[np.generic] = dataset.pixel_array
     except (RuntimeError, NotImplementedError, ImportError) as error:
         syntax = dataset.file_meta.TransferSyntaxUID
         if syntax.is_compressed and "missing" in str(error).casefold():
-            msg = f"{path} is compressed ({syntax.name}) and needs a decoder: {_NEEDS}"
-            raise MissingExtraError(msg) from error
-        msg = f"{path} cannot be decoded ({error}); replace the file or leave it out"
-        raise UnreadableImageError(msg) from error
+            message = f"{path} is compressed ({syntax.name}) and needs a decoder: {_NEEDS}"
+            raise MissingExtraError(message) from error
+        raise UnreadableImageError.of(path, f"cannot be decoded ({error})") from error
     return pixels
 
 
 def _as_picture(
-    dataset: Any,  # noqa: ANN401 - as above
-    pixels: npt.NDArray[np.generic],
-    reading: Reading,
+    dataset: Dataset, pixels: npt.NDArray[np.generic], reading: Reading
 ) -> tuple[Image.Image, str]:
     from pydicom.pixels.processing import (
         apply_color_lut,
@@ -115,7 +112,7 @@ def _as_picture(
     return Image.fromarray(np.rint(shown * 255).astype(np.uint8)), f"DICOM {rule}"
 
 
-def _window(dataset: Any, values: Values, reading: Reading) -> tuple[Values, str]:  # noqa: ANN401
+def _window(dataset: Dataset, values: Values, reading: Reading) -> tuple[Values, str]:
     """Values in modality units -> [0, 1]."""
     if reading.window is not None:
         low, high = reading.window
@@ -150,22 +147,22 @@ def apply_window(values: Values, centre: float, width: float, function: str = "L
         ValueError: a width or a function that the standard does not know.
     """
     if width <= 0 or (function == "LINEAR" and width < 1):
-        msg = f"window width {width:g} is too small"
-        raise ValueError(msg)
+        message = f"window width {width:g} is too small"
+        raise ValueError(message)
     if function == "SIGMOID":
         return np.asarray(1 / (1 + np.exp(-4 * (values - centre) / width)))
     if function == "LINEAR_EXACT":
         return np.clip((values - centre) / width + 0.5, 0, 1)
     if function != "LINEAR":
-        msg = f"window function {function!r} is unknown"
-        raise ValueError(msg)
+        message = f"window function {function!r} is unknown"
+        raise ValueError(message)
     if width == 1:
         return (values > centre - 0.5).astype(np.float64)
     return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
 
 
-def _first(value: Any) -> float:  # noqa: ANN401 - one number or several
-    try:
-        return float(value)
-    except TypeError:
+def _first(value: float | str | Sequence[float]) -> float:
+    """Convert a number, or the first of several."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return float(value[0])
+    return float(value)

@@ -95,8 +95,8 @@ def save_sheet(sheets: Sequence[Image.Image], path: Path) -> tuple[int, int]:
     for sheet in sheets:
         whole.paste(sheet, (0, top))
         top += sheet.height
-    with replacing(path) as temporary:
-        whole.save(temporary, format="PNG")
+    with replacing(path) as draft:
+        whole.save(draft, format="PNG")
     return whole.size
 
 

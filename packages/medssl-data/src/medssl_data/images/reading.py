@@ -19,7 +19,7 @@ PIXEL_LIMIT = 89_478_485
 
 
 class Reading(BaseModel):
-    """Frozen rules of decoding; part of the images' fingerprint.
+    """Frozen rules of decoding; part of the fingerprint of images.
 
     Args:
         pixel_limit: pictures with more pixels are refused before they are decoded.
@@ -46,12 +46,12 @@ class Reading(BaseModel):
     @model_validator(mode="after")
     def _window_ascends(self) -> Self:
         if self.window is not None and not self.window[0] < self.window[1]:
-            msg = f"window must ascend, got {self.window}"
-            raise ValueError(msg)
+            message = f"window must ascend, got {self.window}"
+            raise ValueError(message)
         return self
 
     def changed(self, name: str, settings: Mapping[str, str]) -> Reading:
-        """The same rules with what a user set behind a name, as in `stoic,window=-1000..250`.
+        """Return the rules with what a user set behind a name, as in `stoic,window=-1000..250`.
 
         Args:
             name: for messages.
@@ -59,20 +59,44 @@ class Reading(BaseModel):
 
         Raises:
             SettingError: a setting is unknown, or its text is not what it takes.
+
+        Example:
+            >>> Reading().changed("stoic", {"window": "-1000..250"}).window
+            (-1000.0, 250.0)
         """
         changes: dict[str, object] = {}
         for key, text in settings.items():
             if key not in SETTINGS:
-                msg = f"{name} has no setting {key!r}; images have {', '.join(SETTINGS)}"
-                raise SettingError(msg)
+                message = f"{name} has no setting {key!r}; images have {', '.join(SETTINGS)}"
+                raise SettingError(message)
             field, pattern, example = _FORMS[key]
             match = re.fullmatch(pattern, text)
             value = _value(key, text) if match else None
             if value is None:
-                msg = f"{name}: {key}={text!r} is not understood; write {key}={example}"
-                raise SettingError(msg)
+                message = f"{name}: {key}={text!r} is not understood; write {key}={example}"
+                raise SettingError(message)
             changes[field] = value
         return Reading.model_validate(self.model_dump() | changes)
+
+    def differences(self, other: Reading) -> dict[str, str]:
+        """List the settings in which the rules differ from others, each in one spelling.
+
+        Args:
+            other: the rules to compare with.
+
+        Returns:
+            Text for some of `SETTINGS`, as `changed` takes it.
+
+        Example:
+            >>> Reading(position=0.40, axis=0).differences(Reading())
+            {'axis': 'x', 'slice': '0.4'}
+        """
+        values = {name: getattr(self, field) for name, (field, *_) in _FORMS.items()}
+        return {
+            name: _spelled(name, value)
+            for name, value in values.items()
+            if repr(value) != repr(getattr(other, _FORMS[name][0]))
+        }
 
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
@@ -91,8 +115,15 @@ SETTINGS = tuple(_FORMS)
 _SLICE = re.compile(r"([xyz])=(\d+|[01]\.\d+)")
 
 
+def _spelled(key: str, value: object) -> str:
+    """Write a value as a user would."""
+    if isinstance(value, tuple):
+        return "..".join(repr(bound).removesuffix(".0") for bound in value)
+    return "xyz"[value] if key == "axis" and isinstance(value, int) else str(value)
+
+
 def _value(key: str, text: str) -> object:
-    """The value of a setting whose text has the right form; None where it is out of range."""
+    """Return the value of text in the right form; None where it is out of range."""
     if key == "window":
         low, high = map(float, text.split(".."))
         return (low, high) if low < high else None
@@ -110,7 +141,7 @@ def _position(text: str) -> float | int | None:
 
 
 def read_slice_name(reading: Reading, item: str) -> Reading | None:
-    """The rules for one slice of a volume that a table names, such as `z=60` or `x=0.5`.
+    """Return the rules for one slice of a volume that a table names, such as `z=60` or `x=0.5`.
 
     Args:
         reading: the other rules.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -13,7 +14,6 @@ from medssl_data.errors import MissingExtraError, UnreadableImageError
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
     import numpy.typing as npt
 
@@ -47,35 +47,34 @@ def read_slice(path: Path, reading: Reading) -> tuple[Image.Image, str]:
         UnreadableImageError: no volume, no slices, no such slice, or damaged.
     """
     try:
-        import SimpleITK
-    except ImportError as error:
-        msg = f"{path} is a volume: pip install 'medssl-data[volumes]'"
-        raise MissingExtraError(msg) from error
-    try:
-        _check_header(path)
-        values, index = _cut(SimpleITK, path, reading)
+        values, index = _cut(path, reading)
         window = reading.window or (float(values.min()), float(values.max()))
         grey = to_bytes(values, window)
     except (RuntimeError, ValueError) as error:
         if isinstance(error, UnreadableImageError):
             raise
         reason = str(error).strip().splitlines()[-1]
-        msg = f"{path} cannot be decoded ({reason}); replace the file or leave it out"
-        raise UnreadableImageError(msg) from error
+        raise UnreadableImageError.of(path, f"cannot be decoded ({reason})") from error
     rule = f"slice {_AXES[reading.axis]}={index}, window {window[0]:g}..{window[1]:g}"
     if reading.transposed:
         return Image.fromarray(np.ascontiguousarray(grey.T)), f"{rule}, transposed"
     return Image.fromarray(grey if reading.axis == 2 else np.flipud(grey).copy()), rule
 
 
-def _cut(toolkit: Any, path: Path, reading: Reading) -> tuple[npt.NDArray[np.float64], int]:  # noqa: ANN401 - untyped
+def _cut(path: Path, reading: Reading) -> tuple[npt.NDArray[np.float64], int]:
+    try:
+        toolkit: Any = import_module("SimpleITK")
+    except ImportError as error:
+        message = f"{path} is a volume: pip install 'medssl-data[volumes]'"
+        raise MissingExtraError(message) from error
+    _check_header(path)
     reader = toolkit.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     size = list(reader.GetSize())
     if len(size) != 3 or reader.GetNumberOfComponents() != 1:
-        msg = f"{path} has {len(size)} dimensions; only single-channel volumes of 3 can be cut"
-        raise UnreadableImageError(msg)
+        message = f"{path} has {len(size)} dimensions; only single-channel volumes of 3 can be cut"
+        raise UnreadableImageError(message)
     if _is_upright(reader.GetDirection()) or reading.transposed:
         index = slice_index(path, size[reading.axis], reading.position)
         _check_plane(path, size, reading)
@@ -105,8 +104,10 @@ def _check_header(path: Path) -> None:
         lines = [rest for key, rest in found if key == name.encode()]
         pattern = re.compile(rb"[ \t]*[=:][ \t]*" + sound + rb"[ \t]*")
         if not lines or not all(pattern.fullmatch(rest) for rest in lines):
-            msg = f"{path} is no binary MetaImage ({name}); write it anew with BinaryData = True"
-            raise UnreadableImageError(msg)
+            message = (
+                f"{path} is no binary MetaImage ({name}); write it anew with BinaryData = True"
+            )
+            raise UnreadableImageError(message)
 
 
 def _is_upright(direction: tuple[float, ...]) -> bool:
@@ -116,8 +117,8 @@ def _is_upright(direction: tuple[float, ...]) -> bool:
 def _check_plane(path: Path, size: list[int], reading: Reading) -> None:
     plane = math.prod(size) // max(size[reading.axis], 1)
     if plane > reading.pixel_limit:
-        msg = f"{path} has slices of {plane:,} pixels, more than {reading.pixel_limit:,}"
-        raise UnreadableImageError(msg)
+        message = f"{path} has slices of {plane:,} pixels, more than {reading.pixel_limit:,}"
+        raise UnreadableImageError(message)
 
 
 def slice_index(path: Path, length: int, position: float) -> int:
@@ -132,12 +133,12 @@ def slice_index(path: Path, length: int, position: float) -> int:
         UnreadableImageError: no slices, or none there.
     """
     if length == 0:
-        msg = f"{path} has no slices; replace the file or leave it out"
-        raise UnreadableImageError(msg)
+        message = f"{path} has no slices; replace the file or leave it out"
+        raise UnreadableImageError(message)
     index = min(int(position * length), length - 1) if isinstance(position, float) else position
     if not 0 <= index < length:
-        msg = f"{path} has {length} slices and none at {position}; choose another position"
-        raise UnreadableImageError(msg)
+        message = f"{path} has {length} slices and none at {position}; choose another position"
+        raise UnreadableImageError(message)
     return index
 
 
@@ -152,8 +153,8 @@ def to_bytes(values: npt.NDArray[np.float64], window: tuple[float, float]) -> np
         ValueError: NaN or infinite values.
     """
     if not np.isfinite(values).all():
-        msg = "NaN or infinite values"
-        raise ValueError(msg)
+        message = "NaN or infinite values"
+        raise ValueError(message)
     low, high = window
     scaled = (np.clip(values, low, high) - low) / ((high - low) or 1.0)
     return np.asarray(scaled * 255).astype(np.uint8)

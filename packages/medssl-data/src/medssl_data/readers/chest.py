@@ -58,8 +58,8 @@ def _check_findings(table: Table, findings: Sequence[str], card: DatasetCard) ->
     if strange:
         index = next(index for index, text in enumerate(findings) if text in strange)
         name = next(name for name in findings[index].split("|") if name not in known)
-        msg = f"{table.where(index)}: finding {name!r} is none of {', '.join(card.findings)}"
-        raise LabelError(msg)
+        message = f"{table.where(index)}: finding {name!r} is none of {', '.join(card.findings)}"
+        raise LabelError(message)
 
 
 def _listed(root: Path, images: Sequence[str]) -> tuple[str, ...]:
@@ -85,8 +85,8 @@ def read_chexpert(card: DatasetCard, root: Path, options: Options) -> Manifest:
     if options.official:
         parts.append(_chexpert_table(root, "valid"))
     if target not in parts[0].headings:
-        msg = f"{card.name} has no finding {target!r}; choose one of {', '.join(card.targets)}"
-        raise SettingError(msg)
+        message = f"{card.name} has no finding {target!r}; choose one of {', '.join(card.targets)}"
+        raise SettingError(message)
     paths = _forward([path for table in parts for path in table.required("Path")])
     cells = [cell for table in parts for cell in table.column(target)]
     views = [view for table in parts for view in table.column("Frontal/Lateral")]
@@ -110,7 +110,7 @@ def read_chexpert(card: DatasetCard, root: Path, options: Options) -> Manifest:
             views=tuple(map(str.casefold, views)),
             splits=splits,
             targets=labelled.targets,
-            label_policy=policy.name if target == card.target else f"{policy.name}, {target=!s}",
+            label_policy=policy.name,
             split_policy="official" if options.official else "",
         )
 
@@ -145,8 +145,8 @@ def _patients(paths: Sequence[str], where: Callable[[int], str]) -> tuple[str, .
     strange = {group for group in set(groups) if not group.startswith("patient")}
     if strange:
         index = next(index for index, group in enumerate(groups) if group in strange)
-        msg = f"{where(index)}: path {paths[index]!r} is no .../patientN/studyN/viewN_....jpg"
-        raise TableError(msg)
+        message = f"{where(index)}: path {paths[index]!r} is no .../patientN/studyN/viewN_....jpg"
+        raise TableError(message)
     return groups
 
 
@@ -163,8 +163,8 @@ def read_tuberculosis(card: DatasetCard, root: Path, options: Options) -> Manife
     endings = tuple(map(suffix_label, images))
     if UNLABELLED in endings:
         index = endings.index(UNLABELLED)
-        msg = f"{table.where(index)}: {images[index]!r} ends in neither _0.png nor _1.png"
-        raise LabelError(msg)
+        message = f"{table.where(index)}: {images[index]!r} ends in neither _0.png nor _1.png"
+        raise LabelError(message)
     by_name = options.labels == "suffix"
     labels = endings if by_name else tuple(map(normal_label, table.column("findings")))
     with blaming(table.where):

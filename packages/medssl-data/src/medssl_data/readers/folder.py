@@ -62,8 +62,8 @@ def read_folder(directory: Path) -> Manifest:
     """
     if not directory.is_dir():
         fault = "is a file" if directory.exists() else "is not there"
-        msg = f"folder {directory} {fault}; give the folder that holds the class folders"
-        raise MissingDatasetError(msg)
+        message = f"folder {directory} {fault}; give the folder that holds the class folders"
+        raise MissingDatasetError(message)
     top = _folders(directory)
     splits = {folder: _SPLITS[folder.casefold()] for folder in top if folder.casefold() in _SPLITS}
     if top and len(splits) == len(top):
@@ -73,8 +73,10 @@ def read_folder(directory: Path) -> Manifest:
     else:
         classes, places = top, [("", name, "") for name in top]
     if not classes:
-        msg = f"folder {directory} has no class folders; sort the images into one folder a class"
-        raise EmptySourceError(msg)
+        message = (
+            f"folder {directory} has no class folders; sort the images into one folder a class"
+        )
+        raise EmptySourceError(message)
     rows = [row for place in places for row in _class_rows(directory, classes, *place)]
     return Manifest.from_rows(
         directory.resolve().name or "folder",
@@ -102,11 +104,11 @@ def _class_rows(
         path = file.relative_to(directory).as_posix()
         yield Row(path, path, label, split=split)
     if not found:
-        msg = (
+        message = (
             f"class folder {folder} holds no image ({', '.join(sorted(SUFFIXES))}); "
             "add images or remove the folder"
         )
-        raise EmptySourceError(msg)
+        raise EmptySourceError(message)
 
 
 def _images(folder: Path, seen: frozenset[Path]) -> Iterator[Path]:

@@ -51,8 +51,8 @@ def _eyes(table: Table, split: str, card: DatasetCard) -> Iterator[Row]:
     for index, (name, level) in enumerate(zip(names, levels, strict=True)):
         patient, _, side = name.rpartition("_")
         if side not in {"left", "right"} or not patient:
-            msg = f"{table.where(index)}: {name!r} is no PATIENT_left or PATIENT_right"
-            raise TableError(msg)
+            message = f"{table.where(index)}: {name!r} is no PATIENT_left or PATIENT_right"
+            raise TableError(message)
         label = levels_label(level, count, table.where(index))
         yield Row(f"{split}/{name}", f"{split}/{name}.jpeg", label, patient, side, split)
 
@@ -126,19 +126,19 @@ def _initial_order(name: str) -> tuple[int, str]:
 def _initial(file: Path) -> int:
     level = _LEVELS.get(file.name[0].upper())
     if level is None:
-        msg = f"{file} begins with none of {', '.join(_LEVELS)}; add the table with the labels"
-        raise TableError(msg)
+        message = f"{file} begins with none of {', '.join(_LEVELS)}; add the table with the labels"
+        raise TableError(message)
     return level
 
 
 def _pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        msg = f"folder {folder} is not there; see `medssl-data show` for the tree"
-        raise MissingFileError(msg)
+        message = f"folder {folder} is not there; see `medssl-data show` for the tree"
+        raise MissingFileError(message)
     found = sorted(file for file in folder.iterdir() if file.suffix.casefold() == ".jpg")
     if not found:
-        msg = f"folder {folder} holds no .jpg file; fetch the images"
-        raise EmptySourceError(msg)
+        message = f"folder {folder} holds no .jpg file; fetch the images"
+        raise EmptySourceError(message)
     return found
 
 

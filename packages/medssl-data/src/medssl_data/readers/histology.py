@@ -29,11 +29,11 @@ def read_bach(card: DatasetCard, root: Path, options: Options) -> Manifest:
         zip(table.required("file"), table.required("class"), strict=True)
     ):
         if word not in card.classes:
-            msg = (
+            message = (
                 f"{table.where(index)}: class {word!r} is none of {', '.join(card.classes)}; "
                 "this table has no heading line"
             )
-            raise LabelError(msg)
+            raise LabelError(message)
         rows.append(Row(name, f"{card.images}/{word}/{name}", card.classes.index(word)))
     with blaming(table.where):
         return Manifest.from_rows(card.name, root, card.classes, rows)

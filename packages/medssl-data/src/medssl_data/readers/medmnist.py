@@ -41,17 +41,17 @@ def read_medmnist(path: Path, target: str | None = None) -> Manifest:
         SettingError: `target` is needed, or is no finding.
     """
     if not path.is_file():
-        msg = f"{path} is not there; the files are at https://zenodo.org/records/10519652"
-        raise MissingDatasetError(msg)
+        message = f"{path} is not there; the files are at https://zenodo.org/records/10519652"
+        raise MissingDatasetError(message)
     headers = member_headers(path)
     parts = [part for part in _PARTS if f"{part}_images" in headers]
     if not parts:
-        msg = f"{path} holds no train_images, val_images or test_images and is no MedMNIST file"
-        raise ManifestError(msg)
+        message = f"{path} holds no train_images, val_images or test_images and is no MedMNIST file"
+        raise ManifestError(message)
     for part in parts:
         _check(path, part, headers)
     labels = {part: np.asarray(open_member(path, f"{part}_labels")) for part in parts}
-    classes, columns, policy = _columns(path, labels, target)
+    classes, columns, finding = _columns(path, labels, target)
     rows = [
         Row(f"{part}/{index}", path.name, label, split=part, item=f"{part}_images/{index}")
         for part in parts
@@ -62,49 +62,50 @@ def read_medmnist(path: Path, target: str | None = None) -> Manifest:
         path.parent,
         classes,
         rows,
-        label_policy=policy,
         split_policy="official",
+        selection={"target": finding} if finding else {},
     )
 
 
 def _check(path: Path, part: str, headers: dict[str, ArrayHeader]) -> None:
     images, labels = headers[f"{part}_images"], headers.get(f"{part}_labels")
     if labels is None or labels.shape[:1] != images.shape[:1] or len(labels.shape) != 2:
-        msg = f"{path}: {part}_labels does not fit {part}_images {images.shape}; fetch it again"
-        raise ManifestError(msg)
+        message = f"{path}: {part}_labels does not fit {part}_images {images.shape}; fetch it again"
+        raise ManifestError(message)
     if not np.issubdtype(labels.dtype, np.integer):
-        msg = f"{path}: {part}_labels are {labels.dtype}, not whole numbers"
-        raise ManifestError(msg)
+        message = f"{path}: {part}_labels are {labels.dtype}, not whole numbers"
+        raise ManifestError(message)
     grey, colour = len(images.shape) == 3, len(images.shape) == 4 and images.shape[3] == 3
     if not (grey or colour) or images.dtype != np.uint8:
-        msg = f"{path}: {part}_images are {images.dtype} {images.shape}, no 8-bit 2-D pictures"
-        raise ManifestError(msg)
+        message = f"{path}: {part}_images are {images.dtype} {images.shape}, no 8-bit 2-D pictures"
+        raise ManifestError(message)
 
 
 def _columns(
     path: Path, labels: dict[str, np.ndarray], target: str | None
 ) -> tuple[list[str], dict[str, list[int]], str]:
+    """Class names, labels of each part, and the finding that was chosen where there are several."""
     width = {array.shape[1] for array in labels.values()}
     if len(width) != 1:
-        msg = f"{path}: the parts have different numbers of labels"
-        raise ManifestError(msg)
+        message = f"{path}: the parts have different numbers of labels"
+        raise ManifestError(message)
     known = _names(path.stem)
     if width == {1}:
         if target is not None:
-            msg = f"{path} has one label a picture; leave target={target} out"
-            raise SettingError(msg)
+            message = f"{path} has one label a picture; leave target={target} out"
+            raise SettingError(message)
         columns = {part: array[:, 0].astype(int).tolist() for part, array in labels.items()}
         highest = max((max(column) for column in columns.values() if column), default=-1)
         lowest = min((min(column) for column in columns.values() if column), default=0)
         classes = known or [str(label) for label in range(highest + 1)]
         if lowest < 0 or highest >= len(classes):
-            msg = f"{path}: label {highest} is outside the {len(classes)} classes of this set"
-            raise LabelError(msg)
-        return classes, columns, "as given"
+            message = f"{path}: label {highest} is outside the {len(classes)} classes of this set"
+            raise LabelError(message)
+        return classes, columns, ""
     findings = known or [str(index) for index in range(width.pop())]
     chosen = _finding(path, findings, target)
     columns = {part: (array[:, chosen] > 0).astype(int).tolist() for part, array in labels.items()}
-    return [f"no {findings[chosen]}", findings[chosen]], columns, f"target={findings[chosen]}"
+    return [f"no {findings[chosen]}", findings[chosen]], columns, findings[chosen]
 
 
 def _finding(path: Path, findings: list[str], target: str | None) -> int:
@@ -113,11 +114,11 @@ def _finding(path: Path, findings: list[str], target: str | None) -> int:
     if target is not None and target.isdecimal() and int(target) < len(findings):
         return int(target)
     listed = ", ".join(findings)
-    msg = (
+    message = (
         f"{path} has {len(findings)} findings a picture; choose one of {listed}: "
         f"medmnist:{path},target={findings[0]}"
     )
-    raise SettingError(msg)
+    raise SettingError(message)
 
 
 def _names(stem: str) -> list[str]:

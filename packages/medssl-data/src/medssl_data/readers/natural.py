@@ -50,8 +50,8 @@ def _read(card: DatasetCard, root: Path, layouts: dict[str, list[tuple[str, str]
         labels = read_labels(top / path)
         for index, label in enumerate(labels):
             if label >= len(card.classes):
-                msg = f"{top / path}, record {index}: label {label} is outside the classes"
-                raise LabelError(msg)
+                message = f"{top / path}, record {index}: label {label} is outside the classes"
+                raise LabelError(message)
         start = len([row for row in rows if row.split == split]) if rows else 0
         rows += [
             Row(f"{split}/{start + index}", path, label, split=split, item=str(index))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from medssl_data.errors import DataError, EmptySourceError, MissingFileError
 from medssl_data.manifest import Manifest, Row
+from medssl_data.tables.manifests import is_manifest
 from medssl_data.tables.paths import locate
 from medssl_data.tables.text import Table, blaming, read_table
 
@@ -37,14 +38,14 @@ def read_manifest_table(path: Path) -> Manifest:
         EmptySourceError: the table has no rows.
     """
     if not path.is_file():
-        msg = f"table {path} is not there"
-        raise MissingFileError(msg)
-    if path.suffix.casefold() == ".csv" and Manifest.is_manifest(path):
+        message = f"table {path} is not there"
+        raise MissingFileError(message)
+    if path.suffix.casefold() == ".csv" and is_manifest(path):
         return Manifest.from_csv(path)
     table = read_table(path)
     if not len(table):
-        msg = f"{path} has a heading and no rows; add one row for each image"
-        raise EmptySourceError(msg)
+        message = f"{path} has a heading and no rows; add one row for each image"
+        raise EmptySourceError(message)
     paths = _paths(table)
     labels = table.required("label")
     classes = _classes(labels)
@@ -78,12 +79,12 @@ def _paths(table: Table) -> tuple[str, ...]:
         try:
             known[path] = locate(path, root)
         except DataError as error:
-            msg = f"{table.where(index)}: {error}"
-            raise type(error)(msg) from error
+            message = f"{table.where(index)}: {error}"
+            raise type(error)(message) from error
         if not os.path.exists(f"{root}/{known[path]}"):  # noqa: PTH110 - a million rows
             image = root / known[path]
-            msg = f"{table.where(index)}: image {image} is not there; correct the path"
-            raise MissingFileError(msg)
+            message = f"{table.where(index)}: image {image} is not there; correct the path"
+            raise MissingFileError(message)
     return tuple([known[path] for path in paths])
 
 

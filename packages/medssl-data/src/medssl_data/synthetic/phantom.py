@@ -5,22 +5,21 @@ Whole trees in the layout of a real data set are written by `layouts`.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from medssl_data.errors import ManifestError, SettingError, UnknownDatasetError
+from medssl_data.errors import ManifestError, SettingError, UnknownDatasetError, did_you_mean
 from medssl_data.files import replacing, write_atomically
 from medssl_data.manifest import Manifest, Row
 from medssl_data.synthetic.drawing import draw_radiograph, stamp
 from medssl_data.synthetic.layouts import LAYOUTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from medssl_data.images.parallel import Progress
 
@@ -71,7 +70,11 @@ class ChestXray:
 
 
 def chest_xray(
-    *, count: int = 240, difficulty: float = 0.4, seed: int = 0, size: int = 256
+    *,
+    count: int = 240,
+    difficulty: float = ChestXray.difficulty,
+    seed: int = ChestXray.seed,
+    size: int = ChestXray.size,
 ) -> Manifest:
     """Plan a set of phantom radiographs, half of them with opacities.
 
@@ -86,6 +89,10 @@ def chest_xray(
 
     Raises:
         SettingError: a value is out of its range.
+
+    Example:
+        >>> chest_xray(count=20).counts()
+        {'normal': 10, 'opacity': 10}
     """
     _check(count=(count, 2, 1_000_000), size=(size, 80, 4096), difficulty=(difficulty, 0, 1))
     generator = np.random.default_rng([seed, 0])
@@ -111,6 +118,9 @@ def chest_xray(
         label_policy="as drawn",
         notes=(f"{NOTE} (chest-xray, difficulty {difficulty:g}, seed {seed})",),
         synthetic=True,
+        selection=_selection(
+            chest_xray, count=count, difficulty=float(difficulty), seed=seed, size=size
+        ),
         drawer=ChestXray(difficulty, seed, size),
     )
 
@@ -127,29 +137,34 @@ def phantom_manifest(name: str, settings: Mapping[str, str]) -> Manifest:
         SettingError: a setting is unknown or no number.
     """
     if name not in _PLANS:
-        msg = (
+        message = (
             f"phantom {name!r} is not drawn on demand (only {', '.join(_PLANS)}); "
-            f"write it with `medssl-data phantom {name} --root DIR`, then use -d {name} --root DIR"
+            f"write it with `medssl-data phantom {name}`, then load {name!r} without the prefix"
         )
-        raise UnknownDatasetError(msg)
+        raise UnknownDatasetError(message)
     plan = _PLANS[name]
-    known: Mapping[str, type[int | float]] = {
-        "count": int,
-        "difficulty": float,
-        "seed": int,
-        "size": int,
-    }
-    values: dict[str, int | float] = {}
+    defaults = _defaults(plan)
+    values: dict[str, Any] = {}
     for key, text in settings.items():
-        if key not in known:
-            msg = f"phantom:{name} has no setting {key!r}; it has {', '.join(known)}"
-            raise SettingError(msg)
+        if key not in defaults:
+            message = f"phantom:{name} has no setting {key!r}; it has {', '.join(defaults)}"
+            raise SettingError(message)
         try:
-            values[key] = known[key](text)
+            values[key] = type(defaults[key])(text)
         except ValueError as error:
-            msg = f"phantom:{name}: {key}={text!r} is no number"
-            raise SettingError(msg) from error
-    return plan(**values)  # type: ignore[arg-type]  # converted just now
+            message = f"phantom:{name}: {key}={text!r} is no number"
+            raise SettingError(message) from error
+    return plan(**values)
+
+
+def _defaults(plan: Callable[..., Manifest]) -> dict[str, Any]:
+    return plan.__kwdefaults__ or {}
+
+
+def _selection(plan: Callable[..., Manifest], **values: float) -> dict[str, str]:
+    """Spell the values that are not the defaults."""
+    defaults = _defaults(plan)
+    return {name: str(value) for name, value in values.items() if value != defaults[name]}
 
 
 def draw_phantom(manifest: Manifest, directory: Path) -> Manifest:
@@ -166,12 +181,12 @@ def draw_phantom(manifest: Manifest, directory: Path) -> Manifest:
         ManifestError: the rows are files already.
     """
     if manifest.drawer is None:
-        msg = f"{manifest.name} lies in files already; copy them"
-        raise ManifestError(msg)
+        message = f"{manifest.name} lies in files already; copy them"
+        raise ManifestError(message)
     paths = tuple(f"images/{ident.replace('/', '_')}.png" for ident in manifest.ids)
     for path, item in zip(paths, manifest.items, strict=True):
-        with replacing(directory / path) as temporary:
-            manifest.drawer(item).convert("L").save(temporary, compress_level=3)
+        with replacing(directory / path) as draft:
+            manifest.drawer(item).convert("L").save(draft, compress_level=3)
     written = replace(manifest, root=directory, paths=paths, items=(), drawer=None)
     written.to_csv(directory / "manifest.csv")
     return written
@@ -198,22 +213,24 @@ def write_phantom(
         progress: makes a progress display.
 
     Returns:
-        Where it lies, how many images it has, and what `-d` takes.
+        Where it lies, how many images it has, and what names it from then on.
 
     Raises:
         UnknownDatasetError: no such phantom.
         SettingError: the folder is there and `force` is not given, or a setting does not fit.
+
+    Example:
+        >>> write_phantom("cifar10", Path("data"), {"seed": "1"})["images"]
+        600
     """
     directory = root / name
     known = [*PHANTOMS, *LAYOUTS]
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=3)
-        hint = f"did you mean {', '.join(close)}?" if close else f"there is {', '.join(known)}"
-        msg = f"no phantom is called {name!r}; {hint}"
-        raise UnknownDatasetError(msg)
+        message = f"no phantom is called {name!r}{did_you_mean(name, known)}"
+        raise UnknownDatasetError(message)
     if directory.exists() and not force:
-        msg = f"{directory} is there already; remove it or add --force"
-        raise SettingError(msg)
+        message = f"{directory} is there already; remove it, or set force to write into it"
+        raise SettingError(message)
     if name in PHANTOMS:
         images = len(draw_phantom(phantom_manifest(name, settings), directory))
         use = f"table:{directory / 'manifest.csv'}"
@@ -239,12 +256,12 @@ def _write_layout(
     foreign = sorted(set(settings) - known)
     if foreign:
         listed = ", ".join(sorted(known | {"size"}))
-        msg = f"phantom {name} has no setting {', '.join(foreign)}; it has {listed}"
-        raise SettingError(msg)
+        message = f"phantom {name} has no setting {', '.join(foreign)}; it has {listed}"
+        raise SettingError(message)
     archive = settings.get("archive", "binary")
     if archive not in ("binary", "python"):
-        msg = f"phantom {name}: archive={archive!r} is neither binary nor python"
-        raise SettingError(msg)
+        message = f"phantom {name}: archive={archive!r} is neither binary nor python"
+        raise SettingError(message)
     return write_layout(
         name,
         directory,
@@ -258,8 +275,8 @@ def _write_layout(
 def _check(**ranges: tuple[float, float, float]) -> None:
     for name, (value, low, high) in ranges.items():
         if not low <= value <= high:
-            msg = f"{name}={value:g} is out of range; it lies between {low:g} and {high:g}"
-            raise SettingError(msg)
+            message = f"{name}={value:g} is out of range; it lies between {low:g} and {high:g}"
+            raise SettingError(message)
 
 
 _PLANS = {"chest-xray": chest_xray}

@@ -199,8 +199,8 @@ def _save_dicom(pixels: npt.NDArray[np.uint16], target: Path, patient: int) -> N
             ExplicitVRLittleEndian,
         )
     except ImportError as error:
-        msg = "this layout has DICOM files: pip install 'medssl-data[dicom]'"
-        raise MissingExtraError(msg) from error
+        message = "this layout has DICOM files: pip install 'medssl-data[dicom]'"
+        raise MissingExtraError(message) from error
     unique = UID(f"1.2.826.0.1.3680043.8.498.{patient}.{zlib.crc32(target.name.encode())}")
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian

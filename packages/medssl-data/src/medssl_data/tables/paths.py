@@ -35,11 +35,13 @@ def confine(path: str) -> str:
     """
     text = path.replace("\\", "/")
     if text.startswith("/") or _DRIVE.match(text):
-        msg = f"path {path!r} is absolute; write it relative to the folder of the table or the root"
-        raise UnsafePathError(msg)
+        message = (
+            f"path {path!r} is absolute; write it relative to the folder of the table or the root"
+        )
+        raise UnsafePathError(message)
     if "\0" in text:
-        msg = f"path {path!r} holds a zero character; no file can be called so"
-        raise UnsafePathError(msg)
+        message = f"path {path!r} holds a zero character; no file can be called so"
+        raise UnsafePathError(message)
     if "./" not in text and "//" not in text and not text.endswith((".", "/")) and text:
         return text
     return _normalised(path, text)
@@ -72,11 +74,11 @@ def confine_all(paths: Iterable[str]) -> tuple[str, ...]:
 def _normalised(path: str, text: str) -> str:
     steps = [step for step in text.split("/") if step not in {"", "."}]
     if ".." in steps:
-        msg = f"path {path!r} climbs out of its root; only files inside the root can be read"
-        raise UnsafePathError(msg)
+        message = f"path {path!r} climbs out of its root; only files inside the root can be read"
+        raise UnsafePathError(message)
     if not steps:
-        msg = "an empty path names no image; give each row its file"
-        raise UnsafePathError(msg)
+        message = "an empty path names no image; give each row its file"
+        raise UnsafePathError(message)
     return "/".join(steps)
 
 
@@ -94,6 +96,6 @@ def locate(path: str, root: Path) -> str:
         return confine(path)
     absolute = Path(path)
     if not absolute.is_relative_to(root.absolute()):
-        msg = f"path {path!r} lies outside of {root}; put the table above its images"
-        raise UnsafePathError(msg)
+        message = f"path {path!r} lies outside of {root}; put the table above its images"
+        raise UnsafePathError(message)
     return confine(absolute.relative_to(root.absolute()).as_posix())

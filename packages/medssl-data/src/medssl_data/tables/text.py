@@ -61,11 +61,11 @@ class Table:
             return tuple(map(str.strip, cells)) if self.strip else tuple(cells)
         if optional:
             return ("",) * len(self)
-        msg = (
+        message = (
             f"{self.path}: column {name!r} is missing; the header names "
             f"{', '.join(self.headings) or 'nothing'}"
         )
-        raise TableError(msg)
+        raise TableError(message)
 
     def where(self, index: int) -> str:
         """File and row of the data row at this index, for messages."""
@@ -81,8 +81,8 @@ class Table:
         plain = list(map(str.casefold, map(str.strip, cells)))
         if not _BLANK.isdisjoint(plain):
             index = next(index for index, cell in enumerate(plain) if cell in _BLANK)
-            msg = f"{self.where(index)}: {name} is empty; fill it in or remove the row"
-            raise TableError(msg)
+            message = f"{self.where(index)}: {name} is empty; fill it in or remove the row"
+            raise TableError(message)
         return cells
 
 
@@ -114,8 +114,8 @@ def blaming(where: Callable[[int], str]) -> Iterator[None]:
     except DataError as error:
         if error.row is None:
             raise
-        msg = f"{where(error.row)}: {error}"
-        raise type(error)(msg) from error
+        message = f"{where(error.row)}: {error}"
+        raise type(error)(message) from error
 
 
 def open_text(path: Path) -> str:
@@ -126,13 +126,13 @@ def open_text(path: Path) -> str:
         TableError: it is no UTF-8 text.
     """
     if not path.is_file():
-        msg = f"{path} is not there"
-        raise MissingFileError(msg)
+        message = f"{path} is not there"
+        raise MissingFileError(message)
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        msg = f"{path}: byte {error.start} is no UTF-8; save the table as UTF-8 CSV"
-        raise TableError(msg) from error
+        message = f"{path}: byte {error.start} is no UTF-8; save the table as UTF-8 CSV"
+        raise TableError(message) from error
 
 
 def read_table(path: Path, *, header: Sequence[str] | None = None, strip: bool = True) -> Table:
@@ -151,12 +151,12 @@ def read_table(path: Path, *, header: Sequence[str] | None = None, strip: bool =
         return _read_parquet(path)
     text = open_text(path)
     if "\0" in text:
-        msg = f"{path} holds zero bytes and is no text table"
-        raise TableError(msg)
+        message = f"{path} holds zero bytes and is no text table"
+        raise TableError(message)
     rows, lines = _parse(path, text)
     if not rows:
-        msg = f"{path} is empty; it needs a heading line and one row for each image"
-        raise TableError(msg)
+        message = f"{path} is empty; it needs a heading line and one row for each image"
+        raise TableError(message)
     if header is None:
         names = tuple(map(str.strip, rows[0]))
         rows, lines = rows[1:], lines[1:]
@@ -164,8 +164,8 @@ def read_table(path: Path, *, header: Sequence[str] | None = None, strip: bool =
         more = range(len(header), len(rows[0]))
         names = (*header, *(f"column {index}" for index in more))
     if len(set(map(str.casefold, names))) != len(names):
-        msg = f"{path}: a heading occurs twice in {', '.join(names)}"
-        raise TableError(msg)
+        message = f"{path}: a heading occurs twice in {', '.join(names)}"
+        raise TableError(message)
     table = Table(path, names, rows, lines, strip)
     _check_widths(table)
     return table
@@ -184,8 +184,8 @@ def _parse(path: Path, text: str) -> tuple[list[Sequence[str]], Sequence[int]]:
     try:
         rows = list(map(tuple, reader))  # the garbage collector leaves tuples of texts alone
     except csv.Error as error:
-        msg = f"{path}, row {reader.line_num}: {error}"
-        raise TableError(msg) from error
+        message = f"{path}, row {reader.line_num}: {error}"
+        raise TableError(message) from error
     if reader.line_num == len(rows) and all(map(any, rows)):
         return rows, range(1, len(rows) + 1)
     stream.seek(0)
@@ -206,25 +206,25 @@ def _check_widths(table: Table) -> None:
     for index, row in enumerate(table.rows):
         if len(row) < width or any(map(str.strip, row[width:])):
             advice = "; add the missing" if len(row) < width else ""
-            msg = f"{table.where(index)}: {len(row)} cells for {width} columns{advice}"
-            raise TableError(msg)
+            message = f"{table.where(index)}: {len(row)} cells for {width} columns{advice}"
+            raise TableError(message)
 
 
 def _read_parquet(path: Path) -> Table:
     if not path.is_file():
-        msg = f"{path} is not there"
-        raise MissingFileError(msg)
+        message = f"{path} is not there"
+        raise MissingFileError(message)
     try:
         parquet = import_module("pyarrow.parquet")
         arrow = import_module("pyarrow")
     except ImportError as error:
-        msg = f"{path}: parquet needs pyarrow: pip install 'medssl-data[parquet]'"
-        raise MissingExtraError(msg) from error
+        message = f"{path}: parquet needs pyarrow: pip install 'medssl-data[parquet]'"
+        raise MissingExtraError(message) from error
     try:
         columns: dict[str, list[Any]] = parquet.read_table(path).to_pydict()
     except (arrow.ArrowException, OSError, ValueError) as error:
-        msg = f"{path} is no readable parquet file ({error})"
-        raise TableError(msg) from error
+        message = f"{path} is no readable parquet file ({error})"
+        raise TableError(message) from error
     cells = [tuple(map(_text, values)) for values in columns.values()]
     rows = list(zip(*cells, strict=True))
     return Table(path, tuple(columns), rows, range(1, len(rows) + 1))
