@@ -37,7 +37,7 @@ def test_geometry_and_normalisation_are_chosen_apart(geometry, normalisation, ti
 
 def test_large_sets_of_the_study_keep_their_aspect(scans, tiny_model):
     data = load_dataset(f"folder:{scans}")
-    facts = {"name": "large", "study_geometry": "short-side", "study_pool": 30, "ways": 5}
+    facts = {"name": "large", "published_geometry": "short-side", "published_pool": 30, "ways": 5}
     card = type("Card", (), facts)()
     study = preset(FewShotSettings, "published", **SMALL)
     (record,) = few_shot(tiny_model("random_r18"), replace(data, card=card), settings=study)
@@ -48,7 +48,8 @@ def test_large_sets_of_the_study_keep_their_aspect(scans, tiny_model):
 
 def test_the_studys_twins_are_drawn_where_the_card_says_so(scans, tiny_model):
     data = load_dataset(f"folder:{scans}")
-    facts = {"study_geometry": "squash", "study_pool": None, "ways": 2, "study_duplicates": True}
+    facts = {"published_geometry": "squash", "published_pool": None, "ways": 2}
+    facts |= {"published_duplicates": True}
     twins = replace(data, card=type("Card", (), facts | {"name": "twice"})())
     study = preset(FewShotSettings, "published", **(SMALL | {"shots": (30,)}))
     (record,) = few_shot(tiny_model("random_r18"), twins, settings=study)

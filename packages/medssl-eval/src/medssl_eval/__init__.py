@@ -1,18 +1,11 @@
 """How well pretrained backbones separate the classes of your images.
 
 Public names are resolved on first use, so that importing the package does not import torch.
-Experiments are the exception: a function that bears its module's name must be bound before another
-import binds the module to it, and these modules import torch only when they compute.
 """
 
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
-
-from medssl_eval.experiments.few_shot import few_shot
-from medssl_eval.experiments.finetune import finetune
-from medssl_eval.experiments.knn import knn
-from medssl_eval.experiments.linear import linear
 
 if TYPE_CHECKING:
     from medssl_eval.errors import EvalError as EvalError
@@ -20,7 +13,10 @@ if TYPE_CHECKING:
     from medssl_eval.experiments.episodes import EpisodePool as EpisodePool
     from medssl_eval.experiments.episodes import plan_episodes as plan_episodes
     from medssl_eval.experiments.features import FeatureSet as FeatureSet
-    from medssl_eval.experiments.features import Means as Means
+    from medssl_eval.experiments.few_shot import few_shot as few_shot
+    from medssl_eval.experiments.finetune import finetune as finetune
+    from medssl_eval.experiments.knn import knn as knn
+    from medssl_eval.experiments.linear import linear as linear
     from medssl_eval.experiments.settings import FewShotSettings as FewShotSettings
     from medssl_eval.experiments.settings import FinetuneSettings as FinetuneSettings
     from medssl_eval.experiments.settings import KnnSettings as KnnSettings
@@ -38,7 +34,10 @@ _HOMES = {
     "FinetuneSettings": "experiments.settings",
     "KnnSettings": "experiments.settings",
     "LinearSettings": "experiments.settings",
-    "Means": "experiments.features",
+    "few_shot": "experiments.few_shot",
+    "finetune": "experiments.finetune",
+    "knn": "experiments.knn",
+    "linear": "experiments.linear",
     "plan_episodes": "experiments.episodes",
     "preset": "experiments.settings",
 }
@@ -52,7 +51,6 @@ __all__ = [
     "FinetuneSettings",
     "KnnSettings",
     "LinearSettings",
-    "Means",
     "few_shot",
     "finetune",
     "knn",

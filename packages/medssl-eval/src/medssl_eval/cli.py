@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import sys
 
+from medssl_data.opening import open_datasets
 from medssl_models.console import create_app, examples, run
+from medssl_models.experiments.command import add_commands
 
 from medssl_eval.commands.compare import compare
 from medssl_eval.commands.demo import demo
 from medssl_eval.commands.extract import extract
-from medssl_eval.commands.few_shot import few_shot
-from medssl_eval.commands.finetune import finetune
-from medssl_eval.commands.knn import knn
-from medssl_eval.commands.linear import linear
 from medssl_eval.commands.matrix import matrix
 from medssl_eval.commands.protocol import protocol_app
 from medssl_eval.commands.rank import rank
 from medssl_eval.commands.report import report
+from medssl_eval.experiments.declarations import FEW_SHOT, FINETUNE, KNN, LINEAR
 
 __all__ = ["app", "main"]
 
@@ -30,31 +29,7 @@ app = create_app(
 app.command(
     epilog=examples("medssl-eval extract -m random_r18 -d folder:scans --precision bf16"),
 )(extract)
-app.command(
-    epilog=examples(
-        "medssl-eval few-shot -m moco-v2 -m random_r50 -d shenzhencxr --shots 1,5,20",
-        "medssl-eval few-shot -m random_r18 -d medmnist:pneumoniamnist.npz --protocol published",
-    ),
-)(few_shot)
-app.command(
-    epilog=examples(
-        "medssl-eval linear -m moco-v2 -m random_r50 -d shenzhencxr",
-        "medssl-eval linear -m random_r18 -d medmnist:pneumoniamnist.npz --fractions 0.01,0.1,1",
-        "medssl-eval linear -m moco-v2 -d chexpert --labels u-ones-lsr --select auroc",
-    ),
-)(linear)
-app.command(
-    epilog=examples(
-        "medssl-eval finetune -m moco-v2 -d chexpert --precision bf16",
-        "medssl-eval finetune -m random_r18 -d medmnist:pneumoniamnist.npz --side 64 --steps 600",
-    ),
-)(finetune)
-app.command(
-    epilog=examples(
-        "medssl-eval knn -m random_r18 -d folder:scans --neighbours 5",
-        "medssl-eval knn -m moco-v2 -d shenzhencxr --split patient",
-    ),
-)(knn)
+add_commands(app, (FEW_SHOT, LINEAR, FINETUNE, KNN), open_datasets)
 app.command(
     epilog=examples(
         "medssl-eval compare moco-v2 supervised_r50 -d shenzhencxr --metric auroc",

@@ -32,10 +32,13 @@ __all__ = [
     "BatchNormOption",
     "BatchSizeOption",
     "Console",
+    "ControlsOption",
     "DatasetsOption",
     "DeviceOption",
     "ForceOption",
+    "ImagesArgument",
     "JsonOption",
+    "LabelsOption",
     "ModelsOption",
     "PrecisionOption",
     "Progress",
@@ -44,6 +47,8 @@ __all__ = [
     "ResultsOption",
     "RootOption",
     "SeedOption",
+    "SkipUnreadableOption",
+    "SplitOption",
     "WorkersOption",
     "choice",
     "create_app",
@@ -115,6 +120,34 @@ DatasetsOption = Annotated[
         "repeatable.",
     ),
 ]
+ImagesArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[IMAGE]...", help="Picture files; or name data sets with -d."),
+]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="POLICY",
+        help="Policy for uncertain labels (default: the protocol's).",
+    ),
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="RULE",
+        help="Who trains and who tests: official, patient, published, or a CSV file with columns "
+        "id and split (default: the protocol's).",
+    ),
+]
+ControlsOption = Annotated[
+    bool,
+    typer.Option("--controls/--no-controls", help="Add the untrained control of each model."),
+]
+SkipUnreadableOption = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave unreadable images out, and record it.")
+]
 RootOption = Annotated[
     Path, typer.Option("--root", metavar="DIR", help="The folder that holds the data sets.")
 ]
@@ -136,7 +169,7 @@ BatchNormOption = Annotated[
 ]
 BatchSizeOption = Annotated[
     int | None,
-    typer.Option("--batch-size", min=1, help="Images at a time; measured when left out."),
+    typer.Option("--batch-size", min=1, help="Batch size (default: auto-tuned)."),
 ]
 WorkersOption = Annotated[
     int | None,

@@ -23,6 +23,7 @@ __all__ = [
     "RecordError",
     "SettingsError",
     "StoreError",
+    "UnknownExperimentError",
     "UnknownModelError",
     "UnreadableSourceError",
     "UnsafeCheckpointError",
@@ -37,6 +38,12 @@ class ModelError(Exception):
 
 class SettingsError(ModelError, ValueError):
     """An option or argument has a value that is not allowed."""
+
+    exit_code = 2
+
+
+class UnknownExperimentError(ModelError, ValueError):
+    """No installed package declares this experiment, or its declaration is broken."""
 
     exit_code = 2
 

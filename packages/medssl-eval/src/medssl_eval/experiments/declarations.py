@@ -1,129 +1,69 @@
-"""All experiments that are installed, by name: ours and those of other packages.
+"""The declarations of this package's experiments: entry points of the group `medssl.experiments`.
 
-Each is an entry point of the group `medssl.probes`, ours too. One that cannot be loaded says so
-when it is asked for, and harms no other.
+Each says all that the command line, `matrix`, `rank`, `protocol`, `compare` and `report` need; the
+arithmetic is imported when it is run.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
-from medssl_models.experiments import settings as presets
-from medssl_models.probes import GROUP, ProbePlugin
-from medssl_models.suggestions import did_you_mean
+from medssl_models.experiments.experiment import Experiment
+from medssl_models.experiments.metric import Metric
+from medssl_models.experiments.released import Released
+from medssl_models.experiments.translation import Formerly
 
-from medssl_eval.errors import UnknownNameError
 from medssl_eval.experiments.settings import (
     FewShotSettings,
+    FinetuneOptions,
     FinetuneSettings,
     KnnSettings,
     LinearSettings,
-    preset,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
+    from collections.abc import Mapping
 
     from medssl_data import ImageDataset
-    from medssl_models import Backbone, Preprocessing, Record
-    from medssl_models.experiments.settings import Difference
-    from medssl_models.probes import ProtocolName, Work
+    from medssl_data.card import DatasetCard
+    from medssl_models import Backbone, Preprocessing, Record, RunContext
+    from medssl_models.experiments.released import ReleasedNumber
 
-    from medssl_eval.experiments.features import Means
-    from medssl_eval.experiments.settings import Preset
+    from medssl_eval.experiments.settings import TrainedSettings
 
-__all__ = [
-    "FEW_SHOT",
-    "FINETUNE",
-    "KNN",
-    "LINEAR",
-    "describe",
-    "differences",
-    "experiment_names",
-    "find_experiment",
-]
+__all__ = ["FEW_SHOT", "FINETUNE", "KNN", "LINEAR"]
 
-OWN = ("few-shot", "linear", "knn", "finetune")
-
-
-def experiment_names() -> list[str]:
-    """Name all experiments, ours first; nothing is imported."""
-    names = {entry.name for entry in entry_points(group=GROUP)}
-    return [*(name for name in OWN if name in names), *sorted(names.difference(OWN))]
+_ACCURACY = Metric("accuracy", "accuracy", "higher", "%", bounds=(0, 100))
+_SCORES = (
+    _ACCURACY,
+    Metric("balanced_accuracy", "balanced accuracy", "higher", "%", bounds=(0, 100)),
+    Metric("auroc", "AUROC", "higher", chance=0.5, bounds=(0, 1)),
+    Metric("auprc", "AUPRC", "higher", bounds=(0, 1)),
+    Metric("brier", "Brier score", "lower", bounds=(0, 2)),
+    Metric("calibration_error", "calibration error", "lower", bounds=(0, 1)),
+    Metric("quadratic_kappa", "quadratic kappa", "higher", chance=0.0, bounds=(-1, 1)),
+)
+_PREPARED = {"study": "published"}
+_INPUT = {"normalisation": _PREPARED, "padding": _PREPARED, "labels": _PREPARED}
+_EPISODES = re.compile(r"(?P<ways>\d+)-way (?P<shots>\d+)-shot (?P<queries>\d+)-query")
 
 
-def find_experiment(name: str) -> ProbePlugin:
-    """Find an experiment by name.
-
-    Raises:
-        UnknownNameError: No installed package brings it, several do, or it cannot be loaded.
-    """
-    entries = list(entry_points(group=GROUP, name=name))
-    if not entries:
-        names = experiment_names()
-        hint = did_you_mean(name, names, close_only=True)
-        message = (
-            f"unknown experiment {name!r}{hint} (there are {', '.join(names)}; saliency-stats, "
-            "reconstruction, invariance and views come with the packages of those names)"
-        )
-        raise UnknownNameError(message)
-    if len({entry.value for entry in entries}) > 1:
-        message = f"experiment {name!r} is brought by {', '.join(e.value for e in entries)}"
-        raise UnknownNameError(message)
-    try:
-        found = entries[0].load()
-    except Exception as error:  # another package's code may raise anything
-        message = f"experiment {name!r} is broken: {type(error).__name__}: {error}"
-        raise UnknownNameError(message) from error
-    if not isinstance(found, ProbePlugin):
-        message = f"experiment {name!r} is broken: {entries[0].value} is no ProbePlugin"
-        raise UnknownNameError(message)
-    return found
+# ------------------------------------------------------------------------------------- few-shot
 
 
-def differences(name: str) -> list[Difference]:
-    """List what the two presets of an experiment set differently, and why.
+def _run_few_shot(
+    backbone: Backbone, data: ImageDataset, settings: FewShotSettings, context: RunContext
+) -> list[Record]:
+    from medssl_eval.experiments.few_shot import run_few_shot
 
-    Raises:
-        UnknownNameError: As in `find_experiment`.
-    """
-    plugin = find_experiment(name)
-    return presets.differences(
-        plugin.preset("published", {}), plugin.preset("corrected", {}), plugin.reasons
-    )
+    return run_few_shot(backbone, data, settings, context)
 
 
-def describe(name: str, protocol: ProtocolName) -> list[tuple[str, object, str]]:
-    """List each field of a preset: name, value, what it decides.
+def _check_few_shot(data: ImageDataset, settings: FewShotSettings) -> None:
+    from medssl_eval.experiments.few_shot import feasible
 
-    Raises:
-        UnknownNameError: As in `find_experiment`.
-    """
-    plugin = find_experiment(name)
-    return presets.describe(plugin.preset(protocol, {}), plugin.reasons)
-
-
-# ------------------------------------------------------------------------------------------ ours
-
-
-def _preset_of(settings: type[Preset]) -> Callable[[ProtocolName, Mapping[str, object]], Preset]:
-    return lambda protocol, changes: preset(settings, protocol, **changes)
-
-
-def _means(work: Work) -> Means:
-    from medssl_eval.experiments.features import Means
-    from medssl_eval.experiments.predictions import predictions_folder
-
-    folder = predictions_folder(work.results)
-    return Means(work.extraction, work.store, None, work.known, folder)
-
-
-def _prepare(backbone: Backbone, _: ImageDataset, settings: Any) -> Preprocessing:  # noqa: ANN401 # linear's or k-NN's
-    from medssl_eval.experiments.features import prepare
-
-    return prepare(backbone, settings)
+    feasible(data, settings)
 
 
 def _prepare_few_shot(
@@ -134,10 +74,88 @@ def _prepare_few_shot(
     return few_shot_preprocessing(backbone, data, settings)
 
 
-def _check_few_shot(data: ImageDataset, settings: FewShotSettings) -> None:
-    from medssl_eval.experiments.few_shot import feasible
+def _quick_few_shot(data: ImageDataset, seed: int) -> FewShotSettings:
+    from medssl_eval.experiments.few_shot import quick_few_shot
 
-    feasible(data, settings)
+    return quick_few_shot(data, seed)
+
+
+def _episodes_of(number: ReleasedNumber) -> Mapping[str, object]:
+    found = _EPISODES.search(number.setting)
+    return {} if found is None else {name: int(n) for name, n in found.groupdict().items()}
+
+
+FEW_SHOT = Experiment(
+    name="few-shot",
+    title="few-shot classification",
+    summary="Classify by prototypes of a few images each, over many episodes.",
+    settings=FewShotSettings,
+    metrics=(_ACCURACY,),
+    run=_run_few_shot,
+    check=_check_few_shot,
+    preprocessing=_prepare_few_shot,
+    quick=_quick_few_shot,
+    decides=False,  # episodes share images
+    place=1,
+    examples=(
+        "medssl-eval few-shot -m moco-v2 -m random_r50 -d shenzhencxr --shots 1,5,20",
+        "medssl-eval few-shot -m random_r18 -d medmnist:pneumoniamnist.npz --protocol published",
+    ),
+    label=lambda settings: f"{settings['ways']}-way {settings['shots']}-shot",
+    sorted_by=("ways", "shots"),
+    per_dataset=frozenset({"ways"}),
+    released=Released(("few-shot",), lambda _: "accuracy", _episodes_of),
+    alike={
+        "I-12": "train and test images are drawn together under both: features are frozen",
+        "I-18": "which images of BACH exist is a matter of the release, the same under both",
+        "I-48": "frontal and lateral images are used under both; -d chexpert,view=frontal chooses",
+    },
+    formerly=Formerly(
+        values={
+            **_INPUT,
+            "ways": {"study": "published"},
+            "duplicate_images": {"study": "published"},
+        }
+    ),
+)
+
+
+# --------------------------------------------------------------- linear, k-NN, fine-tuning
+
+
+def _prepare(backbone: Backbone, _: ImageDataset, settings: Any) -> Preprocessing:  # noqa: ANN401 # linear's or k-NN's
+    from medssl_eval.experiments.features import prepare
+
+    return prepare(backbone, settings)
+
+
+def _training_labels(card: DatasetCard, settings: TrainedSettings) -> Mapping[str, str]:
+    """The study labelled some data sets otherwise where it fitted a classifier."""
+    labels = card.published_training_labels
+    return {"labels": labels} if settings.labels == "published" and labels else {}
+
+
+def _metric_of(number: ReleasedNumber) -> str:
+    return "balanced_accuracy" if number.metric == "mean per-class accuracy" else "accuracy"
+
+
+def _whole(_: ReleasedNumber) -> Mapping[str, object]:
+    return {"fraction": 1.0}
+
+
+def _fraction_label(name: str, settings: Mapping[str, Any]) -> str:
+    fraction = settings.get("fraction")
+    if not isinstance(fraction, int | float):
+        return name
+    return f"{name}, {'all' if fraction == 1 else f'{100 * fraction:g} %'}"
+
+
+def _run_linear(
+    backbone: Backbone, data: ImageDataset, settings: LinearSettings, context: RunContext
+) -> list[Record]:
+    from medssl_eval.experiments.linear import run_linear
+
+    return run_linear(backbone, data, settings, context)
 
 
 def _check_linear(data: ImageDataset, settings: LinearSettings) -> None:
@@ -146,10 +164,93 @@ def _check_linear(data: ImageDataset, settings: LinearSettings) -> None:
     separable(data, settings)
 
 
+def _quick_linear(data: ImageDataset, seed: int) -> LinearSettings:
+    settings = LinearSettings(seed=seed)
+    _check_linear(data, settings)
+    return settings
+
+
+LINEAR = Experiment(
+    name="linear",
+    title="linear evaluation",
+    summary="Fit a linear classifier on the features of training images, and test it.",
+    settings=LinearSettings,
+    metrics=_SCORES,
+    run=_run_linear,
+    check=_check_linear,
+    preprocessing=_prepare,
+    quick=_quick_linear,
+    trains=True,
+    of_dataset=_training_labels,
+    place=2,
+    examples=(
+        "medssl-eval linear -m moco-v2 -m random_r50 -d shenzhencxr",
+        "medssl-eval linear -m random_r18 -d medmnist:pneumoniamnist.npz --fractions 0.01,0.1,1",
+        "medssl-eval linear -m moco-v2 -d chexpert --labels u-ones-lsr --select auroc",
+    ),
+    label=lambda settings: _fraction_label("linear", settings),
+    sorted_by=("fraction",),
+    released=Released(("linear", "imagenet-top1"), _metric_of, _whole),
+    formerly=Formerly(
+        fields={"strengths": "Cs"},
+        values={**_INPUT, "refit": {"from_last_strength": "from_last_C"}},
+    ),
+)
+
+
+def _run_knn(
+    backbone: Backbone, data: ImageDataset, settings: KnnSettings, context: RunContext
+) -> list[Record]:
+    from medssl_eval.experiments.knn import run_knn
+
+    return run_knn(backbone, data, settings, context)
+
+
 def _check_knn(data: ImageDataset, settings: KnnSettings) -> None:
     from medssl_eval.experiments.knn import foldable
 
     foldable(data, settings)
+
+
+def _quick_knn(data: ImageDataset, seed: int) -> KnnSettings:
+    from medssl_eval.experiments.knn import quick_knn
+
+    return quick_knn(data, seed)
+
+
+def _knn_label(settings: Mapping[str, Any]) -> str:
+    chosen = settings.get("neighbours")
+    votes = "k by validation" if chosen == "validated" else f"k = {chosen}"
+    return votes if settings.get("evaluation") == "test_part" else f"{votes}, folds"
+
+
+KNN = Experiment(
+    name="knn",
+    title="k-nearest-neighbour classification",
+    summary="Let the most similar images vote on the class.",
+    settings=KnnSettings,
+    metrics=_SCORES,
+    run=_run_knn,
+    check=_check_knn,
+    preprocessing=_prepare,
+    quick=_quick_knn,
+    on_split={"evaluation": "test_part"},
+    place=3,
+    examples=(
+        "medssl-eval knn -m random_r18 -d folder:scans --neighbours 5",
+        "medssl-eval knn -m moco-v2 -d shenzhencxr --split patient",
+    ),
+    label=_knn_label,
+    formerly=Formerly(values=_INPUT),
+)
+
+
+def _run_finetune(
+    backbone: Backbone, data: ImageDataset, settings: FinetuneSettings, context: RunContext
+) -> list[Record]:
+    from medssl_eval.experiments.finetune import run_finetune
+
+    return run_finetune(backbone, data, settings, context)
 
 
 def _check_finetune(data: ImageDataset, settings: FinetuneSettings) -> None:
@@ -158,55 +259,34 @@ def _check_finetune(data: ImageDataset, settings: FinetuneSettings) -> None:
     trainable(data, settings)
 
 
-def _run_few_shot(
-    backbone: Backbone, data: ImageDataset, settings: FewShotSettings, work: Work
-) -> list[Record]:
-    from medssl_eval.experiments.few_shot import few_shot
+def _training_passes(data: ImageDataset, settings: FinetuneSettings) -> int:
+    from medssl_eval.experiments.finetune import training_passes
 
-    return few_shot(backbone, data, settings=settings, means=_means(work))
+    return training_passes(data, settings)
 
 
-def _run_linear(
-    backbone: Backbone, data: ImageDataset, settings: LinearSettings, work: Work
-) -> list[Record]:
-    from medssl_eval.experiments.linear import linear
-
-    return linear(backbone, data, settings=settings, means=_means(work))
-
-
-def _run_knn(
-    backbone: Backbone, data: ImageDataset, settings: KnnSettings, work: Work
-) -> list[Record]:
-    from medssl_eval.experiments.knn import knn
-
-    return knn(backbone, data, settings=settings, means=_means(work))
-
-
-def _run_finetune(
-    backbone: Backbone, data: ImageDataset, settings: FinetuneSettings, work: Work
-) -> list[Record]:
-    from medssl_eval.experiments.finetune import Keep, finetune
-
-    keep = Keep(work.results.parent / "finetuned")
-    return finetune(backbone, data, settings=settings, means=_means(work), keep=keep)
-
-
-def _training_passes(_: ImageDataset, settings: FinetuneSettings) -> int:
-    from medssl_eval.experiments.finetune import candidates
-
-    runs = len(settings.fractions) * (len(candidates()) if settings.search else 1)
-    return 3 * runs * settings.steps * settings.batch_size
-
-
-FEW_SHOT = ProbePlugin(
-    _preset_of(FewShotSettings), _run_few_shot, _check_few_shot, _prepare_few_shot
-)
-LINEAR = ProbePlugin(_preset_of(LinearSettings), _run_linear, _check_linear, _prepare, trains=True)
-KNN = ProbePlugin(_preset_of(KnnSettings), _run_knn, _check_knn, _prepare)
-FINETUNE = ProbePlugin(
-    _preset_of(FinetuneSettings),
-    _run_finetune,
-    _check_finetune,
+FINETUNE = Experiment(
+    name="finetune",
+    title="fine-tuning",
+    summary="Train the whole network on the training images, and test it; a run goes on where it "
+    "was.",
+    settings=FinetuneSettings,
+    metrics=_SCORES,
+    run=_run_finetune,
+    check=_check_finetune,
+    options=FinetuneOptions,
+    output="finetuned",
     passes=_training_passes,
+    controls=False,  # training a network takes hours
     trains=True,
+    of_dataset=_training_labels,
+    place=4,
+    examples=(
+        "medssl-eval finetune -m moco-v2 -d chexpert --precision bf16",
+        "medssl-eval finetune -m random_r18 -d medmnist:pneumoniamnist.npz --side 64 --steps 600",
+    ),
+    label=lambda settings: _fraction_label("finetune", settings),
+    sorted_by=("fraction",),
+    released=Released(("finetune",), _metric_of, _whole),
+    formerly=Formerly(values=_INPUT),
 )

@@ -6,8 +6,7 @@ medssl-models' business, images and labels medssl-data's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -17,31 +16,19 @@ from medssl_eval.errors import FeatureError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from medssl_data import ImageDataset
-    from medssl_models import (
-        Backbone,
-        ExtractionSettings,
-        FeatureStore,
-        Preprocessing,
-        Provenance,
-        Record,
-    )
-    from medssl_models.console import Progress
+    from medssl_models import Backbone, Preprocessing, Provenance, RunContext
     from numpy.typing import NDArray
 
 __all__ = [
     "SHORT_SIDE",
     "SQUASH",
     "FeatureSet",
-    "Means",
     "Preparation",
     "collect",
-    "marks",
     "patients_of",
     "prepare",
-    "provenance_of",
 ]
 
 SHORT_SIDE: Mapping[str, object] = MappingProxyType(
@@ -58,39 +45,12 @@ class Preparation(Protocol):
     """The settings that decide how an image reaches the network; each experiment has them."""
 
     @property
-    def protocol(self) -> Literal["published", "corrected"]:
-        """The preset that the values started from."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of everything random."""
-
-    @property
     def geometry(self) -> Literal["experiment", "model"]:
         """Whose resizing and crop."""
 
     @property
-    def normalisation(self) -> Literal["study", "model"]:
+    def normalisation(self) -> Literal["published", "model"]:
         """Whose mean and deviation."""
-
-
-@dataclass(frozen=True)
-class Means:
-    """What an experiment may use, and what is known already.
-
-    Attributes:
-        extraction: Device, precision, batch size and so on; None takes the defaults.
-        store: Where features are kept; None computes them anew.
-        progress: Shows how far the extraction is.
-        known: Records by key; an experiment that has its record here is not run again.
-        predictions: Folder that keeps the predictions of single images; None keeps none.
-    """
-
-    extraction: ExtractionSettings | None = None
-    store: FeatureStore | None = None
-    progress: Progress | None = None
-    known: Mapping[str, Record] = field(default_factory=dict)
-    predictions: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +89,7 @@ def prepare(
         geometry: The experiment's geometry: `SQUASH`, or `SHORT_SIDE`.
     """
     base = backbone.preprocessing_for(
-        "published" if settings.normalisation == "study" else "corrected"
+        "published" if settings.normalisation == "published" else "corrected"
     )
     if settings.geometry == "model":
         own = backbone.preprocessing
@@ -138,56 +98,13 @@ def prepare(
     return prepared
 
 
-def provenance_of(
-    backbone: Backbone,
-    data: ImageDataset,
-    settings: Preparation,
-    *,
-    preprocessing: Preprocessing,
-    extraction: ExtractionSettings | None = None,
-    split: str = "all",
-) -> Provenance:
-    """Describe where the numbers of an experiment will come from, before it is run.
-
-    Args:
-        backbone: The network.
-        data: The images.
-        settings: Protocol and seed.
-        preprocessing: As `prepare` decided.
-        extraction: Layer, device and precision; None takes the defaults.
-        split: Which rows take part.
-    """
-    from medssl_models import ExtractionSettings as Extraction
-    from medssl_models import Provenance as Origin
-    from medssl_models.experiments.record import package_versions
-
-    extraction = extraction or Extraction()
-    return Origin(
-        model=backbone.name,
-        weights=backbone.fingerprint,
-        preprocessing=preprocessing.fingerprint,
-        layer=extraction.layer,
-        padding=backbone.card.padding,
-        dataset=data.name,
-        images=data.fingerprint,
-        manifest=data.manifest.fingerprint,
-        label_policy=data.manifest.label_policy,
-        split=split,
-        protocol=settings.protocol,
-        seed=settings.seed,
-        device=extraction.device,
-        precision=extraction.precision,
-        versions=package_versions(),
-    )
-
-
 def collect(
     backbone: Backbone,
     data: ImageDataset,
     *,
     preprocessing: Preprocessing,
     provenance: Provenance,
-    means: Means,
+    context: RunContext,
 ) -> FeatureSet:
     """Extract the features of a data set, or read them from the store.
 
@@ -195,23 +112,22 @@ def collect(
         backbone: The network.
         data: The images.
         preprocessing: As `prepare` decided.
-        provenance: As `provenance_of` described; the device that was used is filled in.
-        means: Settings of the extraction, store and progress.
+        provenance: As the context described; the device that was used is filled in.
+        context: Settings of the extraction, store and progress.
 
     Raises:
         FeatureError: A feature is NaN or infinite; the message names the image.
         medssl_data.UnreadableImageError: An image cannot be read and is not to be skipped.
     """
-    from medssl_models import ExtractionSettings as Extraction
     from medssl_models import extract
 
     table = extract(
         backbone,
         data,
         preprocessing=preprocessing,
-        settings=means.extraction or Extraction(),
-        store=means.store,
-        progress=means.progress,
+        settings=context.extracting,
+        store=context.store,
+        progress=context.progress,
     )
     rows = np.flatnonzero(table.readable)
     features = table.features if len(rows) == len(data) else table.features[rows]
@@ -242,31 +158,6 @@ def patients_of(groups: Sequence[str], *, separate: bool) -> list[str] | None:
     if not separate or not any(groups):
         return None
     return [group or f"\0{row}" for row, group in enumerate(groups)]
-
-
-def marks(backbone: Backbone, data: ImageDataset, *, skipped: int = 0) -> tuple[str, ...]:
-    """Give the notes that a record of this model and data set must carry.
-
-    Args:
-        backbone: A control says so, and so does one that was trained on this data set.
-        data: Its notes, such as that it is a phantom.
-        skipped: How many unreadable images were left out.
-    """
-    control = (f"control: {backbone.name} is untrained",) if backbone.card.control else ()
-    plural = "image was" if skipped == 1 else "images were"
-    fewer = (f"{skipped} unreadable {plural} skipped",) if skipped else ()
-    return (*control, *_trained_on(backbone, data), *fewer, *data.notes)
-
-
-def _trained_on(backbone: Backbone, data: ImageDataset) -> tuple[str, ...]:
-    """Tell where a network may have seen the images before (I-9)."""
-    names = {data.name} | ({data.card.name} if data.card else set())
-    if data.manifest.synthetic or not names & set(backbone.card.pretraining):
-        return ()
-    return (
-        f"pretraining: {backbone.name} was trained on images of {data.name}; those that it has "
-        "seen are no independent test",
-    )
 
 
 def _check_finite(features: NDArray[np.float32], names: list[str], model: str) -> None:

@@ -6,31 +6,25 @@ a data set. Which images meet in an episode is decided in `episodes`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_eval.errors import FeatureError
+from medssl_eval.errors import FeatureError, InfeasibleError
 from medssl_eval.experiments.episodes import EpisodePool, check_plan, plan_episodes
-from medssl_eval.experiments.features import (
-    SHORT_SIDE,
-    SQUASH,
-    Means,
-    collect,
-    marks,
-    patients_of,
-    prepare,
-    provenance_of,
-)
+from medssl_eval.experiments.features import SHORT_SIDE, SQUASH, collect, patients_of, prepare
 from medssl_eval.experiments.settings import FewShotSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from medssl_data import ImageDataset
-    from medssl_models import Backbone, Preprocessing, Record
+    from medssl_models import Backbone, Preprocessing, Record, Records, RunContext
+    from medssl_models.experiments.settings import ProtocolName
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -43,6 +37,8 @@ __all__ = [
     "feasible",
     "few_shot",
     "few_shot_preprocessing",
+    "quick_few_shot",
+    "run_few_shot",
     "summarise",
 ]
 
@@ -50,6 +46,8 @@ __all__ = [
 # gathered rows cost memory traffic: one gathered number is worth about 40 multiplications (600
 # episodes of 2-way 20+15, D = 2048, one core: equal near 1,000 rows).
 GATHER_COST = 40
+# For a ranking: from the study's size down to the least that says anything.
+EPISODES = tuple(product((20, 10, 5, 2, 1), (15, 10, 5)))
 CHUNK_NUMBERS = 4_000_000  # float32 numbers in a chunk: 16 MB
 
 
@@ -75,16 +73,20 @@ def few_shot(
     backbone: Backbone,
     data: ImageDataset,
     *,
+    protocol: ProtocolName = "corrected",
     settings: FewShotSettings | None = None,
-    means: Means | None = None,
-) -> list[Record]:
+    context: RunContext | None = None,
+    **changes: object,
+) -> Records:
     """Measure how well prototypes of a few images classify the others.
 
     Args:
         backbone: The network; its features are computed once for all episodes and shots.
         data: The images.
-        settings: Ways, shots, episodes and so on; None is the corrected preset.
-        means: Extraction, store and what is known already.
+        protocol: `published` or `corrected`, where there are no settings.
+        settings: Ways, shots, episodes and so on, ready made.
+        context: Extraction, store and what is known already; None is the command's way.
+        changes: Fields of `FewShotSettings` as keywords, such as `shots=5`.
 
     Returns:
         One record for each number of shots: mean accuracy in percent with its 95 % interval over
@@ -95,28 +97,46 @@ def few_shot(
         FeatureError: A feature is not finite.
 
     Example:
-        >>> records = few_shot(create_model("random_r18"), data)  # doctest: +SKIP
-        >>> records[0].value, records[0].ci_low, records[0].ci_high  # doctest: +SKIP
+        >>> from medssl_data import load_dataset
+        >>> from medssl_models import create_model
+        >>> data = load_dataset("phantom:chest-xray").select(range(40))
+        >>> records = few_shot(create_model("random_r18"), data, shots=2, queries=5, episodes=10)
+        >>> records[0].metric, records[0].n
+        ('accuracy', 10)
     """
+    from medssl_models.experiments.runner import measure
+
+    from medssl_eval.experiments.declarations import FEW_SHOT
+
+    return measure(
+        FEW_SHOT, backbone, data, protocol=protocol, settings=settings, context=context, **changes
+    )
+
+
+def run_few_shot(
+    backbone: Backbone, data: ImageDataset, settings: FewShotSettings, context: RunContext
+) -> list[Record]:
+    """Evaluate the numbers of shots that are not known yet; see `few_shot`."""
     from medssl_models.experiments.record import record_key
 
-    settings, means = settings or FewShotSettings(), means or Means()
-    feasible(data, settings)
     preprocessing = few_shot_preprocessing(backbone, data, settings)
-    provenance = provenance_of(
-        backbone, data, settings, preprocessing=preprocessing, extraction=means.extraction
+    provenance = context.provenance(
+        backbone, data, settings, preprocessing=preprocessing.fingerprint, split="all"
     )
     known: dict[int, Record] = {}
     for shots in settings.shots:
-        key = record_key("few-shot", "accuracy", _identity(data, settings, shots), provenance)
-        if key in means.known:
-            known[shots] = means.known[key]
+        identity = context.settings_of(settings, ways=_ways(data, settings), shots=shots)
+        key = record_key("few-shot", "accuracy", identity, provenance)
+        if key in context.known:
+            known[shots] = context.known[key]
     if len(known) < len(settings.shots):
         features = collect(
-            backbone, data, preprocessing=preprocessing, provenance=provenance, means=means
+            backbone, data, preprocessing=preprocessing, provenance=provenance, context=context
         )
     return [
-        known[shots] if shots in known else _record(backbone, data, features, settings, shots)
+        known[shots]
+        if shots in known
+        else _record(backbone, data, features, settings, shots, context)
         for shots in settings.shots
     ]
 
@@ -125,7 +145,7 @@ def few_shot_preprocessing(
     backbone: Backbone, data: ImageDataset, settings: FewShotSettings
 ) -> Preprocessing:
     """Decide how an image reaches the network; the study's geometry depended on the data set."""
-    return prepare(backbone, settings, geometry=_study_geometry(data))
+    return prepare(backbone, settings, geometry=_published_geometry(data))
 
 
 def feasible(data: ImageDataset, settings: FewShotSettings) -> None:
@@ -145,6 +165,23 @@ def feasible(data: ImageDataset, settings: FewShotSettings) -> None:
             episodes=settings.episodes,
             names=data.classes,
         )
+
+
+def quick_few_shot(data: ImageDataset, seed: int) -> FewShotSettings:
+    """Choose the largest episodes that a data set can carry, for a ranking.
+
+    Raises:
+        InfeasibleError: It can carry none.
+    """
+    sizes = [
+        FewShotSettings(shots=(shots,), queries=queries, seed=seed) for shots, queries in EPISODES
+    ]
+    for settings in sizes:
+        with contextlib.suppress(InfeasibleError):
+            feasible(data, settings)
+            return settings
+    feasible(data, sizes[-1])
+    return sizes[-1]
 
 
 def summarise(correct: NDArray[np.int64], questions: int) -> Summary:
@@ -207,6 +244,7 @@ def _record(
     features: FeatureSet,
     settings: FewShotSettings,
     shots: int,
+    context: RunContext,
 ) -> Record:
     """Draw the episodes of one number of shots, evaluate them, and write down the outcome."""
     from medssl_models import Record as Result
@@ -224,17 +262,15 @@ def _record(
     correct = count_correct(features.features, plan)
     questions = plan.ways * plan.queries
     summary = summarise(correct, questions)
-    skipped = len(features.unreadable)
     low, high = summary.mean - summary.half_width, summary.mean + summary.half_width
     return Result(
         experiment="few-shot",
         metric="accuracy",
-        unit="%",
         value=summary.mean,
         ci_low=low if summary.half_width else None,
         ci_high=high if summary.half_width else None,
         n=summary.episodes,
-        settings=_identity(data, settings, shots),
+        settings=context.settings_of(settings, ways=plan.ways, shots=shots),
         details={
             "half_width": summary.half_width,
             "std": summary.std,
@@ -246,11 +282,9 @@ def _record(
             "drawable": len(np.unique(pool.rows)),
             "copies": copies,
             "left_out": pool.left_out,
-            "unreadable": skipped,
-            "control": backbone.card.control,
-            "synthetic": data.manifest.synthetic,
+            "unreadable": len(features.unreadable),
         },
-        notes=(*marks(backbone, data, skipped=skipped), *_without_interval(summary)),
+        notes=_without_interval(summary),
         provenance=features.provenance,
     )
 
@@ -277,11 +311,13 @@ def _pool(
     position = np.full(len(data), -1, dtype=np.int64)
     position[rows] = np.arange(len(rows))
     drawable = position
-    if settings.pool == "first_10001" and card is not None and card.study_pool is not None:
+    if settings.pool == "first_10001" and card is not None and card.published_pool is not None:
         train_first = np.argsort([split == "test" for split in data.splits], kind="stable")
-        drawable = position[train_first[: card.study_pool]]
+        drawable = position[train_first[: card.published_pool]]
     drawable = drawable[drawable >= 0]
-    twins = settings.duplicate_images == "study" and getattr(card, "study_duplicates", False)
+    twins = settings.duplicate_images == "published" and getattr(
+        card, "published_duplicates", False
+    )
     copies = 2 if twins else 1
     labels = np.full(len(rows), -1, dtype=np.int64)
     labels[drawable] = data.labels[rows][drawable]
@@ -296,14 +332,14 @@ def _ways(data: ImageDataset, settings: FewShotSettings) -> int:
     classes = len(data.classes)
     if settings.ways == "all":
         return classes
-    if settings.ways == "study":
+    if settings.ways == "published":
         # Asked for more ways than classes, the study's sampler took all classes.
         return min(2 if data.card is None else data.card.ways, classes)
     return settings.ways
 
 
-def _study_geometry(data: ImageDataset) -> Mapping[str, object]:
-    cached = data.card is not None and data.card.study_geometry == "short-side"
+def _published_geometry(data: ImageDataset) -> Mapping[str, object]:
+    cached = data.card is not None and data.card.published_geometry == "short-side"
     return SHORT_SIDE if cached else SQUASH
 
 
@@ -312,12 +348,6 @@ def _entropy(backbone: Backbone, settings: FewShotSettings) -> list[int]:
     if settings.episode_list == "fixed":
         return [settings.seed]
     return [settings.seed, *backbone.card.architecture.encode()]
-
-
-def _identity(data: ImageDataset, settings: FewShotSettings, shots: int) -> dict[str, object]:
-    """Give the settings as a record keeps them: resolved, for one number of shots."""
-    fields = settings.model_dump(exclude={"protocol", "seed"})
-    return fields | {"ways": _ways(data, settings), "shots": shots}
 
 
 def _prefers_gram(rows: Tensor, plan: EpisodePlan) -> bool:

@@ -12,28 +12,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl_eval.errors import DivergedError
-from medssl_eval.experiments.features import Means, marks, prepare, provenance_of
+from medssl_eval.experiments.features import prepare
 from medssl_eval.experiments.partition import truncate_targets
 from medssl_eval.experiments.predictions import Predictions
-from medssl_eval.experiments.scoring import Outcome, known_records, metric_names
-from medssl_eval.experiments.settings import FinetuneSettings
+from medssl_eval.experiments.scoring import Scored, metrics_of, predictions_of, selection
 from medssl_eval.statistics.metrics import metric
-from medssl_eval.training.run import Keep, TrainingRun, parts_of, selection
+from medssl_eval.training.run import TrainingRun, parts_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from medssl_data import ImageDataset
-    from medssl_models import Backbone, Preprocessing, Record
+    from medssl_models import Backbone, Preprocessing, Record, Records, RunContext
+    from medssl_models.experiments.settings import ProtocolName
     from numpy.typing import NDArray
 
+    from medssl_eval.experiments.settings import FinetuneSettings
     from medssl_eval.training.classifier import Classifier
     from medssl_eval.training.loop import Course
 
     Floats = NDArray[np.float64]
     Rows = NDArray[np.int64]
 
-__all__ = ["Keep", "candidates", "finetune", "trainable"]
+__all__ = ["candidates", "finetune", "run_finetune", "trainable", "training_passes"]
 
 CURVES, PICTURE, MODEL = "curves.csv", "curves.png", "model"
 
@@ -42,19 +43,21 @@ def finetune(
     backbone: Backbone,
     data: ImageDataset,
     *,
+    protocol: ProtocolName = "corrected",
     settings: FinetuneSettings | None = None,
-    means: Means | None = None,
-    keep: Keep | None = None,
-) -> list[Record]:
+    context: RunContext | None = None,
+    **changes: object,
+) -> Records:
     """Train a copy of a backbone on the training images and test it on the test images.
 
     Args:
         backbone: Where training starts; it is not changed.
         data: Images with a training and a test part; see `medssl_eval.experiments.partition`.
-        settings: Steps, rates, stopping and so on; None is the corrected preset.
-        means: Device, precision, workers and what is known already. The batch size of the
-            extraction is not used.
-        keep: Where the run is kept.
+        protocol: `published` or `corrected`, where there are no settings.
+        settings: Steps, rates, stopping and so on, ready made.
+        context: Device, precision, workers, the folder that keeps the run, and what is known
+            already. The batch size of the extraction is not used.
+        changes: Fields of `FinetuneSettings` as keywords, such as `steps=100`.
 
     Returns:
         One record for each fraction and metric, each with its interval. `details` holds the course
@@ -65,29 +68,52 @@ def finetune(
         DivergedError: The loss left all bounds.
         FeatureError: The loss is no number before any step.
         CheckpointFileError: The checkpoint of the run is damaged.
+
+    Example:
+        >>> from medssl_data import load_dataset
+        >>> from medssl_models import create_model
+        >>> data = load_dataset("phantom:chest-xray").select(range(60))
+        >>> small = {"steps": 2, "side": 32, "batch_size": 8, "validate_every": 1}
+        >>> records = finetune(create_model("random_r18"), data, **small)
+        >>> records[0].details["steps"]
+        2
     """
-    settings, means, keep = settings or FinetuneSettings(), means or Means(), keep or Keep()
-    trainable(data, settings)
+    from medssl_models.experiments.runner import measure
+
+    from medssl_eval.experiments.declarations import FINETUNE
+
+    return measure(
+        FINETUNE, backbone, data, protocol=protocol, settings=settings, context=context, **changes
+    )
+
+
+def run_finetune(
+    backbone: Backbone, data: ImageDataset, settings: FinetuneSettings, context: RunContext
+) -> list[Record]:
+    """Train and test the fractions that are not known yet; see `finetune`."""
     if settings.targets == "truncated":
         data = truncate_targets(data)
     preprocessing = _resized(prepare(backbone, settings), settings.side)
-    provenance = provenance_of(
+    provenance = context.provenance(
         backbone,
         data,
         settings,
-        preprocessing=preprocessing,
-        extraction=means.extraction,
+        preprocessing=preprocessing.fingerprint,
         split=data.manifest.split_policy,
     )
+    names = metrics_of(data, settings)
     found: list[Record] = []
     for fraction in settings.fractions:
-        run = TrainingRun(
-            backbone, data, settings, means, keep, preprocessing, provenance, fraction
-        )
-        names = _names(data, settings)
-        known = known_records(means.known, "finetune", names, run.identity, provenance)
+        run = TrainingRun(backbone, data, settings, context, preprocessing, provenance, fraction)
+        known = context.recall("finetune", names, run.identity, provenance)
         found += _run(run, names) if known is None else known
     return found
+
+
+def training_passes(_: ImageDataset, settings: FinetuneSettings) -> int:
+    """Count the images that run through the network; a step forwards and backwards counts 3."""
+    runs = len(settings.fractions) * (len(candidates()) if settings.search else 1)
+    return 3 * runs * settings.steps * settings.batch_size
 
 
 def trainable(data: ImageDataset, settings: FinetuneSettings) -> None:
@@ -193,9 +219,7 @@ def _written(
 ) -> list[Record]:
     data, parts = run.data, run.parts
     sizes = {"train": len(parts.train), "validation": len(parts.validation)}
-    flags = {"control": run.backbone.card.control, "synthetic": data.manifest.synthetic}
-    skipped = len(parts.test) - len(rows)
-    outcome = Outcome(
+    scored = Scored(
         experiment="finetune",
         predictions=Predictions(
             ids=tuple(data.ids[row] for row in rows),
@@ -206,14 +230,14 @@ def _written(
         ),
         settings=run.identity,
         provenance=run.provenance.model_copy(update={"device": str(run.place(None).device)}),
-        details={**details, **sizes, **flags, "unreadable": skipped},
-        notes=(*marks(run.backbone, data, skipped=skipped), *parts.notes, *notes),
+        details={**details, **sizes, "unreadable": len(parts.test) - len(rows)},
+        notes=(*parts.notes, *notes),
     )
-    found: list[Record] = outcome.records(names, folder=run.means.predictions)
+    found: list[Record] = scored.records(names, folder=predictions_of(run.context))
     if run.settings.auroc == "probabilities" or "auroc" not in names:
         return found
     decided = run.judged("auroc", probabilities)
-    judged = replace(outcome, predictions=replace(outcome.predictions, probabilities=decided))
+    judged = replace(scored, predictions=replace(scored.predictions, probabilities=decided))
     areas = {record.metric: record for record in judged.records(("auroc",), folder=None)}
     return [areas.get(record.metric, record) for record in found]
 
@@ -221,11 +245,6 @@ def _written(
 def candidates() -> list[tuple[float, float]]:
     """Learning rates and weight decays of the study's search."""
     return [(rate, factor / rate) for rate in (0.1, 1e-4) for factor in (0.0, 1e-6, 1e-3)]
-
-
-def _names(data: ImageDataset, settings: FinetuneSettings) -> tuple[str, ...]:
-    graded = data.card is not None and data.card.ordered
-    return metric_names(ordered=graded if settings.ordered == "card" else settings.ordered)
 
 
 def _resized(own: Preprocessing, side: int | None) -> Preprocessing:

@@ -6,30 +6,31 @@ keep the classes' shares and hold all images of a patient together; or the test 
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medssl_eval.errors import InfeasibleError
-from medssl_eval.experiments.features import (
-    Means,
-    collect,
-    marks,
-    patients_of,
-    prepare,
-    provenance_of,
-)
+from medssl_eval.experiments.features import collect, patients_of, prepare
 from medssl_eval.experiments.partition import partition
 from medssl_eval.experiments.predictions import Predictions
-from medssl_eval.experiments.scoring import Outcome, known_records, metric_names, primary_metric
+from medssl_eval.experiments.scoring import (
+    Scored,
+    metrics_of,
+    predictions_of,
+    resolved,
+    selection,
+)
 from medssl_eval.experiments.settings import KnnSettings
-from medssl_eval.statistics.metrics import metric, validation_score
+from medssl_eval.statistics.metrics import validation_score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medssl_data import ImageDataset
-    from medssl_models import Backbone, Record
+    from medssl_models import Backbone, Record, Records, RunContext
+    from medssl_models.experiments.settings import ProtocolName
     from numpy.typing import NDArray
 
     from medssl_eval.experiments.features import FeatureSet
@@ -38,26 +39,41 @@ if TYPE_CHECKING:
     Features = NDArray[np.float32]
     Integers = NDArray[np.int64]
 
-__all__ = ["CANDIDATES", "Neighbours", "assign_folds", "foldable", "knn", "vote"]
+__all__ = [
+    "CANDIDATES",
+    "Neighbours",
+    "assign_folds",
+    "foldable",
+    "knn",
+    "quick_knn",
+    "run_knn",
+    "vote",
+]
 
 CANDIDATES = (1, 2, 5, 10, 20, 50, 100, 200)
 """Numbers of neighbours to choose from."""
+FOLDS = (5, 3, 2)
+"""For a ranking: the first that the data can carry."""
 
 
 def knn(
     backbone: Backbone,
     data: ImageDataset,
     *,
+    protocol: ProtocolName = "corrected",
     settings: KnnSettings | None = None,
-    means: Means | None = None,
-) -> list[Record]:
+    context: RunContext | None = None,
+    **changes: object,
+) -> Records:
     """Measure how well the nearest images predict the class.
 
     Args:
         backbone: The network; features are the same as in the other experiments.
         data: The images.
-        settings: Neighbours, folds and so on; None is the corrected preset.
-        means: Extraction, store and what is known already.
+        protocol: `published` or `corrected`, where there are no settings.
+        settings: Neighbours, folds and so on, ready made.
+        context: Extraction, store and what is known already; None is the command's way.
+        changes: Fields of `KnnSettings` as keywords, such as `neighbours=5`.
 
     Returns:
         One record for each metric, with its interval. `details` holds the number of neighbours (of
@@ -67,41 +83,71 @@ def knn(
         InfeasibleError: A class has fewer images or patients than folds, or a part is missing;
             said before extraction.
         FeatureError: A feature is not finite.
+
+    Example:
+        >>> from medssl_data import load_dataset
+        >>> from medssl_models import create_model
+        >>> data = load_dataset("phantom:chest-xray").select(range(40))
+        >>> records = knn(create_model("random_r18"), data, neighbours=5)
+        >>> records[0].settings["neighbours"]
+        5
     """
-    settings, means = settings or KnnSettings(), means or Means()
-    foldable(data, settings)
+    from medssl_models.experiments.runner import measure
+
+    from medssl_eval.experiments.declarations import KNN
+
+    return measure(
+        KNN, backbone, data, protocol=protocol, settings=settings, context=context, **changes
+    )
+
+
+def run_knn(
+    backbone: Backbone, data: ImageDataset, settings: KnnSettings, context: RunContext
+) -> list[Record]:
+    """Let images vote, unless that is known already; see `knn`."""
     preprocessing = prepare(backbone, settings)
-    provenance = provenance_of(
+    provenance = context.provenance(
         backbone,
         data,
         settings,
-        preprocessing=preprocessing,
-        extraction=means.extraction,
+        preprocessing=preprocessing.fingerprint,
         split="all" if settings.evaluation == "folds" else data.manifest.split_policy,
     )
-    names = _names(data, settings)
-    known = known_records(means.known, "knn", names, _identity(data, settings), provenance)
+    names, identity = metrics_of(data, settings), resolved(data, settings)
+    known = context.recall("knn", names, identity, provenance)
     if known is not None:
         return known
     features = collect(
-        backbone, data, preprocessing=preprocessing, provenance=provenance, means=means
+        backbone, data, preprocessing=preprocessing, provenance=provenance, context=context
     )
     evaluate = _ask_folds if settings.evaluation == "folds" else _ask_test_part
     asked, probabilities, details = evaluate(data, features, settings)
-    skipped = len(features.unreadable)
-    return Outcome(
+    return Scored(
         experiment="knn",
         predictions=_predictions(data, features, asked, probabilities),
-        settings=_identity(data, settings),
+        settings=identity,
         provenance=features.provenance,
-        details=details
-        | {
-            "unreadable": skipped,
-            "control": backbone.card.control,
-            "synthetic": data.manifest.synthetic,
-        },
-        notes=marks(backbone, data, skipped=skipped),
-    ).records(names, folder=means.predictions)
+        details=details | {"unreadable": len(features.unreadable)},
+    ).records(names, folder=predictions_of(context))
+
+
+def quick_knn(data: ImageDataset, seed: int) -> KnnSettings:
+    """Choose the most folds that a data set can carry, for a ranking.
+
+    Raises:
+        InfeasibleError: It can carry none.
+    """
+    # Choosing the number of neighbours needs a fold of its own.
+    sizes = [
+        KnnSettings(folds=folds, neighbours="validated" if folds > 2 else 5, seed=seed)
+        for folds in FOLDS
+    ]
+    for settings in sizes:
+        with contextlib.suppress(InfeasibleError):
+            foldable(data, settings)
+            return settings
+    foldable(data, sizes[-1])
+    return sizes[-1]
 
 
 def foldable(data: ImageDataset, settings: KnnSettings) -> None:
@@ -112,15 +158,12 @@ def foldable(data: ImageDataset, settings: KnnSettings) -> None:
             that is missing or lacks a class.
         UnknownNameError: No metric has the name that neighbours are to be chosen by.
     """
-    _selection(data, settings)
+    selection(data, settings)
     if settings.evaluation == "test_part":
         partition(data, separate=settings.patients == "separate", seed=settings.seed)
         return
     if settings.folds < 3 and settings.neighbours == "validated":
-        message = (
-            f"{settings.folds} folds leave none to choose the number of neighbours on; use "
-            "--folds 3 or more, or say how many with --neighbours"
-        )
+        message = "choosing the number of neighbours needs at least 3 folds; or name the number"
         raise InfeasibleError(message)
     groups = patients_of(data.groups, separate=settings.patients == "separate")
     _check_folds(data.labels, settings.folds, groups=groups, names=data.classes)
@@ -318,7 +361,7 @@ def _count(
     )
     most = len(features.labels[reference])
     counts = [count for count in CANDIDATES if count <= most]
-    select, temperature = _selection(data, settings), _temperature(settings)
+    select, temperature = selection(data, settings), _temperature(settings)
     scores = {
         count: validation_score(select, labels, found.shares(count, temperature=temperature))
         for count in counts
@@ -342,17 +385,3 @@ def _predictions(
 
 def _temperature(settings: KnnSettings) -> float | None:
     return settings.temperature if settings.weighting == "similarity" else None
-
-
-def _selection(data: ImageDataset, settings: KnnSettings) -> str:
-    return primary_metric(data) if settings.select == "study" else metric(settings.select).name
-
-
-def _names(data: ImageDataset, settings: KnnSettings) -> tuple[str, ...]:
-    graded = data.card is not None and data.card.ordered
-    return metric_names(ordered=graded if settings.ordered == "card" else settings.ordered)
-
-
-def _identity(data: ImageDataset, settings: KnnSettings) -> dict[str, object]:
-    fields = settings.model_dump(exclude={"protocol", "seed", "ordered"})
-    return fields | {"select": _selection(data, settings)}

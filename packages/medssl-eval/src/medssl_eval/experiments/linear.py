@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_eval.experiments.features import Means, collect, marks, prepare, provenance_of
+from medssl_eval.experiments.features import collect, prepare
 from medssl_eval.experiments.partition import partition, truncate_targets
 from medssl_eval.experiments.predictions import Predictions
-from medssl_eval.experiments.scoring import Outcome, known_records, metric_names, primary_metric
-from medssl_eval.experiments.settings import LinearSettings
+from medssl_eval.experiments.scoring import (
+    Scored,
+    metrics_of,
+    predictions_of,
+    resolved,
+    selection,
+)
 from medssl_eval.solver.logistic import (
     choose_strength,
     published_strengths,
@@ -23,17 +28,19 @@ from medssl_eval.solver.logistic import (
     solve_path,
 )
 from medssl_eval.solver.published_fit import fit_published
-from medssl_eval.statistics.metrics import metric, validation_score
+from medssl_eval.statistics.metrics import validation_score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medssl_data import ImageDataset
-    from medssl_models import Backbone, Record
+    from medssl_models import Backbone, Record, Records, RunContext
+    from medssl_models.experiments.settings import ProtocolName
     from numpy.typing import NDArray
 
     from medssl_eval.experiments.features import FeatureSet
     from medssl_eval.experiments.partition import Partition
+    from medssl_eval.experiments.settings import LinearSettings
     from medssl_eval.solver.logistic import LogisticSolution
 
     Floats = NDArray[np.float64]
@@ -41,23 +48,27 @@ if TYPE_CHECKING:
     Labels = NDArray[np.int64]
     Part = tuple[Features, NDArray[np.generic]]
 
-__all__ = ["LinearFit", "Scaling", "fit_linear", "linear", "separable"]
+__all__ = ["LinearFit", "Scaling", "fit_linear", "linear", "run_linear", "separable"]
 
 
 def linear(
     backbone: Backbone,
     data: ImageDataset,
     *,
+    protocol: ProtocolName = "corrected",
     settings: LinearSettings | None = None,
-    means: Means | None = None,
-) -> list[Record]:
+    context: RunContext | None = None,
+    **changes: object,
+) -> Records:
     """Measure how well a linear classifier on the features predicts the test images.
 
     Args:
         backbone: The network; its features are computed once.
         data: Images with a training and a test part; see `medssl_eval.experiments.partition`.
-        settings: Strengths, solver and so on; None is the corrected preset.
-        means: Extraction, store and what is known already.
+        protocol: `published` or `corrected`, where there are no settings.
+        settings: Cs, solver and so on, ready made.
+        context: Extraction, store and what is known already; None is the command's way.
+        changes: Fields of `LinearSettings` as keywords, such as `Cs=(0.1, 1)`.
 
     Returns:
         One record for each fraction and metric, each with its interval. `details` holds the chosen
@@ -69,39 +80,52 @@ def linear(
         UnknownNameError: No metric has the name that C is to be chosen by.
 
     Example:
-        >>> records = linear(create_model("random_r18"), data)  # doctest: +SKIP
-        >>> {record.metric: record.value for record in records}  # doctest: +SKIP
+        >>> from medssl_data import load_dataset
+        >>> from medssl_models import create_model
+        >>> data = load_dataset("phantom:chest-xray").select(range(60))
+        >>> records = linear(create_model("random_r18"), data, Cs=1.0)
+        >>> sorted(record.metric for record in records)[:3]
+        ['accuracy', 'auprc', 'auroc']
     """
-    settings, means = settings or LinearSettings(), means or Means()
-    separable(data, settings)
+    from medssl_models.experiments.runner import measure
+
+    from medssl_eval.experiments.declarations import LINEAR
+
+    return measure(
+        LINEAR, backbone, data, protocol=protocol, settings=settings, context=context, **changes
+    )
+
+
+def run_linear(
+    backbone: Backbone, data: ImageDataset, settings: LinearSettings, context: RunContext
+) -> list[Record]:
+    """Evaluate the fractions that are not known yet; see `linear`."""
     if settings.targets == "truncated":
         data = truncate_targets(data)
     preprocessing = prepare(backbone, settings)
-    provenance = provenance_of(
+    provenance = context.provenance(
         backbone,
         data,
         settings,
-        preprocessing=preprocessing,
-        extraction=means.extraction,
+        preprocessing=preprocessing.fingerprint,
         split=data.manifest.split_policy,
     )
-    names = _names(data, settings)
+    names = metrics_of(data, settings)
     known = {
-        fraction: known_records(
-            means.known, "linear", names, _identity(data, settings, fraction), provenance
-        )
+        fraction: context.recall("linear", names, _identity(data, settings, fraction), provenance)
         for fraction in settings.fractions
     }
     if None in known.values():
         features = collect(
-            backbone, data, preprocessing=preprocessing, provenance=provenance, means=means
+            backbone, data, preprocessing=preprocessing, provenance=provenance, context=context
         )
     found: list[Record] = []
     for fraction, records in known.items():
         if records is None:
-            outcome = _evaluate(backbone, data, features, settings, fraction)
-            records = outcome.records(names, folder=means.predictions)  # noqa: PLW2901
-        found += records
+            scored = _evaluate(data, features, settings, fraction)
+            found += scored.records(names, folder=predictions_of(context))
+        else:
+            found += records
     return found
 
 
@@ -112,7 +136,7 @@ def separable(data: ImageDataset, settings: LinearSettings) -> None:
         InfeasibleError: A part is missing, or lacks a class.
         UnknownNameError: No metric has the name that C is to be chosen by.
     """
-    _selection(data, settings)
+    selection(data, settings)
     if settings.targets == "truncated":
         data = truncate_targets(data)
     for fraction in settings.fractions:
@@ -210,7 +234,7 @@ def fit_linear(
         FeatureError: Features of a wrong shape or not finite.
         LabelError: A class without a training image.
     """
-    strengths = published_strengths() if settings.strengths == "grid" else settings.strengths
+    strengths = published_strengths() if settings.Cs == "grid" else settings.Cs
     scaling = Scaling.of(training[0], standardise=settings.standardise)
     if settings.solver == "cut_off":
         return _cut_off(training, validation, settings, strengths=strengths, select=select)
@@ -254,7 +278,7 @@ def _cut_off(
         score=lambda _, probabilities: validation_score(select, held, probabilities),
         strengths=strengths,
         softmax=settings.binary_form == "softmax",
-        warm_refit=settings.refit == "from_last_strength",
+        warm_refit=settings.refit == "from_last_C",
     )
     return LinearFit(solution=found.final, path=found.path, scores=found.scores, scaling=scaling)
 
@@ -286,16 +310,12 @@ def _measures(solutions: Sequence[LogisticSolution]) -> dict[str, object]:
 
 
 def _evaluate(
-    backbone: Backbone,
-    data: ImageDataset,
-    features: FeatureSet,
-    settings: LinearSettings,
-    fraction: float,
-) -> Outcome:
+    data: ImageDataset, features: FeatureSet, settings: LinearSettings, fraction: float
+) -> Scored:
     """Fit one fraction and predict the test part."""
     parts = _parts(data, settings, fraction, readable=features.rows)
     held = parts.among(features.rows)
-    table, select = features.features, _selection(data, settings)
+    table, select = features.features, selection(data, settings)
     present = np.unique(features.labels[held.train])
     labels = np.searchsorted(present, features.labels)
     targets = labels if data.targets is None else _soft(data.targets[features.rows])
@@ -305,8 +325,7 @@ def _evaluate(
         settings=settings,
         select=select,
     )
-    skipped = len(features.unreadable)
-    return Outcome(
+    return Scored(
         experiment="linear",
         predictions=Predictions(
             ids=tuple(data.ids[row] for row in parts.test),
@@ -322,11 +341,9 @@ def _evaluate(
             "selected_by": select,
             "train_images": len(held.train),
             "validation_images": len(held.validation),
-            "unreadable": skipped,
-            "control": backbone.card.control,
-            "synthetic": data.manifest.synthetic,
+            "unreadable": len(features.unreadable),
         },
-        notes=(*marks(backbone, data, skipped=skipped), *parts.notes, *fit.notes()),
+        notes=(*parts.notes, *fit.notes()),
     )
 
 
@@ -348,16 +365,6 @@ def _parts(
     )
 
 
-def _selection(data: ImageDataset, settings: LinearSettings) -> str:
-    return primary_metric(data) if settings.select == "study" else metric(settings.select).name
-
-
-def _names(data: ImageDataset, settings: LinearSettings) -> tuple[str, ...]:
-    graded = data.card is not None and data.card.ordered
-    return metric_names(ordered=graded if settings.ordered == "card" else settings.ordered)
-
-
 def _identity(data: ImageDataset, settings: LinearSettings, fraction: float) -> dict[str, object]:
     """The settings as a record keeps them: resolved, for one fraction."""
-    fields = settings.model_dump(exclude={"protocol", "seed", "fractions", "ordered"})
-    return fields | {"fraction": fraction, "select": _selection(data, settings)}
+    return resolved(data, settings, "fractions") | {"fraction": fraction}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl_eval.experiments.features import patients_of
+from medssl_eval.experiments.predictions import predictions_folder
 from medssl_eval.statistics.intervals import RESAMPLES, estimate
 from medssl_eval.statistics.metrics import metric
 
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from medssl_data import ImageDataset
-    from medssl_models import Provenance, Record
+    from medssl_models import Provenance, Record, RunContext
 
     from medssl_eval.experiments.predictions import Predictions
+    from medssl_eval.experiments.settings import ScoredSettings
     from medssl_eval.statistics.intervals import Estimate
 
-__all__ = ["Outcome", "known_records", "metric_names", "primary_metric"]
+__all__ = [
+    "Scored",
+    "metric_names",
+    "metrics_of",
+    "predictions_of",
+    "primary_metric",
+    "resolved",
+    "selection",
+]
 
 _METRICS = ("accuracy", "balanced_accuracy", "auroc", "auprc", "brier", "calibration_error")
 _ORDERED = "quadratic_kappa"
@@ -42,40 +52,41 @@ def primary_metric(data: ImageDataset) -> str:
     return "accuracy" if card is None or card.metric == "accuracy" else "balanced_accuracy"
 
 
-def known_records(
-    known: Mapping[str, Record],
-    experiment: str,
-    names: Sequence[str],
-    settings: Mapping[str, object],
-    provenance: Provenance,
-) -> list[Record] | None:
-    """Find the records of an experiment that was run before.
+def metrics_of(data: ImageDataset, settings: ScoredSettings) -> tuple[str, ...]:
+    """Name the metrics that a data set's classes ask for: grades have their kappa too."""
+    graded = data.card is not None and data.card.ordered
+    return metric_names(ordered=graded if settings.ordered == "card" else settings.ordered)
+
+
+def selection(data: ImageDataset, settings: ScoredSettings) -> str:
+    """Name the validation metric that chooses.
+
+    Raises:
+        UnknownNameError: There is no such metric.
+    """
+    return primary_metric(data) if settings.select == "card" else metric(settings.select).name
+
+
+def resolved(data: ImageDataset, settings: ScoredSettings, *without: str) -> dict[str, object]:
+    """Return settings as a record keeps them, for one data set.
 
     Args:
-        known: Records by key.
-        experiment: As in `Outcome`.
-        names: The metrics.
-        settings: As in `Outcome`.
-        provenance: As in `Outcome`.
-
-    Returns:
-        One record for each metric that was defined then; None where any other is missing, as when
-        a process was killed while it wrote them.
+        data: Decides the metric that chooses.
+        settings: The settings.
+        without: Fields that each record resolves in its own way.
     """
-    from medssl_models.experiments.record import record_key
+    left_out = {"protocol", "seed", "ordered", *without}
+    fields = settings.model_dump(mode="json", exclude=left_out)
+    return fields | {"select": selection(data, settings)}
 
-    keys = [record_key(experiment, name, settings, provenance) for name in names]
-    if keys[0] not in known:
-        return None
-    undefined = known[keys[0]].details.get("undefined")
-    expected = set(names) - set(undefined if isinstance(undefined, dict) else ())
-    if any(key not in known for key, name in zip(keys, names, strict=True) if name in expected):
-        return None
-    return [known[key] for key in keys if key in known]
+
+def predictions_of(context: RunContext) -> Path | None:
+    """Return the folder that keeps the predictions of single images; None keeps none."""
+    return None if context.results is None else predictions_folder(context.results)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Scored:
     """What an experiment found out on its test part.
 
     Attributes:
@@ -125,7 +136,7 @@ class Outcome:
     ) -> Record:
         from medssl_models import Record as Result
 
-        unit, scale = ("%", 100.0) if metric(measured.metric).in_percent else ("", 1.0)
+        scale = 100.0 if metric(measured.metric).in_percent else 1.0
         value, low, high = (
             None if number is None else scale * number
             for number in (measured.value, measured.low, measured.high)
@@ -140,7 +151,6 @@ class Outcome:
         return Result(
             experiment=self.experiment,
             metric=measured.metric,
-            unit=unit,
             value=value,
             ci_low=low,
             ci_high=high,

@@ -8,64 +8,50 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeVar
 
-from medssl_models.experiments.settings import Preset, ProtocolName, from_preset, setting
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from medssl_models.experiments.settings import (
+    ExperimentSettings,
+    Option,
+    Preset,
+    ProtocolName,
+    Seed,
+    from_preset,
+    setting,
+)
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from medssl_eval.errors import SettingsError
 
 __all__ = [
     "FewShotSettings",
+    "FinetuneOptions",
     "FinetuneSettings",
-    "Geometry",
     "KnnSettings",
-    "Labels",
     "LinearSettings",
-    "Normalising",
-    "Padding",
     "Preset",
     "ProtocolName",
-    "Seed",
+    "ScoredSettings",
     "preset",
 ]
 
-Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Geometry = Literal["experiment", "model"]
-Normalising = Literal["study", "model"]
-Padding = Literal["study", "model"]
-Labels = Literal["study", "corrected"]
 
 
-class ImageSettings(Preset):
+class ImageSettings(ExperimentSettings):
     """How all experiments see images and labels."""
 
-    seed: Seed = setting("Seed of everything random.", corrected=0)
-    geometry: Geometry = setting(
+    geometry: Literal["experiment", "model"] = setting(
         "model: resizing and crop are the model's own. experiment: short side 224 (bicubic), crop "
         "224.",
         corrected="model",
         published="experiment",
         entries=("I-14",),
     )
-    normalisation: Normalising = setting(
-        "model: what the network was pretrained with. study: what the study fed, which for some "
-        "models is another mean and deviation.",
+    normalisation: Literal["published", "model"] = setting(
+        "model: what the network was pretrained with. published: what the study fed, which for "
+        "some models is another mean and deviation.",
         corrected="model",
-        published="study",
+        published="published",
         entries=("I-11",),
-    )
-    padding: Padding = setting(
-        "model: strided layers pad as where the weights were trained. study: as in torchvision's "
-        "networks, which moves the features of weights that come from TensorFlow.",
-        corrected="model",
-        published="study",
-    )
-    labels: Labels = setting(
-        "corrected: uncertain labels, class merges and file selection as documented on the data "
-        "set's card. study: as the study's loaders had them.",
-        corrected="corrected",
-        published="study",
-        entries=("I-2", "I-17", "I-18", "I-19", "I-47", "I-48"),
     )
     patients: Literal["ignored", "separate"] = setting(
         "separate: the validation part is cut by patient. ignored: it is a fifth of the images.",
@@ -80,11 +66,17 @@ class ScoredSettings(ImageSettings):
 
     select: str = setting(
         "Validation metric that chooses: C, the number of neighbours, or when training is best. "
-        "study: what the study reports for the data set, else accuracy.",
-        corrected="study",
+        "card: the metric on the data set's card, else accuracy.",
+        corrected="card",
+        option=Option(metavar="METRIC|card", help="Validation metric that chooses."),
     )
     ordered: bool | Literal["card"] = setting(
-        "Whether classes are grades, so that their quadratic kappa is measured.", corrected="card"
+        "Whether classes are grades, so that their quadratic kappa is measured.",
+        corrected="card",
+        option=Option(
+            ("--ordered/--not-ordered",),
+            help="The classes are grades: measure quadratic kappa (default: the card tells).",
+        ),
     )
 
 
@@ -102,23 +94,32 @@ class TrainedSettings(ScoredSettings):
         "Shares of the training and validation patients that are used, each a run of its own; "
         "smaller shares are part of larger ones.",
         corrected=(1.0,),
+        option=Option(
+            metavar="SHARE,...",
+            help="Shares of the training images to use, such as 0.01,0.1,1; each is a run.",
+        ),
     )
 
 
 class FewShotSettings(ImageSettings):
     """Few-shot: prototypes of a few support images classify the queries of many small episodes."""
 
-    ways: PositiveInt | Literal["all", "study"] = setting(
-        "Classes in an episode; study: as many as the study took, else 2. Fewer ways than classes "
-        "average over pairs or subsets of classes, which is nobody's task.",
-        corrected="all",
-        published="study",
-        entries=("I-21",),
+    shots: tuple[PositiveInt, ...] = setting(
+        "Support images of a class; several at once.",
+        corrected=(20,),
+        option=Option(metavar="K,..."),
     )
-    shots: tuple[PositiveInt, ...] = setting("Support images of a class.", corrected=(20,))
-    queries: PositiveInt = setting("Query images of a class.", corrected=15)
-    episodes: PositiveInt = setting("Number of episodes.", corrected=600)
-    geometry: Geometry = setting(
+    ways: PositiveInt | Literal["all", "published"] = setting(
+        "Classes in an episode; published: as many as the study took, else 2. Fewer ways than "
+        "classes average over pairs or subsets of classes, which is nobody's task.",
+        corrected="all",
+        published="published",
+        entries=("I-21",),
+        option=Option(help="Classes in an episode."),
+    )
+    queries: PositiveInt = setting("Query images of a class.", corrected=15, option=Option())
+    episodes: PositiveInt = setting("Number of episodes.", corrected=600, option=Option())
+    geometry: Literal["experiment", "model"] = setting(
         "model: resizing and crop are the model's own. experiment: small sets squashed to 257x257 "
         "(bilinear), large sets resized to a short side of 224 (bicubic), both cropped to 224.",
         corrected="model",
@@ -130,13 +131,13 @@ class FewShotSettings(ImageSettings):
         "10,001 images of train followed by test.",
         corrected="all",
         published="first_10001",
-        entries=("I-12", "I-13"),
+        entries=("I-13",),
     )
-    duplicate_images: Literal["study", "never"] = setting(
-        "study: where the study's loader held every image twice, a query can meet its twin in the "
-        "support, as it could there.",
+    duplicate_images: Literal["published", "never"] = setting(
+        "published: where the study's loader held every image twice, a query can meet its twin in "
+        "the support, as it could there.",
         corrected="never",
-        published="study",
+        published="published",
         entries=("I-16",),
     )
     patients: Literal["ignored", "separate"] = setting(
@@ -155,17 +156,18 @@ class FewShotSettings(ImageSettings):
     )
 
 
-Strength = Annotated[float, Field(ge=1e-12, le=1e12)]
+C = Annotated[float, Field(ge=1e-12, le=1e12)]
 """Beyond these the squares of float64 leave no digits for a solution."""
 
 
 class LinearSettings(TrainedSettings):
     """Linear: logistic regression on features, its strength C chosen on a validation part."""
 
-    strengths: tuple[Strength, ...] | Literal["grid"] = setting(
+    Cs: tuple[C, ...] | Literal["grid"] = setting(
         "Values of C to choose from; grid: the study's 45, from 1e6 down to 1e-5. The study's "
         "readme gives their inverses, the weight decays.",
         corrected="grid",
+        option=Option(("--C",), metavar="C,...", help="Inverse strengths to choose from."),
     )
     standardise: bool = setting(
         "Each feature is brought to mean 0 and deviation 1 of the training part, so that one C "
@@ -181,11 +183,11 @@ class LinearSettings(TrainedSettings):
         published="cut_off",
         entries=("I-6",),
     )
-    refit: Literal["cold", "from_last_strength"] = setting(
+    refit: Literal["cold", "from_last_C"] = setting(
         "The final fit on training and validation part. cold: its optimum, wherever it starts. "
-        "from_last_strength: cut off again, starting where the last C of the grid ended.",
+        "from_last_C: cut off again, starting where the last C of the grid ended.",
         corrected="cold",
-        published="from_last_strength",
+        published="from_last_C",
         entries=("I-6",),
     )
     binary_form: Literal["log_odds", "softmax"] = setting(
@@ -206,16 +208,18 @@ class KnnSettings(ScoredSettings):
         corrected="folds",
     )
     folds: Annotated[int, Field(ge=2)] = setting(
-        "Folds of the stratified cross-validation.", corrected=5
+        "Folds of the stratified cross-validation.", corrected=5, option=Option()
     )
     neighbours: PositiveInt | Literal["validated"] = setting(
         "Neighbours that vote; validated: of 1, 2, 5, 10, 20, 50, 100 and 200 the best on the "
         "validation part, in cross-validation on the next fold.",
         corrected="validated",
+        option=Option(("--neighbours", "-k"), help="How many images vote."),
     )
     weighting: Literal["similarity", "equal"] = setting(
         "similarity: a vote weighs exp(cosine / temperature). equal: all votes weigh the same.",
         corrected="similarity",
+        option=Option(),
     )
     temperature: PositiveFloat = setting(
         "The smaller, the more the nearest decide.", corrected=0.07
@@ -231,10 +235,18 @@ class KnnSettings(ScoredSettings):
 class FinetuneSettings(TrainedSettings):
     """Fine-tuning: the whole network and a new linear layer are trained with SGD and cosine."""
 
-    steps: PositiveInt = setting("Batches at most; the cosine ends there.", corrected=5000)
-    batch_size: PositiveInt = setting("Images of a batch.", corrected=64)
-    learning_rate: PositiveFloat = setting("At the first step; 0 at the last.", corrected=0.01)
-    weight_decay: NonNegativeFloat = setting("L2 penalty of SGD.", corrected=1e-8)
+    steps: PositiveInt = setting(
+        "Training steps at most; the cosine ends there.", corrected=5000, option=Option()
+    )
+    batch_size: PositiveInt = setting(
+        "Images of a training step.", corrected=64, option=Option(("--train-batch-size",))
+    )
+    learning_rate: PositiveFloat = setting(
+        "Learning rate at the first step; it falls to 0.",
+        corrected=0.01,
+        option=Option(("--learning-rate", "--lr")),
+    )
+    weight_decay: NonNegativeFloat = setting("L2 penalty of SGD.", corrected=1e-8, option=Option())
     momentum: Annotated[float, Field(ge=0, lt=1)] = setting(
         "Nesterov momentum; 0 is plain SGD.", corrected=0.9
     )
@@ -242,13 +254,19 @@ class FinetuneSettings(TrainedSettings):
         "Try the learning rates 0.1 and 1e-4, each with weight decays 0, 1e-6 and 1e-3 divided by "
         "the rate, and take the best on validation; learning_rate and weight_decay are not used.",
         corrected=False,
+        option=Option(("--search/--no-search",)),
     )
     early_stopping: bool = setting(
         "Validate now and then and stop when it gets worse. Without it, validation images train "
         "too and all steps are run.",
         corrected=True,
+        option=Option(
+            ("--early-stopping/--all-steps",), help="Stop on validation, or train on it too."
+        ),
     )
-    validate_every: PositiveInt = setting("Steps between validations.", corrected=200)
+    validate_every: PositiveInt = setting(
+        "Steps between validations.", corrected=200, option=Option()
+    )
     patience: PositiveInt = setting("Validations in a row without progress.", corrected=3)
     ties: Literal["progress", "no_progress"] = setting(
         "Whether a validation that equals the best resets the patience.",
@@ -273,14 +291,30 @@ class FinetuneSettings(TrainedSettings):
         "Side of the images that the network sees, everything scaled in proportion; None is the "
         "side of the geometry. Small sides suit small pictures and quick looks.",
         corrected=None,
+        option=Option(help="Side of the images."),
     )
     smallest_crop: Share = setting(
-        "Random crops in training cover at least this share of the image.", corrected=0.08
+        "Random crops in training cover at least this share of the image.",
+        corrected=0.08,
+        option=Option(),
     )
-    flip: bool = setting("Half of the training images are mirrored.", corrected=True)
+    flip: bool = setting(
+        "Half of the training images are mirrored.", corrected=True, option=Option()
+    )
     seed: Seed = setting(
         "Seed of head, order and crops. The study set none, so its runs cannot be repeated.",
         corrected=0,
+        option=Option(("--seed",)),
+    )
+
+
+class FinetuneOptions(BaseModel):
+    """How fine-tuning is run, as distinct from what it does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint_every: PositiveInt = setting(
+        "Steps between checkpoints.", corrected=200, option=Option()
     )
 
 
@@ -300,6 +334,6 @@ def preset(settings: type[S], protocol: ProtocolName = "corrected", **changes: o
 
     Example:
         >>> preset(FewShotSettings, "published", shots=(1, 5)).ways
-        'study'
+        'published'
     """
     return from_preset(settings, protocol, changes, refusal=SettingsError)

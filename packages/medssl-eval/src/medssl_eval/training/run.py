@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl_eval.experiments.partition import partition
-from medssl_eval.experiments.scoring import primary_metric
+from medssl_eval.experiments.scoring import resolved, selection
 from medssl_eval.statistics.metrics import metric
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from medssl_data import ImageDataset
-    from medssl_models import Backbone, Preprocessing, Provenance
+    from medssl_models import Backbone, Preprocessing, Provenance, RunContext
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from medssl_eval.experiments.features import Means
     from medssl_eval.experiments.partition import Partition
     from medssl_eval.experiments.settings import FinetuneSettings
     from medssl_eval.training.classifier import Classifier
@@ -35,27 +34,12 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Rows = NDArray[np.int64]
 
-__all__ = ["Keep", "TrainingRun", "parts_of", "selection"]
+__all__ = ["TrainingRun", "parts_of"]
 
 EVALUATED_AT_ONCE = 32
 WORKERS = 2
+CHECKPOINT_EVERY = 200
 CHECKPOINT = "training.safetensors"
-
-
-@dataclass(frozen=True)
-class Keep:
-    """What a run leaves behind, and what it tells on the way.
-
-    Attributes:
-        folder: Each run gets a folder in it: checkpoint, curves and model. None keeps nothing, so
-            that a run that is cut off starts anew.
-        every: Steps between checkpoints.
-        say: Takes notes on how far it is.
-    """
-
-    folder: Path | None = None
-    every: int = 200
-    say: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -66,8 +50,8 @@ class TrainingRun:
         backbone: Where training starts.
         data: Images with their parts.
         settings: Steps, rates, stopping and so on.
-        means: Device, precision and workers.
-        keep: Where the run is kept.
+        context: Device, precision and workers, and the folder that keeps the run: checkpoint,
+            curves and model. Without a folder a run that is cut off starts anew.
         preprocessing: What the network is fed.
         provenance: Of the records.
         fraction: Share of the training and validation patients.
@@ -76,8 +60,7 @@ class TrainingRun:
     backbone: Backbone
     data: ImageDataset
     settings: FinetuneSettings
-    means: Means
-    keep: Keep
+    context: RunContext
     preprocessing: Preprocessing
     provenance: Provenance
     fraction: float
@@ -85,9 +68,7 @@ class TrainingRun:
     @property
     def identity(self) -> dict[str, object]:
         """The settings as a record keeps them, for one fraction."""
-        fields = self.settings.model_dump(exclude={"protocol", "seed", "fractions", "ordered"})
-        chosen = selection(self.data, self.settings)
-        return fields | {"fraction": self.fraction, "select": chosen}
+        return resolved(self.data, self.settings, "fractions") | {"fraction": self.fraction}
 
     @property
     def parts(self) -> Partition:
@@ -115,16 +96,16 @@ class TrainingRun:
         """Give the run's folder; of two processes with the same run one waits."""
         from filelock import FileLock, Timeout
 
-        if self.keep.folder is None:
+        if self.context.output is None:
             yield None
             return
-        folder = self.keep.folder / self._folder_name()
+        folder = self.context.output / self._folder_name()
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            self.keep.say(f"{self.title}: another process trains this; waiting for it")
+            self.context.say(f"{self.title}: another process trains this; waiting for it")
             lock.acquire()
         try:
             yield folder
@@ -148,7 +129,7 @@ class TrainingRun:
         from medssl_eval.training.loop import Trainer
 
         place = self.place(folder)
-        if folder is not None and self.means.extraction and self.means.extraction.force:
+        if folder is not None and self.context.extracting.force:
             (folder / CHECKPOINT).unlink(missing_ok=True)
         trainer = Trainer(
             Network(self.backbone, len(self.classes), seed=self.settings.seed),
@@ -165,14 +146,14 @@ class TrainingRun:
 
         from medssl_eval.training.loop import Place as Where
 
-        extraction = self.means.extraction
+        extraction = self.context.extraction
         return Where(
             device=resolve_device(extraction.device if extraction else "auto"),
             precision=extraction.precision if extraction else "fp32",
             checkpoint=None if folder is None else folder / CHECKPOINT,
-            every=self.keep.every,
-            progress=self.means.progress,
-            say=self.keep.say,
+            every=getattr(self.context.options, "checkpoint_every", CHECKPOINT_EVERY),
+            progress=self.context.progress,
+            say=self.context.say,
         )
 
     def _batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -250,16 +231,11 @@ class TrainingRun:
         return np.asarray(found.exp().numpy(), np.float64), np.concatenate(seen)
 
     def _workers(self) -> int:
-        chosen = self.means.extraction.workers if self.means.extraction else None
+        chosen = self.context.extracting.workers
         return WORKERS if chosen is None else chosen
 
     def _skips(self) -> bool:
-        return bool(self.means.extraction and self.means.extraction.skip_unreadable)
-
-
-def selection(data: ImageDataset, settings: FinetuneSettings) -> str:
-    """Name the metric that says when training is best."""
-    return primary_metric(data) if settings.select == "study" else settings.select
+        return self.context.extracting.skip_unreadable
 
 
 def parts_of(data: ImageDataset, settings: FinetuneSettings, fraction: float) -> Partition:

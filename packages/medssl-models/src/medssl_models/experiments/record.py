@@ -1,21 +1,17 @@
-"""Record: one number that an experiment produced, and where it came from; JSON lines on disk.
+"""Record: one number that an experiment produced, and where it came from.
 
-Every package writes this one schema. Two records with equal keys are the same experiment.
+Every package writes this one schema. Two records with equal keys are the same experiment. Files of
+records are `record_store`'s business. Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import importlib.metadata
-import os
 import platform
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal, overload
+from typing import Annotated, Any, Literal
 
-from filelock import FileLock
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -23,33 +19,15 @@ from pydantic import (
     Field,
     FiniteFloat,
     JsonValue,
-    ValidationError,
     ValidationInfo,
+    model_validator,
 )
 
-from medssl_models.errors import RecordError
 from medssl_models.plain_json import canonical_json, plain
 
-if TYPE_CHECKING:
-    from io import RawIOBase
-    from pathlib import Path
-    from typing import BinaryIO
+__all__ = ["SCHEMA_VERSION", "Provenance", "Record", "package_versions", "record_key"]
 
-__all__ = [
-    "Provenance",
-    "Record",
-    "RecordFile",
-    "append_records",
-    "find_record",
-    "iterate_records",
-    "package_versions",
-    "parse_records",
-    "read_records",
-    "record_key",
-]
-
-_HEAD = 65536
-_BLANKS = b" \t\r\n\0"  # a machine that lost its power may leave zeros
+SCHEMA_VERSION = 2
 
 PACKAGES = (
     "medssl-models",
@@ -79,12 +57,13 @@ class Provenance(BaseModel):
     """What a number was computed from.
 
     Args:
-        model: The card's name or the folder's.
+        model: The model's canonical name.
         weights: Fingerprint of weights, architecture and padding.
         preprocessing: Fingerprint of the preprocessing that was applied.
         layer: The layer that gave the features.
         padding: Where strided convolutions pad: `torchvision` or `tf_same`.
         dataset: The data set as it was named.
+        selection: What of the data set was taken, such as `{"target": "Edema"}`.
         images: Fingerprint of the images in order.
         manifest: Fingerprint that covers labels, groups and splits too.
         label_policy: How the source's labels became classes.
@@ -104,6 +83,7 @@ class Provenance(BaseModel):
     layer: str = "pooled"
     padding: str = ""
     dataset: str = ""
+    selection: dict[str, str] = Field(default_factory=dict)
     images: str = ""
     manifest: str = ""
     label_policy: str = ""
@@ -119,10 +99,10 @@ class Record(BaseModel):
     """One number with its interval, settings and provenance.
 
     Args:
-        schema_version: Version of this schema; another one is not read.
-        experiment: What was run, such as `few-shot`.
-        metric: What the value means, such as `accuracy`.
-        unit: Unit of value and interval, such as `%`; empty for a pure number.
+        schema_version: Version of this schema.
+        experiment: What was run, such as `few-shot`; an installed package declares it.
+        metric: What the value means, such as `accuracy`; the experiment declares it.
+        unit: Unit of value and interval, as the metric declares it: `%`, or empty.
         value: The number. It is finite: an undefined result is not a record.
         ci_low: Lower end of the 95 % interval, in the same unit.
         ci_high: Upper end of the 95 % interval.
@@ -136,7 +116,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     experiment: str = Field(min_length=1)
     metric: str = Field(min_length=1)
     unit: str = ""
@@ -150,6 +130,21 @@ class Record(BaseModel):
     provenance: Provenance
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _metric_is_declared(cls, values: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 # pydantic's
+        """Refuse a new record of an undeclared metric; what a file holds was checked when made."""
+        if info.mode == "json" or not isinstance(values, dict):
+            return values
+        from medssl_models.experiments.registry import declared_metric
+
+        metric = declared_metric(str(values.get("experiment")), str(values.get("metric")))
+        unit = values.get("unit", metric.unit)
+        if unit != metric.unit:
+            message = f"unit of {metric.name} is {unit!r}; it is declared as {metric.unit!r}"
+            raise ValueError(message)
+        return {**values, "unit": unit}
+
     @property
     def key(self) -> str:
         """SHA-256 of experiment, metric, settings and identifying provenance (64 hex digits).
@@ -157,6 +152,15 @@ class Record(BaseModel):
         The result, the time, the device and the package versions are not part of it.
         """
         return record_key(self.experiment, self.metric, self.settings, self.provenance)
+
+    def __str__(self) -> str:
+        origin = self.provenance
+        reach = "" if self.ci_low is None else f" [{self.ci_low:.4g}, {self.ci_high:.4g}]"
+        value = f"{self.metric} {self.value:.4g}{' ' + self.unit if self.unit else ''}{reach}"
+        return f"{self.experiment} of {origin.model} on {origin.dataset or 'images'}: {value}"
+
+    def __repr__(self) -> str:
+        return f"<Record {self}>"
 
 
 def record_key(experiment: str, metric: str, settings: object, provenance: Provenance) -> str:
@@ -173,162 +177,6 @@ def record_key(experiment: str, metric: str, settings: object, provenance: Prove
     """
     identity = [experiment, metric, settings, provenance.model_dump(exclude=set(ACCIDENTAL))]
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class RecordFile(Sequence[Record]):
-    """The records of a file, oldest first, and what could not be read.
-
-    Args:
-        records: All readable records.
-        notes: One sentence for each line that is not a record.
-    """
-
-    records: tuple[Record, ...]
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
-        return self.records[index]
-
-
-def append_records(path: Path, records: Iterable[Record]) -> None:
-    """Append records to a file of JSON lines; other processes may do so at the same time.
-
-    All lines are one write, flushed to the disk. A last line without its end, as a crash leaves it,
-    is closed first, so that it spoils no new record. On a full disk the file is as it was before.
-
-    Args:
-        path: The file; its folder is created.
-        records: What to append, in order.
-
-    Raises:
-        RecordError: The file holds something else than records, such as a picture.
-        OSError: The file cannot be written.
-    """
-    lines = "".join(record.model_dump_json() + "\n" for record in records).encode()
-    if not lines:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")), path.open("a+b", buffering=0) as file:
-        _refuse_other_files(path, file)
-        size = file.seek(0, os.SEEK_END)
-        if _lacks_line_end(path, size):
-            lines = b"\n" + lines
-        try:
-            written = file.write(lines)
-            if written != len(lines):  # the disk took a part: the next write says why it is full
-                file.write(lines[written:])
-            os.fsync(file.fileno())
-        except OSError as error:
-            file.truncate(size)
-            error.filename = error.filename or str(path)
-            raise
-
-
-def _refuse_other_files(path: Path, file: BinaryIO | RawIOBase) -> None:
-    """Keep a picture or a table that was named by mistake from being appended to."""
-    file.seek(0)
-    head = (file.read(_HEAD) or b"").removeprefix(codecs.BOM_UTF8).strip(_BLANKS)
-    file.seek(0)
-    if head and head != b"{" and b'\n{"' not in b"\n" + head:  # one line of ours is enough
-        message = f"{path} holds something else than records; name a results file (JSON lines)"
-        raise RecordError(message)
-
-
-def _lacks_line_end(path: Path, size: int) -> bool:
-    if not size:
-        return False
-    with path.open("rb") as file:
-        file.seek(size - 1)
-        return file.read(1) != b"\n"
-
-
-def read_records(path: Path) -> RecordFile:
-    """Read all records of a file.
-
-    Args:
-        path: A file that `append_records` wrote.
-
-    Returns:
-        The records in the order of the file, and a note for each line that was torn by a crash, was
-        written by another program or has another schema version.
-
-    Raises:
-        OSError: The file cannot be read; a missing file raises `FileNotFoundError`.
-    """
-    items = list(iterate_records(path))
-    records = tuple(item for item in items if isinstance(item, Record))
-    return RecordFile(records, tuple(item for item in items if isinstance(item, str)))
-
-
-def iterate_records(path: Path) -> Iterator[Record | str]:
-    """Read a file record by record, for files that do not fit into memory.
-
-    Args:
-        path: A file that `append_records` wrote.
-
-    Yields:
-        A record, or a note in place of a line that is not one, as in `read_records`.
-
-    Raises:
-        RecordError: As `read_records`.
-        OSError: The file cannot be read; a missing file raises `FileNotFoundError`.
-    """
-    with path.open("rb") as file:
-        _refuse_other_files(path, file)
-        yield from parse_records(file, path)
-
-
-def parse_records(
-    lines: Iterable[bytes], path: Path, *, first_line: int = 1
-) -> Iterator[Record | str]:
-    """Read lines of a file that the caller has opened, for those who follow a file that grows.
-
-    Args:
-        lines: With their ends; empty ones are passed over.
-        path: The file, for the notes.
-        first_line: The number of the first of them, counted from 1.
-
-    Yields:
-        As `iterate_records`.
-    """
-    for number, line in enumerate(lines, start=first_line):
-        if not line.strip():
-            continue
-        try:
-            yield Record.model_validate_json(line)
-        except ValidationError as error:
-            yield _describe(path, number, error, torn=not line.endswith(b"\n"))
-
-
-def _describe(path: Path, number: int, error: ValidationError, *, torn: bool) -> str:
-    if torn:
-        return f"{path}, line {number}: cut off while it was written; skipped"
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{path}, line {number}: not a record ({where or 'line'}: {first['msg']}); skipped"
-
-
-def find_record(path: Path, key: str) -> Record | None:
-    """Give the newest record with a key.
-
-    Args:
-        path: A results file; it need not exist.
-        key: See `Record.key`.
-
-    Returns:
-        The record, or None.
-    """
-    if not path.exists():
-        return None
-    return next((record for record in reversed(read_records(path)) if record.key == key), None)
 
 
 def package_versions(*more: str) -> dict[str, str]:

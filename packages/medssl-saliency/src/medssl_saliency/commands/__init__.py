@@ -1,1 +1,0 @@
-"""The commands of medssl-saliency, one module each."""
