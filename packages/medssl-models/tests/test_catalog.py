@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from medssl_models.card import DropRule, ModelCard
 from medssl_models.catalog import list_models, model_card, read_card, split_padding
 from medssl_models.errors import CardError, UnknownModelError
-from medssl_models.networks.trunks import ARCHITECTURES
+from medssl_models.networks.architectures import ARCHITECTURES
 from medssl_models.testing import tiny_card
 from pydantic import ValidationError
 
@@ -53,10 +53,10 @@ def test_facts_of_the_study():
     assert model_card("simclr-v1").preprocessing.normalisation.kind == "none"
     assert model_card("simclr-v1").padding == "tf_same_pool"
     assert model_card("byol").padding == "tf_same"
-    assert model_card("byol").study_padding == "torchvision"
+    assert model_card("byol").published_padding == "torchvision"
     assert model_card("mimic-chexpert_lr_1.0").preprocessing.normalisation.kind == "histogram"
     assert model_card("mimic-cxr_r18").preprocessing.normalisation.mean == (0.502, 0.502, 0.502)
-    assert model_card("mimic-cxr_r18").study_preprocessing.kind == "imagenet"
+    assert model_card("mimic-cxr_r18").published_preprocessing.kind == "imagenet"
     assert model_card("mimic-cxr_d121").pretraining == ("imagenet", "chexpert")
 
 

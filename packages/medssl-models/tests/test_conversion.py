@@ -132,7 +132,7 @@ def test_a_folder_that_exists_is_kept_unless_forced(tmp_path, state):
     source, out = write_torch(tmp_path / "c", state), tmp_path / "tiny"
     convert(source, card(TORCH_MAP), out)
     (out / "mark").touch()
-    with pytest.raises(SettingsError, match="--force"):
+    with pytest.raises(SettingsError, match="set force"):
         convert(source, card(TORCH_MAP), out)
     assert (out / "mark").exists()
     convert(source, card(TORCH_MAP), out, force=True)

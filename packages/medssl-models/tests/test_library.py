@@ -292,7 +292,7 @@ def test_the_command_exports_and_verifies(file, tmp_path, monkeypatch, capsys):
 
 
 def test_a_one_sided_padding_is_said(file, tmp_path, monkeypatch, capsys):
-    padded = tiny(padding="tf_same", study_padding="torchvision")
+    padded = tiny(padding="tf_same", published_padding="torchvision")
     folder = import_model(padded, file, library=tmp_path).folder
     assert run(app, ["export", str(folder), "--to", str(tmp_path / "a")]) == 0
     assert "only medssl-models gives its exact features" in capsys.readouterr().err
@@ -366,7 +366,7 @@ def test_other_weights_under_the_name_are_kept_unless_forced(packed, tmp_path):
     write_torch_checkpoint(other, tiny(), tiny_state(tiny(), seed=1))
     folder = import_model(tiny(), other, library=tmp_path / "there").folder
     before = create_model(str(folder)).fingerprint
-    with pytest.raises(SettingsError, match="--force"):
+    with pytest.raises(SettingsError, match="set force"):
         import_bundle(packed, library=tmp_path / "there")
     assert create_model(str(folder)).fingerprint == before
 

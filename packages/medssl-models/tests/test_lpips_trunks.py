@@ -8,7 +8,7 @@ import torch
 from medssl_models.cli import app
 from medssl_models.console import run
 from medssl_models.errors import CheckpointError, SettingsError
-from medssl_models.networks import lpips_trunks as measure_trunks
+from medssl_models.networks import lpips_trunks
 from medssl_models.networks.lpips_trunks import (
     TRUNKS,
     TrunkFile,
@@ -38,7 +38,7 @@ def download(tmp_path, monkeypatch):
     torch.save(content, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     trunk = TrunkFile("lpips-alex", f"alexnet-{digest[:8]}.pth", 2)
-    monkeypatch.setattr(measure_trunks, "TRUNKS", {**TRUNKS, "lpips-alex": trunk})
+    monkeypatch.setattr(lpips_trunks, "TRUNKS", {**TRUNKS, "lpips-alex": trunk})
     return path
 
 
@@ -64,7 +64,7 @@ def test_what_earlier_programs_left_in_torchs_cache_is_found(download, tmp_path)
 def test_a_trunk_that_is_there_is_replaced_only_by_force(download):
     import_trunk("lpips-alex", download)
 
-    with pytest.raises(SettingsError, match="is there already; replace it with --force"):
+    with pytest.raises(SettingsError, match="exists; .*set force to replace it"):
         import_trunk("lpips-alex", download)
     assert import_trunk("lpips-alex", download, force=True).exists()
 
@@ -80,9 +80,9 @@ def test_another_file_is_refused_with_its_hash(download, damage):
 
 
 def test_a_trunk_with_too_few_tensors_is_refused(download, monkeypatch):
-    known = measure_trunks.TRUNKS["lpips-alex"]
+    known = lpips_trunks.TRUNKS["lpips-alex"]
     larger = TrunkFile(known.name, known.filename, 10)
-    monkeypatch.setattr(measure_trunks, "TRUNKS", {"lpips-alex": larger})
+    monkeypatch.setattr(lpips_trunks, "TRUNKS", {"lpips-alex": larger})
 
     with pytest.raises(CheckpointError, match="holds 2 tensors of features, lpips-alex has 10"):
         read_trunk("lpips-alex", download)

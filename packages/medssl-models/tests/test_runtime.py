@@ -22,7 +22,8 @@ from medssl_models.features.runtime import (
     threads,
 )
 from medssl_models.networks.controls import initialise
-from medssl_models.networks.trunks import ARCHITECTURES, build_trunk
+from medssl_models.networks.architectures import ARCHITECTURES
+from medssl_models.networks.trunks import build_trunk
 from medssl_models.preprocessing import Normalisation, Preprocessing
 from torch import nn
 

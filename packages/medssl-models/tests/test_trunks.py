@@ -6,9 +6,9 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medssl_models.errors import LayerError, SettingsError
+from medssl_models.networks.architectures import ARCHITECTURES
 from medssl_models.networks.controls import initialise
 from medssl_models.networks.trunks import (
-    ARCHITECTURES,
     SameConv2d,
     SameMaxPool2d,
     build_trunk,

@@ -9,23 +9,22 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from medssl_models.catalog import split_padding
-from medssl_models.errors import InputRangeError, SettingsError
+from medssl_models.errors import InputRangeError
 from medssl_models.hub.library import load_weights, locate
-from medssl_models.networks.build import build_network, is_own
+from medssl_models.networks.build import build_network, is_drawn
 from medssl_models.networks.controls import initialise
-from medssl_models.networks.trunks import Trunk, TrunkLike, resolve_layers
+from medssl_models.networks.trunks import TrunkLike, resolve_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from medssl_models.card import ModelCard, Padding
+    from medssl_models.card import ModelCard
+    from medssl_models.experiments.settings import ProtocolName
     from medssl_models.preprocessing import Preprocessing
 
-__all__ = ["Backbone", "Protocol", "create_model", "fingerprint_of"]
+__all__ = ["Backbone", "create_model", "fingerprint_of"]
 
-Protocol = Literal["published", "corrected"]
 # Half-precision inputs and normalisation in another order of operations move the ends a little.
 SLACK = 0.01
 
@@ -125,13 +124,13 @@ class Backbone(nn.Module):
 
     def preprocessing_for(
         self,
-        protocol: Protocol,
+        protocol: ProtocolName,
         *,
         resize: int | tuple[int, int] | None = None,
         crop: int | None = None,
         interpolation: Literal["bilinear", "bicubic"] | None = None,
     ) -> Preprocessing:
-        """Give the preprocessing of a protocol.
+        """Return the preprocessing of a protocol.
 
         Args:
             protocol: `corrected` is the model's own; `published` takes the normalisation that
@@ -142,13 +141,14 @@ class Backbone(nn.Module):
         """
         geometry = {"resize": resize, "crop": crop, "interpolation": interpolation}
         changes: dict[str, object] = {k: v for k, v in geometry.items() if v is not None}
-        if protocol == "published" and self.card.study_preprocessing is not None:
-            changes["normalisation"] = self.card.study_preprocessing
+        if protocol == "published" and self.card.published_preprocessing is not None:
+            changes["normalisation"] = self.card.published_preprocessing
         return self.preprocessing.replace(**changes) if changes else self.preprocessing
 
-    def extra_repr(self) -> str:
-        """Show name, dimension and padding when printed."""
-        return f"{self.name}, feature_dim={self.feature_dim}, padding={self.card.padding}"
+    def __repr__(self) -> str:
+        state = "trainable" if self.trainable else "frozen"
+        facts = f"feature_dim={self.feature_dim}, padding={self.card.padding}, {state}"
+        return f"Backbone({self.name}, {facts})"
 
     @property
     def _network(self) -> TrunkLike:
@@ -178,15 +178,14 @@ def create_model(
     name: str,
     *,
     trainable: bool = False,
-    protocol: Protocol = "corrected",
+    protocol: ProtocolName = "corrected",
     library: Path | None = None,
 ) -> Backbone:
     """Create a backbone by name.
 
     Args:
-        name: A card's name or alias (`moco-v2`), `timm:NAME`, or the path of a converted folder
-            (with a separator in it: `./NAME`). `:torchvision` behind it chooses that padding
-            instead of the model's own.
+        name: As for `catalog.resolve`: `moco-v2`, `byol:torchvision`, `timm:NAME`, `random_r50`,
+            `random:timm:NAME`, or the path of a converted folder, `./NAME`.
         trainable: Gradients and training mode on; otherwise both are off.
         protocol: `published` takes the padding that the 2022 study used where `name` chooses none.
         library: Folder of models instead of `home() / "models"`.
@@ -204,27 +203,13 @@ def create_model(
         >>> create_model("random_r18").feature_dim
         512
     """
-    base, padding = split_padding(name)
-    own, folder = locate(base, library=library)
-    card = _padded(own, padding, protocol)
-    trunk = build_network(card)
-    if folder:
-        load_weights(trunk, folder)
-    elif card.seed is not None and isinstance(trunk, Trunk):
-        initialise(trunk, seed=card.seed)
-    shown = card.name if card.padding == own.padding else f"{card.name}:{card.padding}"
-    return Backbone(card, trunk, name=shown, trainable=trainable)
-
-
-def _padded(card: ModelCard, asked: Padding | None, protocol: Protocol) -> ModelCard:
-    """The card with the padding that was asked for, else that of the protocol."""
-    if not is_own(card):
-        if asked is not None:
-            message = f"model: {card.name} pads as its own code does; leave out :{asked}"
-            raise SettingsError(message)
-        return card
-    padding = asked or (card.study_padding if protocol == "published" else card.padding)
-    return card if padding == card.padding else card.replace(padding=padding)
+    model = locate(name, protocol=protocol, library=library)
+    trunk = build_network(model.card)
+    if model.folder is not None:
+        load_weights(trunk, model.folder)
+    elif is_drawn(model.card):
+        initialise(trunk, seed=model.card.seed or 0)
+    return Backbone(model.card, trunk, name=model.name, trainable=trainable)
 
 
 def fingerprint_of(card: ModelCard, trunk: nn.Module) -> str:

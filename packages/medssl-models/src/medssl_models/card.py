@@ -6,6 +6,7 @@ Nothing here touches a weights file or imports torch.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from medssl_models.preprocessing import Normalisation, Preprocessing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "Container",
@@ -29,8 +30,13 @@ __all__ = [
 Container = Literal["torch", "safetensors", "haiku_pickle", "tf_bundle"]
 Padding = Literal["torchvision", "tf_same", "tf_same_pool"]
 Scheme = Literal["torchvision", "haiku_resnet", "tf_resnet"]
-# A namespace, such as timm:, may stand in front.
-Name = Annotated[str, Field(pattern=r"^([a-z]+:)?[A-Za-z0-9][A-Za-z0-9._-]*$")]
+# Namespaces, such as timm: and random:timm:, may stand in front.
+Name = Annotated[str, Field(pattern=r"^([a-z]+:)*[A-Za-z0-9][A-Za-z0-9._-]*$")]
+# What fields were called in version 0.1, whose converted folders and plug-ins are still read.
+_FORMER = {
+    "study_padding": "published_padding",
+    "study_preprocessing": "published_preprocessing",
+}
 
 
 class _Frozen(BaseModel):
@@ -49,7 +55,7 @@ def _compiled(pattern: str) -> str:
 class WeightFile(_Frozen):
     """One published file of weights and the addresses that serve it.
 
-    Attributes:
+    Args:
         filename: Name under which the file is kept.
         urls: Addresses in the order in which they are tried; may need a browser.
         container: How the bytes are laid out; decided by content when the file is read.
@@ -65,7 +71,12 @@ class WeightFile(_Frozen):
 
 
 class DropRule(_Frozen):
-    """Source tensors that are left out, and why: a pattern that must match the whole name."""
+    """Source tensors that are left out.
+
+    Args:
+        name: What they are, such as `projection head`.
+        pattern: A regular expression that must match the whole name.
+    """
 
     name: str
     pattern: str
@@ -74,7 +85,12 @@ class DropRule(_Frozen):
 
 
 class Rename(_Frozen):
-    """A regular expression over names without prefix, and what it is replaced by."""
+    """A change of names.
+
+    Args:
+        pattern: A regular expression over names without prefix.
+        replacement: What takes the place of each match.
+    """
 
     pattern: str
     replacement: str
@@ -89,7 +105,7 @@ class KeyMap(_Frozen):
     renames apply in order), or dropped by the first rule that matches its whole source name.
     Anything else is an error. Drop rules are asked before the prefix.
 
-    Attributes:
+    Args:
         top_level: Entry of the file that holds the tensors; empty for a flat state dict.
         prefix: What is stripped from the names of the tensors that are used.
         drops: Rules for tensors that are not used.
@@ -107,16 +123,16 @@ class KeyMap(_Frozen):
 class ModelCard(_Frozen):
     """All that is known about a model before it is loaded.
 
-    Attributes:
-        name: Canonical name, as typed after `--model`.
+    Args:
+        name: Canonical name, as it is typed and as records bear it.
         summary: One sentence for people.
-        architecture: Name in `trunks.ARCHITECTURES`, `timm:NAME`, or a plug-in's own.
+        architecture: Name in `architectures.ARCHITECTURES`, `timm:NAME`, or a plug-in's own.
         width: Channels of the first layer, 64 in every published network.
         feature_dim: Dimension of the pooled features.
         padding: Of strided layers, as the source network pads.
-        study_padding: Padding that the 2022 study used.
+        published_padding: Padding that the 2022 study used.
         preprocessing: The model's own, from its source.
-        study_preprocessing: Normalisation that the 2022 study fed where it differs.
+        published_preprocessing: Normalisation that the 2022 study fed where it differs.
         weights: Files that hold the weights, all of them needed; none where the network is made
             with its weights, from a seed or by a plug-in.
         key_map: From the names in those files to ours.
@@ -137,9 +153,9 @@ class ModelCard(_Frozen):
     width: int = Field(default=64, ge=1)
     feature_dim: int = Field(ge=1)
     padding: Padding = "torchvision"
-    study_padding: Padding = "torchvision"
+    published_padding: Padding = "torchvision"
     preprocessing: Preprocessing
-    study_preprocessing: Normalisation | None = None
+    published_preprocessing: Normalisation | None = None
     weights: tuple[WeightFile, ...] = ()
     key_map: KeyMap = KeyMap()
     licence: str
@@ -152,12 +168,23 @@ class ModelCard(_Frozen):
     seed: int | None = Field(default=None, ge=0)
     notes: tuple[str, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _translate_former_names(cls, values: object) -> object:
+        if not isinstance(values, Mapping):
+            return values
+        return {_FORMER.get(name, name): value for name, value in values.items()}
+
     @model_validator(mode="after")
     def _control_has_a_seed(self) -> Self:
         if self.control != (self.seed is not None) or (self.control and self.weights):
             message = f"{self.name}: a control has a seed and no weights, any other model no seed"
             raise ValueError(message)
         return self
+
+    def __repr_args__(self) -> Iterator[tuple[str, object]]:
+        """Show only what tells models apart: a card has some twenty fields."""
+        return ((name, getattr(self, name)) for name in ("name", "architecture", "feature_dim"))
 
     @property
     def needs_file(self) -> bool:
@@ -170,9 +197,13 @@ class ModelCard(_Frozen):
         return self.name, *self.aliases
 
     def replace(self, **changes: object) -> ModelCard:
-        """Make a new, validated card with some fields changed."""
+        """Return a new, validated card with some fields changed.
+
+        Raises:
+            pydantic.ValidationError: A value is not allowed.
+        """
         return ModelCard.model_validate(dict(self) | changes)
 
     def addresses(self) -> Iterable[str]:
-        """Every address of every file, the preferred ones first."""
+        """Return every address of every file, the preferred ones first."""
         return (url for file in self.weights for url in file.urls)

@@ -57,12 +57,12 @@ def main() -> None:
 
 @app.command("list", epilog=examples("medssl-models list", "medssl-models list --json"))
 def list_(json: JsonOption = False) -> None:
-    """List the models, whether their weights are here, and their licences."""
-    from medssl_models.catalog import broken_plugins, list_models
-    from medssl_models.hub.library import is_imported
+    """List the models, whether they can be created now, and their licences."""
+    from medssl_models.catalog import available_models, broken_plugins, list_models
 
     console = Console(json=json)
-    rows = [(card, is_imported(card)) for card in list_models()]
+    available = frozenset(available_models())
+    rows = [(card, card.name in available) for card in list_models()]
     broken = broken_plugins()
     console.table(
         ["model", "architecture", "dim", "here", "use", "summary"],
@@ -88,13 +88,13 @@ def list_(json: JsonOption = False) -> None:
 @app.command(epilog=examples("medssl-models show random_r50", "medssl-models show byol --json"))
 def show(name: NameArgument, json: JsonOption = False) -> None:
     """Show all that is known about a model."""
-    from medssl_models.catalog import model_card
-    from medssl_models.hub.library import is_imported, model_folder_of
+    from medssl_models.catalog import resolve
+    from medssl_models.conversion.model_folder import model_folder_of
 
     console = Console(json=json)
-    card = model_card(name)
-    here = is_imported(card)
-    facts = {**card.model_dump(mode="json"), "here": here, "folder": str(model_folder_of(card))}
+    model = resolve(name)
+    folder = model.folder or model_folder_of(model.card)
+    facts = {**model.card.model_dump(mode="json"), "here": model.is_here, "folder": str(folder)}
     console.table(
         ["field", "value"], [[key, _told(value)] for key, value in facts.items() if value]
     )
@@ -219,17 +219,17 @@ def verify(place: PlaceArgument, json: JsonOption = False) -> int:
     from medssl_models.hub.library import locate
 
     console = Console(json=json)
-    card, folder = locate(place)
-    if folder is None:
-        message = f"model: {card.name} is made with its weights; there is no file to verify"
+    model = locate(place)
+    if model.folder is None:
+        message = f"model: {model.name} is made with its weights; there is no file to verify"
         raise SettingsError(message)
-    result = verify_folder(folder)
+    result = verify_folder(model.folder)
     console.table(
         ["check", "holds", "found"],
         [[check.name, "yes" if check.passed else "NO", check.detail] for check in result.checks],
-        title=f"{card.name} in {folder}",
+        title=f"{model.card.name} in {model.folder}",
     )
-    console.document({"model": card.name, "passed": result.passed, **vars(result)})
+    console.document({"model": model.card.name, "passed": result.passed, **vars(result)})
     return 0 if result.passed else 3
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +12,9 @@ from medssl_models.checkpoints.haiku_pickle import PickledArrays
 from medssl_models.checkpoints.opening import open_checkpoint
 from medssl_models.conversion.key_maps import plan
 from medssl_models.errors import CheckpointError
-from medssl_models.networks.trunks import ARCHITECTURES, build_trunk
+from medssl_models.files import sha256_of
+from medssl_models.networks.architectures import is_own
+from medssl_models.networks.trunks import build_trunk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from medssl_models.card import Container, ModelCard
 
-__all__ = ["Inspection", "fitting_cards", "inspect_file", "sha256_of"]
+__all__ = ["Inspection", "fitting_cards", "inspect_file"]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -76,17 +77,11 @@ def fitting_cards(shapes: Shapes, sources: Mapping[str, str]) -> list[str]:
         shapes: Name to shape of every tensor of the file.
         sources: File name to SHA-256.
     """
-    cards = [card for card in list_models() if card.architecture in ARCHITECTURES]
+    cards = [card for card in list_models() if is_own(card)]
     known = [
         card.name for card in cards if {file.sha256 for file in card.weights} & {*sources.values()}
     ]
     return known or [card.name for card in cards if card.weights and _fits(shapes, card)]
-
-
-def sha256_of(path: Path) -> str:
-    """Hash a file without reading it into memory at once."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shapes(tensors: Mapping[str, object]) -> Shapes:

@@ -6,7 +6,6 @@ filled, and every value is checked, before anything is written.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from medssl_models.conversion import verification
 from medssl_models.conversion.key_maps import plan
 from medssl_models.conversion.model_folder import Origin, write_folder
 from medssl_models.errors import CheckpointError
+from medssl_models.files import sha256_of
 from medssl_models.networks.build import build_network
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def convert(path: Path, card: ModelCard, out: Path, *, force: bool = False) -> C
     origin = Origin(
         card=card,
         container=opened.container,
-        sources={file.name: _sha256(file) for file in opened.files},
+        sources={file.name: sha256_of(file) for file in opened.files},
         dropped=dict(Counter(mapping.dropped.values())),
         versions={name: version(name) for name in ("medssl-models", "torch", "torchvision")},
         proof=verification.prove(trunk, state),
@@ -160,8 +160,3 @@ def _from_numpy(array: Array, ndim: int, *, foreign: bool) -> Tensor:
 def _counter(source: Mapping[str, Tensor | Array], name: str | None) -> Tensor:
     """How many batches a BatchNorm has seen: unused in eval mode, zero where it is not known."""
     return torch.tensor(0 if name is None else int(source[name]), dtype=torch.int64)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from medssl_models.backbone import create_model
-from medssl_models.catalog import split_padding
 from medssl_models.conversion import verification
 from medssl_models.conversion.model_folder import Origin, read_origin, write_folder
 from medssl_models.hub.library import locate
@@ -26,7 +25,7 @@ __all__ = ["Export", "export_model"]
 class Export:
     """What an export did.
 
-    Attributes:
+    Args:
         folder: The folder that was written.
         origin: The record in it.
         exact_elsewhere: Whether timm and torchvision give the same features with these weights;
@@ -61,7 +60,7 @@ def export_model(
         key: tensor.detach().clone(memory_format=torch.contiguous_format)
         for key, tensor in backbone.trunk.state_dict().items()
     }
-    _, folder = locate(split_padding(name)[0], library=library)
+    folder = locate(name, library=library).folder
     held = read_origin(folder) if folder else _origin_without_file(backbone)
     proof = verification.prove(backbone.trunk, state)
     origin = held.model_copy(update={"card": backbone.card, "proof": proof})

@@ -7,19 +7,17 @@ through safetensors, which holds data only.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medssl_models.card import ModelCard
-from medssl_models.errors import CheckpointError, LibraryError, SettingsError
+from medssl_models.errors import CheckpointError, LibraryError
+from medssl_models.files import models_folder, placing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -29,7 +27,8 @@ __all__ = [
     "WEIGHTS",
     "Origin",
     "Proof",
-    "placed",
+    "folder_name",
+    "model_folder_of",
     "read_origin",
     "read_state",
     "write_folder",
@@ -100,7 +99,7 @@ def write_folder(
     from safetensors.torch import save_file
 
     metadata = {"format": "pt", "medssl": origin.card.model_dump_json()}
-    with placed(folder, force=force) as beside:
+    with placing(folder, force=force) as beside:
         try:
             save_file(dict(state), beside / WEIGHTS, metadata=metadata)
         except SafetensorError as error:  # its way to say that a file cannot be written
@@ -110,46 +109,19 @@ def write_folder(
         (beside / README).write_text(_readme(origin), "utf-8")
 
 
-@contextmanager
-def placed(folder: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give an empty folder beside a place, that takes it when the block ends without an error.
+def folder_name(name: str) -> str:
+    """Name the folder of a model; a colon is no part of a file's name everywhere.
 
-    Args:
-        folder: The place; its parents are made.
-        force: Replace a folder that is there.
-
-    Yields:
-        Where to write.
-
-    Raises:
-        SettingsError: The folder exists and `force` is off.
+    Example:
+        >>> folder_name("timm:resnet18.a1_in1k")
+        'timm--resnet18.a1_in1k'
     """
-    if folder.exists() and not force:
-        message = f"{folder} exists; choose another folder, or give --force to replace it"
-        raise SettingsError(message)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        beside.chmod(0o755)  # mkdtemp makes it private
-        yield beside
-        _put(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    return name.replace(":", "--")
 
 
-def _put(beside: Path, folder: Path) -> None:
-    """Rename, moving away what is there; on failure what was there comes back."""
-    if not folder.exists():
-        beside.rename(folder)
-        return
-    old = beside.with_name(beside.name + ".old")
-    folder.rename(old)
-    try:
-        beside.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+def model_folder_of(card: ModelCard, *, library: Path | None = None) -> Path:
+    """Return the folder in which a model's weights lie, or would lie."""
+    return models_folder(library) / folder_name(card.name)
 
 
 def read_origin(folder: Path) -> Origin:

@@ -35,6 +35,7 @@ from medssl_models.features.runtime import (
 )
 from medssl_models.features.source import Batch, ImageSource, Reader, row_name
 from medssl_models.features.store import FeatureStore, Request, StoredFeatures, feature_key
+from medssl_models.files import is_writable
 from medssl_models.networks.trunks import resolve_layers
 from medssl_models.plain_json import canonical_json
 
@@ -148,7 +149,7 @@ def extract(
         LOG.warning("this CPU emulates bf16: --precision fp32 is exact and several times faster")
     if store is None:
         return job.run_in_memory(progress)
-    if not _can_write(store):
+    if not is_writable(store.root):
         LOG.warning("%s cannot be written to; the features are computed but not kept", store.root)
         return job.run_in_memory(progress)
     return job.run_in_store(store, progress)
@@ -428,15 +429,6 @@ def _stamps(source: ImageSource, rows: int) -> list[str] | None:
 
 def _workers(asked: int | None) -> int:
     return min(MAX_DEFAULT_WORKERS, os.cpu_count() or 1) if asked is None else asked
-
-
-def _can_write(store: FeatureStore) -> bool:
-    """Tell whether features can be kept; a read-only home is for reading."""
-    try:
-        store.root.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(store.root, os.W_OK)
 
 
 def _advance_nothing(n: int = 1, *, note: str = "") -> None:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from medssl_models.errors import StoreError
 from medssl_models.features.feature_file import BrokenFileError, FeatureFile, Layout, RowState
-from medssl_models.hub.library import home
+from medssl_models.files import clear_drafts, home, replacing
 from medssl_models.plain_json import canonical_json
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ class FeatureStore:
             LOG.info("another process computes the same features; waiting for it")
             lock.acquire()
         try:
+            clear_drafts(self.partial_path(key))
             yield
         finally:
             lock.release()
@@ -194,7 +195,7 @@ class FeatureStore:
         _synchronise_folder(self.root)
 
     def _make(self, layout: Layout, request: Request, provenance: Mapping[str, str]) -> None:
-        with _new_file(self.partial_path(layout.key)) as path:
+        with replacing(self.partial_path(layout.key)) as path:
             FeatureFile.create(path, layout, stamps=request.stamps, provenance=provenance)
 
     @contextmanager
@@ -211,7 +212,7 @@ class FeatureStore:
     def _refreshed(self, request: Request) -> Iterator[tuple[FeatureFile, npt.NDArray[np.int64]]]:
         """Work on a copy of the complete file, in which only the changed rows are pending."""
         partial = self.partial_path(request.key)
-        with _new_file(partial) as path:
+        with replacing(partial) as path:
             _copy(self.path(request.key), path)
             with FeatureFile(path, writable=True) as file:
                 stale = file.stale_rows(request.stamps, skip_unreadable=request.skip_unreadable)
@@ -265,17 +266,6 @@ def _set_aside(path: Path, error: BrokenFileError) -> None:
         number += 1
     path.rename(aside)
     LOG.warning("%s is broken (%s); set aside as %s, computing anew", path, error, aside.name)
-
-
-@contextmanager
-def _new_file(target: Path) -> Iterator[Path]:
-    """Give a path beside the target; it takes the target's place when all went well."""
-    temporary = target.with_suffix(".new")
-    try:
-        yield temporary
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:

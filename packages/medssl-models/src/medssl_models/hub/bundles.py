@@ -7,27 +7,36 @@ whatever comes out of one is hashed, and its features are recomputed, before it 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zipfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medssl_models.catalog import list_models
+from medssl_models.catalog import available_models, resolve
 from medssl_models.checkpoints.archive import Archive
-from medssl_models.checkpoints.inspection import sha256_of
-from medssl_models.conversion.model_folder import CONFIG, README, WEIGHTS, placed, read_origin
+from medssl_models.conversion.model_folder import (
+    CONFIG,
+    README,
+    WEIGHTS,
+    folder_name,
+    read_origin,
+)
 from medssl_models.conversion.verification import verify
 from medssl_models.errors import CheckpointError, SettingsError
-from medssl_models.hub.library import hold, is_imported, locate, models_folder
+from medssl_models.files import (
+    models_folder,
+    placing,
+    refuse_existing,
+    replacing,
+    sha256_of,
+)
+from medssl_models.hub.library import hold, locate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["Bundle", "BundledFile", "BundledModel", "Unpacked", "export_bundle", "import_bundle"]
 
@@ -51,7 +60,7 @@ class BundledFile(_Frozen):
 class BundledModel(_Frozen):
     """A model in a bundle.
 
-    Attributes:
+    Args:
         name: The card's name.
         folder: Under which the library keeps it, and under which it lies in the archive.
         licence: In words.
@@ -69,7 +78,7 @@ class BundledModel(_Frozen):
 class Bundle(_Frozen):
     """The table of a bundle.
 
-    Attributes:
+    Args:
         format: Tells that the archive is a bundle.
         schema_version: Of this table.
         made_by: Version of medssl-models.
@@ -97,7 +106,7 @@ def export_bundle(
     """Write models of the library into one archive.
 
     Args:
-        names: Cards' names or paths of converted folders; none means all that are in the library.
+        names: As for `resolve`; none means all that are in the library.
         out: The archive; it appears only when it is whole.
         library: Folder of models instead of `home() / "models"`.
         force: Replace `out` if it is there.
@@ -110,18 +119,13 @@ def export_bundle(
         MissingWeightsError: A model's weights are not here.
         CheckpointError: A model does not pass `verify`; nothing is written.
     """
-    if out.exists() and not force:
-        message = f"{out} exists; choose another file, or give --force to replace it"
-        raise SettingsError(message)
+    refuse_existing(out, force=force)
     folders = dict(_folder_of(name, library) for name in names or _all_imported(library))
     table = Bundle(
         made_by=version("medssl-models"),
         models=tuple(_described(folder) for _, folder in sorted(folders.items())),
     )
-    with (
-        _replacing(out) as beside,
-        zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive,
-    ):
+    with replacing(out) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(TABLE, table.model_dump_json(indent=2))
         for model in table.models:
             for name in model.files:
@@ -147,15 +151,13 @@ def import_bundle(
     with Archive(path) as archive:
         table = _read_table(archive)
         _check_members(archive, table)
-        return [_unpack(archive, model, models_folder(library), force) for model in table.models]
+        root = models_folder(library)
+        return [_unpack(archive, model, root, force=force) for model in table.models]
 
 
 def _all_imported(library: Path | None) -> list[str]:
-    names = [
-        card.name
-        for card in list_models()
-        if card.needs_file and is_imported(card, library=library)
-    ]
+    here = available_models(library=library)
+    names = [name for name in here if resolve(name, library=library).folder is not None]
     if not names:
         message = f"nothing to pack: {models_folder(library)} holds no imported model"
         raise SettingsError(message)
@@ -163,11 +165,11 @@ def _all_imported(library: Path | None) -> list[str]:
 
 
 def _folder_of(name: str, library: Path | None) -> tuple[str, Path]:
-    card, folder = locate(name, library=library)
-    if folder is None:
-        message = f"model: {card.name} needs no file, so that it needs no bundle"
+    model = locate(name, library=library)
+    if model.folder is None:
+        message = f"model: {model.name} needs no file, so that it needs no bundle"
         raise SettingsError(message)
-    return card.name, folder
+    return model.card.name, model.folder
 
 
 def _described(folder: Path) -> BundledModel:
@@ -181,7 +183,7 @@ def _described(folder: Path) -> BundledModel:
     return BundledModel.model_validate(
         {
             "name": card.name,
-            "folder": card.name.replace(":", "--"),
+            "folder": folder_name(card.name),
             "licence": card.licence,
             "non_commercial": card.non_commercial,
             "files": files,
@@ -194,21 +196,6 @@ def _refuse_broken(folder: Path, *, shown: str | None = None) -> None:
     if failed:
         message = f"{shown or folder}: {failed[0].name}: {failed[0].detail}"
         raise CheckpointError(message)
-
-
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """Give a file beside another, that takes its place when the block ends without an error."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
-    os.close(handle)
-    beside = Path(name)
-    try:
-        yield beside
-        beside.chmod(0o644)  # mkstemp makes it private
-        beside.replace(out)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _read_table(archive: Archive) -> Bundle:
@@ -234,12 +221,12 @@ def _check_members(archive: Archive, table: Bundle) -> None:
         raise CheckpointError(message)
 
 
-def _unpack(archive: Archive, model: BundledModel, library: Path, force: bool) -> Unpacked:  # noqa: FBT001 - private
+def _unpack(archive: Archive, model: BundledModel, library: Path, *, force: bool) -> Unpacked:
     folder = library / model.folder
     with hold(folder):
         if _is_same(folder, model) and not force:
             return Unpacked(model.name, folder, new=False)
-        with placed(folder, force=force) as beside:
+        with placing(folder, force=force) as beside:
             for name, file in model.files.items():
                 if archive.copy(f"models/{model.folder}/{name}", beside / name) != file.sha256:
                     message = f"{archive.path}: {name} of {model.name} does not have its hash"
@@ -251,7 +238,7 @@ def _unpack(archive: Archive, model: BundledModel, library: Path, force: bool) -
 
 def _check_name(archive: Archive, model: BundledModel, folder: Path) -> None:
     held = read_origin(folder).card.name
-    if held != model.name or model.folder != held.replace(":", "--"):
+    if held != model.name or model.folder != folder_name(held):
         message = f"{archive.path}: the folder of {model.name} holds {held}"
         raise CheckpointError(message)
 

@@ -6,7 +6,6 @@ taken from the environment, as urllib does.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
@@ -20,6 +19,7 @@ from importlib.metadata import version
 from typing import IO, TYPE_CHECKING, Any
 
 from medssl_models.errors import DownloadError, OfflineError
+from medssl_models.files import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -169,7 +169,7 @@ class _Transfer:
             self._check()
             self.part.replace(self.target)
             self.note.unlink(missing_ok=True)
-        return Downloaded(self.target, _sha256(self.target), self.url, new)
+        return Downloaded(self.target, sha256_of(self.target), self.url, new)
 
     def _receive(self, progress: Progress | None) -> None:
         """Ask again for the rest after each loss, as long as that brings something."""
@@ -265,7 +265,7 @@ class _Transfer:
 
     def _check(self) -> None:
         """Refuse a whole file that is another one, and forget it."""
-        found, size = _sha256(self.part), self.kept
+        found, size = sha256_of(self.part), self.kept
         if self.file.size not in {None, size}:
             self._forget()
             message = f"it gave {size:,} bytes, expected {self.file.size:,}; they were deleted"
@@ -326,8 +326,3 @@ def _counting(
 
 def _ignore(n: int = 1, *, note: str = "") -> None:
     """Satisfy `Advance` where nothing is shown."""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

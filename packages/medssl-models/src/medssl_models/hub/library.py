@@ -1,23 +1,24 @@
-"""The local folder of models: where it lies, what is in it, how weights get in and out.
+"""The local folder of models: how weights get in and out, and whether they are here.
 
 Importing this module imports no torch; the functions that read or write weights do.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 
-from medssl_models.catalog import model_card
-from medssl_models.conversion.model_folder import CONFIG, WEIGHTS, read_origin, read_state
+from medssl_models.catalog import ResolvedModel, resolve
+from medssl_models.conversion.model_folder import (
+    WEIGHTS,
+    model_folder_of,
+    read_origin,
+    read_state,
+)
 from medssl_models.errors import (
     CheckpointError,
     DownloadError,
@@ -26,45 +27,42 @@ from medssl_models.errors import (
     OfflineError,
     SettingsError,
 )
+from medssl_models.files import clear_drafts
 from medssl_models.hub.downloads import Downloaded, download, refuse_offline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from torch import nn
 
     from medssl_models.card import ModelCard, WeightFile
     from medssl_models.console import Progress
     from medssl_models.conversion.convert import Conversion
+    from medssl_models.experiments.settings import ProtocolName
     from medssl_models.hub.downloads import DownloadSettings
 
     _Get = Callable[[WeightFile, Mapping[str, str]], Downloaded]
 
 __all__ = [
     "Fetched",
-    "converted_folder",
+    "check_models",
     "fetch_model",
     "find_weights",
     "hold",
-    "home",
     "import_model",
     "is_imported",
     "load_weights",
     "locate",
     "missing_weights",
-    "model_folder_of",
-    "models_folder",
 ]
-
-# What `tempfile.mkdtemp` appends to a name.
-_UNFINISHED = r"\.{name}\.[a-z0-9_]{{8}}(\.old)?"
 
 
 @dataclass(frozen=True)
 class Fetched:
     """What a fetch did.
 
-    Attributes:
+    Args:
         folder: The model's folder.
         files: What was downloaded; empty where the model was here already.
         conversion: What was made of it; None where the model was here already.
@@ -75,50 +73,9 @@ class Fetched:
     conversion: Conversion | None = None
 
 
-def home() -> Path:
-    """Folder of everything that is kept: `MEDSSL_HOME`, else the platform's cache folder.
-
-    Models lie in `home() / "models" / NAME`, features in `home() / "features"`. The folder is
-    not created here, so that a read-only home works for reading.
-    """
-    chosen = os.environ.get("MEDSSL_HOME")
-    return Path(chosen).expanduser() if chosen else user_cache_path("medssl")
-
-
-def models_folder(library: Path | None = None) -> Path:
-    """Folder that holds one folder for each imported model."""
-    return library if library is not None else home() / "models"
-
-
-def model_folder_of(card: ModelCard, *, library: Path | None = None) -> Path:
-    """Where a model's weights lie, or would lie."""
-    # A colon, as in timm:NAME, is no part of a file's name everywhere.
-    return models_folder(library) / card.name.replace(":", "--")
-
-
 def is_imported(card: ModelCard, *, library: Path | None = None) -> bool:
     """Tell whether a model can be created now: it needs no file, or its weights are here."""
     return not card.needs_file or (model_folder_of(card, library=library) / WEIGHTS).is_file()
-
-
-def converted_folder(name: str) -> Path | None:
-    """Give the folder that a name means, if it is the path of a converted model.
-
-    A path has a separator in it (`./NAME`, `exported/NAME`), so that no folder that happens to lie
-    in the working directory takes the place of a card.
-
-    Raises:
-        CheckpointError: The path is that of a folder, but of no converted model.
-    """
-    if name not in {".", ".."} and not {"/", os.sep}.intersection(name):
-        return None
-    folder = Path(name).expanduser()
-    if (folder / CONFIG).is_file():
-        return folder
-    if folder.is_dir():
-        message = f"model: {name!r} is a folder without {CONFIG}; is it a converted model?"
-        raise CheckpointError(message)
-    return None
 
 
 def find_weights(card: ModelCard, *, library: Path | None = None) -> Path:
@@ -141,26 +98,46 @@ def find_weights(card: ModelCard, *, library: Path | None = None) -> Path:
     return folder
 
 
-def locate(name: str, *, library: Path | None = None) -> tuple[ModelCard, Path | None]:
-    """Find what a name without padding means.
+def locate(
+    name: str, *, protocol: ProtocolName = "corrected", library: Path | None = None
+) -> ResolvedModel:
+    """Find what a name means, as `resolve` does, and make sure that the weights are here.
 
     Args:
-        name: A card's name or alias, `timm:NAME`, or the path of a converted folder (`./NAME`).
+        name: As for `resolve`.
+        protocol: As for `resolve`.
         library: Folder of models instead of `home() / "models"`.
-
-    Returns:
-        The card, and the folder with the weights; None where the model needs no file.
 
     Raises:
         UnknownModelError: No such name.
         MissingWeightsError: The weights are not here.
         CheckpointError: The folder is not that of a converted model.
+
+    Example:
+        >>> locate("random_r18").card.control
+        True
     """
-    folder = converted_folder(name)
-    if folder:
-        return read_origin(folder).card, folder
-    card = model_card(name)
-    return card, find_weights(card, library=library) if card.needs_file else None
+    model = resolve(name, protocol=protocol, library=library)
+    if model.folder == model_folder_of(model.card, library=library):
+        find_weights(model.card, library=library)
+    return model
+
+
+def check_models(names: Iterable[str]) -> None:
+    """Make sure, before anything is computed, that all models are here.
+
+    Args:
+        names: As for `resolve`.
+
+    Raises:
+        UnknownModelError: No card and no folder has this name.
+        MissingWeightsError: The weights must be brought; the message says from where.
+
+    Example:
+        >>> check_models(["random_r18", "random_r50:tf_same"])
+    """
+    for name in names:
+        locate(name)
 
 
 def load_weights(trunk: nn.Module, folder: Path) -> None:
@@ -311,20 +288,8 @@ def hold(folder: Path) -> Iterator[None]:
     """Hold a folder of the library alone: others wait; what a killed process left is cleared."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        _clear_unfinished(folder)
+        clear_drafts(folder)
         yield
-
-
-def _clear_unfinished(folder: Path) -> None:
-    """Remove unfinished folders beside one; the old one comes back if its successor did not."""
-    pattern = re.compile(_UNFINISHED.format(name=re.escape(folder.name)))
-    for entry in sorted(folder.parent.iterdir()):
-        if not pattern.fullmatch(entry.name):
-            continue
-        if entry.suffix == ".old" and not folder.exists():
-            entry.rename(folder)
-        else:
-            shutil.rmtree(entry, ignore_errors=True)
 
 
 def missing_weights(card: ModelCard, *, library: Path | None = None) -> MissingWeightsError:

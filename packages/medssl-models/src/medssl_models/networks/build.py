@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from medssl_models.errors import ModelError, PluginError, SettingsError
-from medssl_models.networks.trunks import ARCHITECTURES, build_trunk
+from medssl_models.networks.architectures import ARCHITECTURES, is_own
+from medssl_models.networks.trunks import build_trunk
 from medssl_models.plugins import load_plugins
 from medssl_models.suggestions import did_you_mean
 
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 
     from medssl_models.card import ModelCard
 
-__all__ = ["build_network", "is_own"]
+__all__ = ["build_network", "is_drawn"]
 
 
-def is_own(card: ModelCard) -> bool:
-    """Tell whether the network is one of `trunks`, which knows widths, paddings and seeds."""
-    return card.architecture in ARCHITECTURES
+def is_drawn(card: ModelCard) -> bool:
+    """Tell whether the weights are drawn from the card's seed, not made by who builds the network.
+
+    A plug-in's own control brings its weights; `random:` in a name promises that we draw them.
+    """
+    return card.seed is not None and (is_own(card) or card.name.startswith("random:"))
 
 
 def build_network(card: ModelCard) -> nn.Module:
@@ -41,36 +45,33 @@ def build_network(card: ModelCard) -> nn.Module:
     """
     if is_own(card):
         return build_trunk(card.architecture, padding=card.padding, width=card.width)
-    return _checked(card, _builder(card)(card)).eval()
+    return _checked(card, _build(card)).eval()
 
 
-def _builder(card: ModelCard) -> Callable[[ModelCard], object]:
+def _build(card: ModelCard) -> object:
     if card.architecture.startswith("timm:"):
         from medssl_models.networks.timm_models import build_timm
 
-        return build_timm
+        return build_timm(card)
     for _, plugin in load_plugins():
         if plugin.build is not None and plugin.card.architecture == card.architecture:
-            return _named(plugin.card.name, plugin.build)
+            # For weights that we draw, a builder is given the card that it knows.
+            return _call(plugin.build, plugin.card if is_drawn(card) else card, plugin.card.name)
     broken = "".join(f"; plug-in {p.name} is broken: {p.reason}" for p in load_plugins().broken)
     near = did_you_mean(card.architecture, ARCHITECTURES)
     message = f"architecture: {card.architecture!r} of {card.name} is unknown{near}{broken}"
     raise SettingsError(message)
 
 
-def _named(name: str, build: Callable[[ModelCard], object]) -> Callable[[ModelCard], object]:
-    """A builder whose failure names the plug-in."""
-
-    def guarded(card: ModelCard) -> object:
-        try:
-            return build(card)
-        except ModelError:
-            raise
-        except Exception as error:
-            message = f"model: plug-in {name} could not build its network: {error!r}"
-            raise PluginError(message) from error
-
-    return guarded
+def _call(build: Callable[[ModelCard], object], card: ModelCard, plugin: str) -> object:
+    """Run a builder so that its failure names the plug-in."""
+    try:
+        return build(card)
+    except ModelError:
+        raise
+    except Exception as error:
+        message = f"model: plug-in {plugin} could not build its network: {error!r}"
+        raise PluginError(message) from error
 
 
 def _checked(card: ModelCard, network: object) -> nn.Module:

@@ -6,16 +6,16 @@ name. They have no card: nobody extracts features with them. Importing this modu
 
 from __future__ import annotations
 
-import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from medssl_models.errors import CheckpointError, MissingWeightsError, SettingsError
-from medssl_models.hub.library import home
+from medssl_models.errors import CheckpointError, MissingWeightsError
+from medssl_models.files import home, refuse_existing, replacing, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -75,7 +75,7 @@ def trunk_folders(library: Path | None = None) -> tuple[Path, ...]:
     may have left the same files.
     """
     cache = Path(os.environ.get("TORCH_HOME") or Path("~/.cache/torch").expanduser())
-    return (_own(library), cache / "hub" / "checkpoints")
+    return (_kept_in(library), cache / "hub" / "checkpoints")
 
 
 def find_trunk(name: str, folders: Sequence[Path] | None = None) -> Path | None:
@@ -117,19 +117,13 @@ def import_trunk(
     """
     trunk = TRUNKS[name]
     read_trunk(name, source)
-    folder = _own(library)
+    folder = _kept_in(library)
     target = folder / trunk.filename
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{name}.lock"):
-        if target.exists() and not force:
-            message = f"{target}: is there already; replace it with --force"
-            raise SettingsError(message)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            beside.write_bytes(source.read_bytes())
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        refuse_existing(target, force=force)
+        with replacing(target) as draft:
+            shutil.copyfile(source, draft)
     return target
 
 
@@ -142,7 +136,7 @@ def read_trunk(name: str, path: Path) -> dict[str, Tensor]:
     from medssl_models.checkpoints import torch_file
 
     trunk = TRUNKS[name]
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = sha256_of(path)
     if not found.startswith(trunk.hash_start):
         message = (
             f"{path}: SHA-256 begins with {found[:8]}, not with {trunk.hash_start}: damaged, or "
@@ -157,5 +151,5 @@ def read_trunk(name: str, path: Path) -> dict[str, Tensor]:
     return features
 
 
-def _own(library: Path | None) -> Path:
+def _kept_in(library: Path | None) -> Path:
     return library if library is not None else home() / "measures"

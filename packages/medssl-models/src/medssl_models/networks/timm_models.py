@@ -10,6 +10,9 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import nn
+
 from medssl_models.card import DropRule, KeyMap, ModelCard, WeightFile
 from medssl_models.errors import MissingExtraError, SettingsError, UnknownModelError
 from medssl_models.networks.tapped import TappedNetwork
@@ -19,40 +22,57 @@ from medssl_models.suggestions import did_you_mean
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from torch import nn
+    from medssl_models.card import Padding
 
-__all__ = ["build_timm", "timm_card"]
+__all__ = ["build_timm", "full_name", "timm_card"]
 
 _HUB = "https://huggingface.co/{repository}/resolve/main/{file}"
 
 
+def full_name(name: str, *, pretrained: bool = True) -> str:
+    """Complete a name by the tag of timm's default weights, where it has none.
+
+    Args:
+        name: Such as `timm:resnet18` or `timm:resnet18.a1_in1k`.
+        pretrained: Ask for a network with published weights.
+
+    Raises:
+        MissingExtraError: timm is not installed.
+        UnknownModelError: timm has no such network, or no weights for it.
+    """
+    config = _config(name.removeprefix("timm:"), pretrained=pretrained)
+    return f"timm:{config.architecture}" + (f".{config.tag}" if config.tag else "")
+
+
 @cache
-def timm_card(name: str) -> ModelCard:
+def timm_card(name: str, *, pretrained: bool = True) -> ModelCard:
     """Describe a network of timm.
 
     Args:
         name: Such as `timm:vit_small_patch14_dinov2.lvd142m`; without a tag timm's default weights.
+        pretrained: Ask for a network with published weights.
 
     Raises:
         MissingExtraError: timm is not installed.
         UnknownModelError: timm has no such network, or no weights for it.
         SettingsError: The network does not take square colour images.
     """
-    timm = _timm()
-    short = name.removeprefix("timm:")
-    config = _config(timm, short)
+    full = full_name(name, pretrained=pretrained)
+    config = _config(full.removeprefix("timm:"), pretrained=pretrained)
     channels, height, width = config.input_size
     if channels != 3 or height != width:
         message = f"model: {name} takes images of {config.input_size}, not square colour ones"
         raise SettingsError(message)
-    network = timm.create_model(short, pretrained=False, num_classes=0)
+    network = _network(full)
     return ModelCard(
-        name=f"timm:{config.architecture}" + (f".{config.tag}" if config.tag else ""),
+        name=full,
         summary=f"{config.architecture} of timm, weights {config.tag or 'of its first version'}",
-        architecture=f"timm:{config.architecture}" + (f".{config.tag}" if config.tag else ""),
+        architecture=full,
         feature_dim=_feature_dim(network),
+        padding=_padding(network),
+        published_padding=_padding(network),
         preprocessing=_preprocessing(config),
-        weights=(_weight_file(config),),
+        weights=(_weight_file(config),) if _addresses(config) else (),
         key_map=_key_map(config),
         licence=config.license or "not stated by timm",
         non_commercial="nc" in re.split(r"[^a-z]+", (config.license or "").lower()),
@@ -65,16 +85,14 @@ def build_timm(card: ModelCard) -> TappedNetwork:
     """Build a network of timm without its head; its weights are random.
 
     Layers are those that timm lists for feature extraction: stages of a convolutional network
-    (maps), blocks of a transformer (tokens).
+    (maps), blocks of a transformer (tokens). torch's global generator is left as it was.
 
     Raises:
         MissingExtraError: timm is not installed.
         UnknownModelError: This version of timm does not have the network.
     """
-    timm = _timm()
-    short = card.architecture.removeprefix("timm:")
-    config = _config(timm, short)
-    network = timm.create_model(short, pretrained=False, num_classes=0)
+    config = _config(card.architecture.removeprefix("timm:"), pretrained=False)
+    network = _network(card.architecture)
     inner = dict(network.named_modules())
     names = [info.get("module", "") for info in getattr(network, "feature_info", ())]
     return TappedNetwork(
@@ -96,13 +114,30 @@ def _timm() -> ModuleType:
     return module
 
 
-def _config(timm: ModuleType, short: str) -> Any:  # noqa: ANN401 - timm is not typed
+def _config(short: str, *, pretrained: bool) -> Any:  # noqa: ANN401 # timm is not typed
+    timm = _timm()
     config = timm.get_pretrained_cfg(short) if timm.is_model(short) else None
-    if config is None or not (config.hf_hub_id or config.url):
-        known = timm.list_pretrained()
+    if config is None or (pretrained and not _addresses(config)):
+        known = timm.list_models(pretrained=pretrained)
         message = f"model: timm:{short} is unknown{did_you_mean(short, known, close_only=True)}"
         raise UnknownModelError(message)
     return config
+
+
+def _network(name: str) -> nn.Module:
+    with torch.random.fork_rng(devices=()):  # timm draws weights
+        network: nn.Module = _timm().create_model(
+            name.removeprefix("timm:"), pretrained=False, num_classes=0
+        )
+    return network
+
+
+def _padding(network: nn.Module) -> Padding:
+    """Tell how strided layers pad; timm's layers that pad as TensorFlow does are called so."""
+    same = [module for module in network.modules() if type(module).__name__.endswith("Same")]
+    if any(isinstance(module, nn.Conv2d) for module in same):
+        return "tf_same"
+    return "tf_same_pool" if same else "torchvision"
 
 
 def _feature_dim(network: nn.Module) -> int:
@@ -110,7 +145,7 @@ def _feature_dim(network: nn.Module) -> int:
     return int(getattr(network, "head_hidden_size", None) or network.num_features)  # type: ignore[arg-type]
 
 
-def _preprocessing(config: Any) -> Preprocessing:  # noqa: ANN401 - timm is not typed
+def _preprocessing(config: Any) -> Preprocessing:  # noqa: ANN401 # timm is not typed
     side = int(config.input_size[1])
     short = int(side / config.crop_pct)
     mean, std = tuple(config.mean), tuple(config.std)
@@ -125,17 +160,18 @@ def _preprocessing(config: Any) -> Preprocessing:  # noqa: ANN401 - timm is not 
     )
 
 
-def _weight_file(config: Any) -> WeightFile:  # noqa: ANN401 - timm is not typed
+def _addresses(config: Any) -> tuple[str, ...]:  # noqa: ANN401 # timm is not typed
     file = config.hf_hub_filename or "model.safetensors"
     hub = config.hf_hub_id and _HUB.format(repository=config.hf_hub_id, file=file)
-    return WeightFile(
-        filename=f"{config.architecture}.{config.tag}.safetensors",
-        urls=tuple(url for url in (hub, config.url) if url),
-        container="safetensors",
-    )
+    return tuple(url for url in (hub, config.url) if url)
 
 
-def _key_map(config: Any) -> KeyMap:  # noqa: ANN401 - timm is not typed
+def _weight_file(config: Any) -> WeightFile:  # noqa: ANN401 # timm is not typed
+    filename = f"{config.architecture}.{config.tag}.safetensors"
+    return WeightFile(filename=filename, urls=_addresses(config), container="safetensors")
+
+
+def _key_map(config: Any) -> KeyMap:  # noqa: ANN401 # timm is not typed
     heads = "|".join(re.escape(name) for name in _listed(config.classifier))
     rules = [DropRule(name="mask token of pretraining", pattern="mask_token")]
     if heads:

@@ -6,7 +6,6 @@ checkpoint loads. What a trunk is worth is decided by its weights, which are not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -15,14 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medssl_models.errors import LayerError, SettingsError
+from medssl_models.networks.architectures import ARCHITECTURES, FULL_WIDTH
 from medssl_models.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from medssl_models.card import Padding
+    from medssl_models.networks.architectures import Stage
 
-__all__ = ["ARCHITECTURES", "Architecture", "Stage", "Trunk", "TrunkLike", "build_trunk"]
+__all__ = ["Trunk", "TrunkLike", "build_trunk", "resolve_layers"]
 
 
 class TrunkLike(Protocol):
@@ -38,59 +39,6 @@ class TrunkLike(Protocol):
     def run(self, x: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """Give the outputs of some of `layers` for `(N, 3, H, W)` inputs, by name."""
         ...
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Modules that run one after another and end in a named layer."""
-
-    layer: str
-    modules: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A network of torchvision as data: its builder's name, what of it runs, in which order."""
-
-    builder: str
-    feature_dim: int
-    stages: tuple[Stage, ...]
-    aliases: Mapping[str, str]
-
-
-_RESNET = (
-    Stage("conv1", ("conv1", "bn1", "relu")),
-    Stage("layer1", ("maxpool", "layer1")),
-    Stage("layer2", ("layer2",)),
-    Stage("layer3", ("layer3",)),
-    Stage("layer4", ("layer4",)),
-    Stage("pooled", ("avgpool", "flatten")),
-)
-_DENSENET = (
-    Stage("conv0", ("features.conv0", "features.norm0", "features.relu0")),
-    Stage("denseblock1", ("features.pool0", "features.denseblock1")),
-    Stage("denseblock2", ("features.transition1", "features.denseblock2")),
-    Stage("denseblock3", ("features.transition2", "features.denseblock3")),
-    Stage("denseblock4", ("features.transition3", "features.denseblock4")),
-    Stage("norm5", ("features.norm5",)),
-    Stage("pooled", ("relu", "avgpool", "flatten")),
-)
-_RESNET_NAMES_OF_DENSENET = {
-    "conv1": "conv0",
-    "layer1": "denseblock1",
-    "layer2": "denseblock2",
-    "layer3": "denseblock3",
-    "layer4": "denseblock4",
-}
-
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "resnet18": Architecture("resnet18", 512, _RESNET, {}),
-    "resnet34": Architecture("resnet34", 512, _RESNET, {}),
-    "resnet50": Architecture("resnet50", 2048, _RESNET, {}),
-    "resnet101": Architecture("resnet101", 2048, _RESNET, {}),
-    "densenet121": Architecture("densenet121", 1024, _DENSENET, _RESNET_NAMES_OF_DENSENET),
-}
-FULL_WIDTH = 64
 
 
 class Trunk(nn.Module):

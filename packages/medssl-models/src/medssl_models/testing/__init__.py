@@ -1,6 +1,6 @@
 """Tiny models and weights files with the real names, for our tests and for plug-in authors.
 
-Files of other frameworks are written by `testing_checkpoints`.
+Files of other frameworks are written by `testing.checkpoints`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from medssl_models.backbone import Backbone
 from medssl_models.card import ModelCard
+from medssl_models.networks.architectures import ARCHITECTURES, FULL_WIDTH
 from medssl_models.networks.controls import initialise
-from medssl_models.networks.trunks import ARCHITECTURES, FULL_WIDTH, build_trunk
+from medssl_models.networks.trunks import build_trunk
 from medssl_models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
