@@ -204,7 +204,7 @@ def test_the_environment_turns_it_on(tmp_path: Path, colours: Path, monkeypatch)
         monkeypatch.setenv("MEDSSL_IMAGE_CACHE", text)
         assert load_dataset(f"folder:{colours}", split="none").cache is None
     monkeypatch.setenv("MEDSSL_IMAGE_CACHE", "much")
-    with pytest.raises(SettingError, match="MEDSSL_IMAGE_CACHE='much' is no size") as caught:
+    with pytest.raises(SettingError, match="MEDSSL_IMAGE_CACHE='much' is not a size") as caught:
         load_dataset(f"folder:{colours}")
     assert caught.value.exit_code == 2
 

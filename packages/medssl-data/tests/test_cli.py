@@ -131,7 +131,11 @@ def test_phantom_then_check(capsys, tmp_path: Path) -> None:
         (("preview", "--per-class", "0"), 2, "per-class"),
         (("nonsense",), 2, "nonsense"),
         (("check", "-d", f"folder:{__file__}"), 4, "is a file"),
-        (("split", "-d", "phantom:chest-xray,count=9", "--split", "nix"), 3, "none of published"),
+        (
+            ("split", "-d", "phantom:chest-xray,count=9", "--split", "nix"),
+            3,
+            "not one of published",
+        ),
     ],
 )
 def test_failures_are_sentences_with_a_code(capsys, words, code, message) -> None:

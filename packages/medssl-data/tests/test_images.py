@@ -117,7 +117,7 @@ def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"hello, I am no picture", "is no PNG"),
+        (b"hello, I am no picture", "is not a PNG"),
         (b"\x89PNG\r\n\x1a\n", "cannot|is no"),
     ],
 )

@@ -61,9 +61,9 @@ def test_one_row_does_not_change_the_target_of_another() -> None:
 
 
 def test_unknown_cells_and_policies_are_named() -> None:
-    with pytest.raises(LabelError, match=r"row 1: '2\.0' is none of"):
+    with pytest.raises(LabelError, match=r"row 1: '2\.0' is not one of"):
         finding_policy("u-ones").apply(["0.0", "2.0"], lambda index: f"row {index}")
-    with pytest.raises(SettingError, match="'u-twos' is none of u-zeros"):
+    with pytest.raises(SettingError, match="'u-twos' is not one of u-zeros"):
         finding_policy("u-twos")
 
 

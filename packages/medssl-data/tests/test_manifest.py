@@ -180,10 +180,10 @@ def test_damaged_manifest_files_are_refused(tmp_path: Path) -> None:
     three().to_csv(path)
     good = path.read_text()
     for bad, match in (
-        ("path,label\n", "no manifest"),
+        ("path,label\n", "not a manifest"),
         (good.replace('{"name"', "{name"), "first line is damaged"),
         (good.replace("id,path", "path,id"), "must name the columns"),
-        (good.replace(",i,", ",zebra,"), "'zebra' is none of n, i"),
+        (good.replace(",i,", ",zebra,"), "'zebra' is not one of n, i"),
         (good + "x,y\n", "row 6 has 2 cells"),
     ):
         path.write_text(bad)

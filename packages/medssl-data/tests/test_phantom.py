@@ -71,7 +71,7 @@ def test_default_is_learnable_and_not_trivial() -> None:
         ("count=1", "count=1 is out of range"),
         ("difficulty=2", "difficulty=2 is out of range"),
         ("size=10", "size=10 is out of range"),
-        ("seed=x", "seed='x' is no number"),
+        ("seed=x", "seed='x' is not a number"),
         ("colour=1", "no setting 'colour'"),
     ],
 )

@@ -149,7 +149,7 @@ def test_table_with_absolute_and_non_ascii_paths(tmp_path: Path) -> None:
         ("path,label\na.png,1\na.png,1\n", DuplicateIdError, "occurs 2 times"),
         ("path,label\na.png\n", TableError, "row 2: 1 cells for 2 columns"),
         ("path,label\na.png,1,2\n", TableError, "row 2: 3 cells for 2 columns"),
-        ("path,path,label\na.png,1,2\n", TableError, "heading occurs twice"),
+        ("path,path,label\na.png,1,2\n", TableError, "column name occurs twice"),
         ('path,label\na.png,"1\n', TableError, "unexpected end of data"),
         ("path,label\na.png,\0\n", TableError, "zero bytes"),
     ],
@@ -163,7 +163,7 @@ def test_table_faults_name_file_and_row(tmp_path: Path, text, kind, message) -> 
 
 def test_table_in_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("path,label\né.png,1\n".encode("latin-1"))
-    with pytest.raises(TableError, match="no UTF-8"):
+    with pytest.raises(TableError, match="not UTF-8"):
         load_dataset(f"table:{tmp_path / 't.csv'}")
 
 
@@ -276,7 +276,7 @@ def test_medmnist_faults(tmp_path: Path) -> None:
         with pytest.raises(kind, match=message):
             load_dataset(name)
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with pytest.raises(ManifestError, match="no MedMNIST file"):
+    with pytest.raises(ManifestError, match="not a MedMNIST file"):
         load_dataset(f"medmnist:{tmp_path / 'other.npz'}")
     with pytest.raises(MissingDatasetError, match=r"gone.npz is not there"):
         load_dataset(f"medmnist:{tmp_path / 'gone.npz'}")
@@ -301,7 +301,7 @@ def test_truncated_archives(tmp_path: Path, share: float) -> None:
     path = tmp_path / "x.npz"
     name = medmnist(path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(UnreadableImageError, match=r"x.npz is no readable .npz"):
+    with pytest.raises(UnreadableImageError, match=r"x.npz is not a readable .npz"):
         load_dataset(name)
 
 

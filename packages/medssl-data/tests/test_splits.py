@@ -190,7 +190,7 @@ def test_splits_go_through_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,split\nzz,train\n", "row 2: id 'zz' is no image of plain"),
+        ("id,split\nzz,train\n", "row 2: id 'zz' is not an image of plain"),
         ("id,split\n1,train\n1,test\n", "row 3: id '1' occurs twice"),
     ],
 )

@@ -101,7 +101,7 @@ def test_headers_on_which_the_toolkit_ends_the_process_are_refused(tmp_path, bef
     content = path.read_bytes()
     assert content.count(before) == 1
     path.write_bytes(content.replace(before, after))
-    with pytest.raises(UnreadableImageError, match=r"a\.mha is no binary MetaImage"):
+    with pytest.raises(UnreadableImageError, match=r"a\.mha is not a binary MetaImage"):
         read_image(path)
 
 

@@ -39,10 +39,10 @@ class Finding:
     """Something that is wrong or odd.
 
     Args:
-        what: the fault in a few words.
-        where: file, class or row.
-        remedy: what to do.
-        fatal: whether the check fails for it.
+        what: The fault in a few words.
+        where: File, class or row.
+        remedy: What to do.
+        fatal: Whether the check fails for it.
     """
 
     what: str
@@ -56,13 +56,13 @@ class Report:
     """What a check found.
 
     Args:
-        name: the data set.
-        images: number of rows.
-        counts: labelled images of each class.
-        splits: images of each of the owner's splits, where the files tell.
-        findings: faults first.
-        notes: the manifest's notes.
-        fingerprint: identity of the manifest.
+        name: The data set.
+        images: Number of rows.
+        counts: Labelled images of each class.
+        splits: Images of each of the owner's splits, where the files tell.
+        findings: Faults first.
+        notes: The manifest's notes.
+        fingerprint: Identity of the manifest.
     """
 
     name: str
@@ -79,11 +79,11 @@ class Report:
         return not any(finding.fatal for finding in self.findings)
 
     def as_dict(self) -> dict[str, object]:
-        """The report as JSON."""
+        """Return the report as JSON holds it."""
         return asdict(self) | {"sound": self.sound}
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """The findings as a table; long lists are cut and say so."""
+        """Lay the findings out as a table; long lists are cut and say so."""
         if not self.findings:
             return [("nothing to repair", f"{self.images} images", "-")]
         rows: list[tuple[str, str, str]] = []
@@ -109,15 +109,19 @@ def audit_dataset(
     """Check a data set by its name.
 
     Args:
-        name: a card's name or a source.
-        root: folder that holds the data sets.
-        protocol: decides the labels.
-        labels: label policy.
-        decode: decode every image; else only look at sizes.
-        progress: makes a progress display.
+        name: A card's name or a source.
+        root: Folder that holds the data sets.
+        protocol: Decides the labels.
+        labels: Label policy.
+        decode: Decode every image; else only look at sizes.
+        progress: Makes a progress display.
 
     Raises:
-        DataError: the data set cannot be read at all.
+        DataError: The data set cannot be read at all.
+
+    Example:
+        >>> audit_dataset("phantom:chest-xray,count=20").sound
+        True
     """
     manifest = load_manifest(name, root=root, options=Options(protocol, labels))
     findings = [*_empty_classes(manifest), *_compare(name, manifest, root)]
@@ -134,10 +138,10 @@ def audit_manifest(
     """Check a manifest's files: missing, empty, unreadable, byte-identical.
 
     Args:
-        manifest: the rows.
-        decode: decode every image.
-        progress: makes a progress display.
-        further: findings made elsewhere.
+        manifest: The rows.
+        decode: Decode every image.
+        progress: Makes a progress display.
+        further: Findings made elsewhere.
     """
     findings = [*further, *_missing(manifest)]
     if manifest.drawer is None:
@@ -158,10 +162,10 @@ def audit_manifest(
 
 
 def report_findings(reports: Sequence[Report]) -> None:
-    """Fail where a report is not sound.
+    """Raise an error where a report is not sound.
 
     Raises:
-        AuditError: names the data sets and the number of faults.
+        AuditError: Names the data sets and the number of faults.
     """
     unsound = {
         report.name: sum(finding.fatal for finding in report.findings)
@@ -176,7 +180,7 @@ def report_findings(reports: Sequence[Report]) -> None:
 
 
 def _compare(name: str, manifest: Manifest, root: Path) -> Iterator[Finding]:
-    """Compare with the card, where there is one and it speaks of these images."""
+    """Compare with the card, where there is one and all images of it are wanted."""
     if find_source(name) or cut_view(name)[1]:
         return
     card = dataset_card(name)
@@ -210,8 +214,8 @@ def _compare_counts(card: DatasetCard, manifest: Manifest) -> Iterator[Finding]:
 
 
 def _compare_splits(card: DatasetCard, root: Path, *, synthetic: bool) -> Iterator[Finding]:
-    """The owner's own splits, where their files are here."""
-    remedy = "only split official needs it"
+    """Compare the owner's own splits, where their files are here."""
+    remedy = "needed only for split official"
     try:
         found = _split_counts(load_manifest(card.name, root=root, options=Options(official=True)))
     except MissingFileError as error:
@@ -233,7 +237,7 @@ def _split_counts(manifest: Manifest) -> dict[str, int]:
 
 
 def _compare_suffixes(manifest: Manifest) -> Iterator[Finding]:
-    """The digit of the file name is an independent label: it shows blanks and capitals in cells."""
+    """Compare with the digit in the file name, which shows blanks and capitals in cells."""
     for row in manifest.rows:
         ending = suffix_label(row.path)
         if ending != row.label:
@@ -243,7 +247,7 @@ def _compare_suffixes(manifest: Manifest) -> Iterator[Finding]:
 
 
 def _extra(manifest: Manifest) -> Iterator[Finding]:
-    """Images that no row names; some distributions have a few, so they are only noted."""
+    """Find images that no row names; some distributions have a few, so they are only noted."""
     known = set(manifest.paths)
     for folder in _folders(known):
         for above, _, names in os.walk(manifest.root / folder):
@@ -256,7 +260,7 @@ def _extra(manifest: Manifest) -> Iterator[Finding]:
 
 
 def _folders(paths: set[str]) -> list[str]:
-    """The deepest folder that holds all paths, or the top folders where there is none."""
+    """Find the deepest folder that holds all paths, or the top folders where there is none."""
     above = {path.rpartition("/")[0] for path in paths}
     shared = os.path.commonpath(above) if above else ""
     return [shared] if shared else sorted({folder.partition("/")[0] for folder in above} - {""})
@@ -284,7 +288,7 @@ def _missing(manifest: Manifest) -> Iterator[Finding]:
 
 
 def _duplicates(manifest: Manifest) -> Iterator[Finding]:
-    """Byte-identical files; only files of equal size are read."""
+    """Find byte-identical files; only files of equal size are read."""
     by_size: dict[int, set[str]] = defaultdict(set)
     for path, size in zip(manifest.paths, manifest.sizes, strict=True):
         if size > 0:

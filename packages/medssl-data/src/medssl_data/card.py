@@ -28,8 +28,8 @@ class PublishedSplit(BaseModel):
     Args:
         rule: "shuffle" permutes all rows with seed 42 and cuts them in two; "files" shuffles each
             of the owner's files; "official" leaves them as they are.
-        rows: number of rows of the owner's distribution.
-        train_rows: training rows of that distribution.
+        rows: Number of rows of the owner's distribution.
+        train_rows: Training rows of that distribution.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,45 +43,45 @@ class DatasetCard(BaseModel):
     """Frozen facts about one data set.
 
     Args:
-        name: what `-d` takes; also its folder under the root.
-        title: full name.
-        summary: one sentence.
-        modality: such as "chest radiograph".
-        classes: class names in label order.
-        metric: what the study reports: accuracy or mean per-class accuracy.
-        ordered: whether the classes are grades, each worse than the one before.
-        ways: classes of an episode in the study's few-shot runs.
-        counts: images of each class that the owner's distribution holds under the default labels.
-        counts_policy: label policy of these counts; "" is the policy of the corrected protocol.
-        counts_certain: whether another count is a fault; else it is only noted.
-        rows: images of the distribution, labelled or not.
-        licence: terms of use.
-        citation: what to cite.
-        address: where to get it.
-        tree: the files that are expected under the data set's folder.
-        tables: the tables among them.
-        images: folder of the image files.
-        groups: what a group is: "patient", or "" where the distribution does not tell.
-        views: pair of views of one patient, in order.
-        published_pairs: how the 2022 study paired them; see `views.pair_views`.
-        labels: label policy of each protocol.
-        published_training_labels: label policy of the study's linear and fine-tuning runs, where
+        name: What `-d` takes; also its folder under the root.
+        title: Full name.
+        summary: One sentence.
+        modality: Such as "chest radiograph".
+        classes: Class names in label order.
+        metric: What the study reports: accuracy or mean per-class accuracy.
+        ordered: Whether the classes are grades, each worse than the one before.
+        ways: Classes of an episode in the study's few-shot runs.
+        counts: Images of each class that the owner's distribution holds under the default labels.
+        counts_policy: Label policy of these counts; "" is the policy of the corrected protocol.
+        counts_certain: Whether another count is a fault; else it is only noted.
+        rows: Images of the distribution, labelled or not.
+        licence: Terms of use.
+        citation: What to cite.
+        address: Where to get it.
+        tree: The files that are expected under the data set's folder.
+        tables: The tables among them.
+        images: Folder of the image files.
+        groups: What a group is: "patient", or "" where the distribution does not tell.
+        views: Pair of views of one patient, in order.
+        published_pairs: How the 2022 study paired them; see `views.pair_views`.
+        labels: Label policy of each protocol.
+        published_training_labels: Label policy of the study's linear and fine-tuning runs, where
             it is another one than its few-shot runs had.
-        label_policies: the policies that can be chosen.
-        findings: all findings that the owner's table may name, where it names several a row.
-        targets: findings that can be chosen with `NAME,target=FINDING`.
-        target: finding of the class names.
-        official: images of each split of the owner, where the files tell.
-        label_suffix: whether file names end in _0 or _1, which must be the label.
-        published_split: how the study split it.
+        label_policies: The policies that can be chosen.
+        findings: All findings that the owner's table may name, where it names several a row.
+        targets: Findings that can be chosen with `NAME,target=FINDING`.
+        target: Finding of the class names.
+        official: Images of each split of the owner, where the files tell.
+        label_suffix: Whether file names end in _0 or _1, which must be the label.
+        published_split: How the study split it.
         published_geometry: "squash" (exactly 257 x 257) or "short-side" of the study's few-shot
             runs.
-        published_pool: number of first images that the study's few-shot runs used; None is all.
-        reading: how files become pixels under each protocol.
-        notes: sentences that every record must carry.
-        aliases: other names.
+        published_pool: Number of first images that the study's few-shot runs used; None is all.
+        reading: How files become pixels under each protocol.
+        notes: Sentences that every record must carry.
+        aliases: Other names.
         origin: "medssl" or the distribution of the plug-in.
-        synthetic: phantoms, no patients.
+        synthetic: Phantoms, no patients.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -139,10 +139,10 @@ class Options:
     """What a reader may be asked for.
 
     Args:
-        protocol: decides whatever of the following is None, and how files become pixels.
-        labels: label policy; None takes the card's for this protocol.
-        target: finding that becomes the label, where the files hold several.
-        official: the owner's own splits are wanted, with all the files that they need.
+        protocol: Decides whatever of the following is None, and how files become pixels.
+        labels: Label policy; None takes the card's for this protocol.
+        target: Finding that becomes the label, where the files hold several.
+        official: The owner's own splits are wanted, with all the files that they need.
     """
 
     protocol: ProtocolName = "corrected"
@@ -163,8 +163,8 @@ class Plugin:
     """One data set.
 
     Args:
-        card: its facts.
-        read: turns its folder into a manifest.
+        card: Its facts.
+        read: Turns its folder into a manifest.
     """
 
     card: DatasetCard

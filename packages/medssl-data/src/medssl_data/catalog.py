@@ -58,10 +58,10 @@ def dataset_card(name: str) -> DatasetCard:
     """Return the card of a data set.
 
     Args:
-        name: its name or an alias.
+        name: Its name or an alias.
 
     Raises:
-        UnknownDatasetError: no such name; close matches are in the message.
+        UnknownDatasetError: No such name; close matches are in the message.
 
     Example:
         >>> dataset_card("shenzhen")
@@ -89,29 +89,28 @@ def load_dataset(
     The environment variable `MEDSSL_IMAGE_CACHE` gives it a `PictureCache`.
 
     Args:
-        name: a card's name, `folder:DIR`, `table:FILE.csv`, `medmnist:FILE.npz` or `phantom:NAME`.
+        name: A card's name, `folder:DIR`, `table:FILE.csv`, `medmnist:FILE.npz` or `phantom:NAME`.
             Settings stand behind it, as in `phantom:chest-xray,difficulty=0.3,seed=1`; those of
             decoding (`reading.SETTINGS`) behind all but the last two, as in
             `stoic,window=-600..1500,axis=y,slice=0.4`. `target` is the finding that becomes the
             label, as in `chexpert,target=Edema`. `view` keeps the images of one view, as in
             `chexpert,view=frontal`; splits are made before, so they stay as they are.
-        root: folder that holds the data sets of the cards.
+        root: Folder that holds the data sets of the cards.
         protocol: "published" repeats the 2022 study, "corrected" avoids its defects.
-        labels: label policy; None takes the card's.
+        labels: Label policy; None takes the card's.
         split: "published", "patient", "official", "none" or a CSV file; None takes the study's
             under "published", else the owner's where it is part of the files, else by patient.
-        seed: of the patient split.
+        seed: Of the patient split.
 
     Raises:
-        UnknownDatasetError: no such name.
-        MissingDatasetError: the data set is not under the root.
-        DataError: whatever else is wrong with names, tables and labels.
+        UnknownDatasetError: No such name.
+        MissingDatasetError: The data set is not under the root.
+        DataError: Whatever else is wrong with names, tables and labels.
 
     Example:
         >>> data = load_dataset("phantom:chest-xray,count=20")
-        >>> data
-        <ImageDataset phantom-chest-xray, count=20: 20 images, 2 classes (normal 10, opacity 10), \
-labels as drawn, split patient, seed 0, train 0.64/val 0.16/test 0.2>
+        >>> len(data), data.classes
+        (20, ('normal', 'opacity'))
         >>> image, label = data[0]
         >>> image.size, label
         ((256, 256), 0)
@@ -132,9 +131,13 @@ def load_manifest(
     Rows that the label policy leaves out are still there, labelled `UNLABELLED`.
 
     Args:
-        name: as for `load_dataset`.
-        root: as for `load_dataset`.
-        options: protocol, label policy and target.
+        name: As for `load_dataset`.
+        root: As for `load_dataset`.
+        options: Protocol, label policy and target.
+
+    Example:
+        >>> load_manifest("phantom:chest-xray,count=20,seed=1").counts()
+        {'normal': 10, 'opacity': 10}
     """
     options = options or Options()
     name, view = cut_view(name)
@@ -159,9 +162,9 @@ def describe(
     """Collect the facts about a data set; for sources and data sets that are here, counts too.
 
     Args:
-        name: a card's name or a source.
-        root: folder that holds the data sets.
-        protocol: decides labels and splits.
+        name: A card's name or a source.
+        root: Folder that holds the data sets.
+        protocol: Decides labels and splits.
 
     Returns:
         A flat record for people and JSON.
@@ -277,7 +280,7 @@ def _plugin(name: str) -> Plugin:
 
 
 def _plugins() -> dict[str, Plugin]:
-    """Built-in data sets win over plug-ins of the same name."""
+    """List all data sets; built-in ones win over plug-ins of the same name."""
     return {**_entry_points()[0], **_built_in()}
 
 

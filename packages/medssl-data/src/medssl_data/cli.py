@@ -19,6 +19,7 @@ from medssl_data.console import (
     create_app,
     run,
 )
+from medssl_data.errors import SettingError
 
 __all__ = ["app", "main"]
 
@@ -32,15 +33,20 @@ app = create_app(
 )
 
 NameArgument = Annotated[str, typer.Argument(help="A card's name, or a source such as folder:DIR.")]
-LabelsOption = Annotated[str | None, typer.Option("--labels", help="Label policy of the card.")]
+LabelsOption = Annotated[
+    str | None, typer.Option("--labels", help="Label policy (default: the protocol's).")
+]
 SplitOption = Annotated[
     str | None,
-    typer.Option("--split", help="published, patient, official, none, or a CSV file."),
+    typer.Option(
+        "--split",
+        help="published, patient, official, none, or a CSV file (default: the protocol's).",
+    ),
 ]
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the console script."""
     raise SystemExit(run(app))
 
 
@@ -99,7 +105,7 @@ def check_command(
     root: RootOption = Path("data"),
     protocol: ProtocolOption = "corrected",
     labels: LabelsOption = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Do not decode the images.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Do not decode images.")] = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -132,8 +138,10 @@ def preview_command(
     protocol: ProtocolOption = "corrected",
     labels: LabelsOption = None,
     out: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("preview.png"),
-    per_class: Annotated[int, typer.Option(help="Pictures of each class.", min=1, max=100)] = 6,
-    views: Annotated[bool, typer.Option("--views", help="Pairs of views side by side.")] = False,
+    per_class: Annotated[int, typer.Option(help="Pictures for each class.", min=1, max=100)] = 6,
+    views: Annotated[
+        bool, typer.Option("--views", help="Draw pairs of views side by side.")
+    ] = False,
     seed: SeedOption = 0,
     json: JsonOption = False,
 ) -> None:
@@ -159,14 +167,14 @@ def phantom_command(
     seed: SeedOption = 0,
     count: Annotated[int | None, typer.Option(help="Images of chest-xray.", min=2)] = None,
     difficulty: Annotated[
-        float | None, typer.Option(help="0 plain to see, 1 invisible.", min=0, max=1)
+        float | None, typer.Option(help="From 0 (obvious) to 1 (invisible).", min=0, max=1)
     ] = None,
     size: Annotated[
-        Literal["small", "full"], typer.Option("--size", help="full: the real number of rows.")
+        Literal["small", "full"], typer.Option("--size", help="full has the real number of rows.")
     ] = "small",
     archive: Annotated[
         Literal["binary", "python"] | None,
-        typer.Option("--archive", help="Which of the two archives of CIFAR."),
+        typer.Option("--archive", help="Which of CIFAR's two archives to write."),
     ] = None,
     force: ForceOption = False,
     json: JsonOption = False,
@@ -193,7 +201,11 @@ def split_command(
     seed: SeedOption = 0,
     out: Annotated[Path, typer.Option("--out", help="CSV file to write.")] = Path("split.csv"),
     validation: Annotated[
-        bool, typer.Option("--validation", help="Take the study's fifth of train for validation.")
+        bool,
+        typer.Option(
+            "--validation",
+            help="Take validation images from the training images, as the study did.",
+        ),
     ] = False,
     json: JsonOption = False,
 ) -> None:
@@ -202,7 +214,7 @@ def split_command(
     from medssl_data.splits import with_validation, write_split
 
     console = Console(json=json)
-    (name,) = _single(dataset)
+    name = _single(dataset)
     data = load_dataset(name, root=root, protocol=protocol, labels=labels, split=split, seed=seed)
     manifest = with_validation(data.manifest) if validation else data.manifest
     digest = write_split(manifest, out)
@@ -221,7 +233,9 @@ def leaks_command(
     labels: LabelsOption = None,
     split: SplitOption = None,
     seed: SeedOption = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="PNG of the pairs.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="PNG file for the pairs that were found.")
+    ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Do not decode the images.")] = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -256,20 +270,16 @@ def leaks_command(
     report_leaks(reports)
 
 
-def _single(datasets: list[str] | None) -> list[str]:
+def _single(datasets: list[str] | None) -> str:
     names = _named(datasets)
     if len(names) != 1:
-        from medssl_data.errors import SettingError
-
-        message = f"one data set at a time; got {len(names)}"
+        message = f"expected one data set, got {len(names)}"
         raise SettingError(message)
-    return names
+    return names[0]
 
 
 def _named(datasets: list[str] | None) -> list[str]:
     if not datasets:
-        from medssl_data.errors import SettingError
-
-        message = "no data set is named; add -d NAME (see `medssl-data list`)"
+        message = "no data set is named; add --dataset NAME (`medssl-data list` shows all)"
         raise SettingError(message)
     return datasets

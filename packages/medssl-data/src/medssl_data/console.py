@@ -46,7 +46,9 @@ RootOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 ProtocolOption = Annotated[
     Literal["published", "corrected"],
-    typer.Option("--protocol", help="The 2022 study's way, or without its defects."),
+    typer.Option(
+        "--protocol", help="published repeats the 2022 study, corrected avoids its defects."
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Write one JSON document instead of a table.")
@@ -61,11 +63,11 @@ _INTERRUPTED = 130
 
 
 class Console:
-    """Results on stdout, everything else on stderr.
+    """Writes results to stdout and everything else to stderr.
 
     Args:
         json: `document` is the output; without it `table` is.
-        quiet: no notes and no progress; warnings stay.
+        quiet: No notes and no progress; warnings stay.
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
@@ -78,9 +80,9 @@ class Console:
         """Print a table for people; nothing under `--json`.
 
         Args:
-            columns: headings; none are printed where all are empty.
-            rows: one sequence of cells for each row, as long as `columns`.
-            title: a line above the table.
+            columns: Headings; none are printed where all are empty.
+            rows: One sequence of cells for each row, as long as `columns`.
+            title: A line above the table.
         """
         if self.json:
             return
@@ -115,8 +117,8 @@ class Console:
         """Show progress with the time left on stderr; silent where nobody looks.
 
         Args:
-            description: what is being done.
-            total: number of steps.
+            description: What is being done.
+            total: Number of steps.
 
         Yields:
             `advance(n)`: n more steps are done.
@@ -140,9 +142,9 @@ def create_app(name: str, help: str, *, examples: Sequence[str] = ()) -> typer.T
     """Make a Typer application that keeps the contract.
 
     Args:
-        name: the distribution, which is also the command.
-        help: one sentence.
-        examples: command lines for the epilog.
+        name: The distribution, which is also the command.
+        help: One sentence.
+        examples: Command lines for the epilog.
     """
     epilog = "\n\n".join(["Examples", *(f"  [bold]{line}[/bold]" for line in examples)])
     app = typer.Typer(
@@ -173,8 +175,8 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     """Run a command line and turn every failure into a sentence and an exit code.
 
     Args:
-        app: what `create_app` made.
-        arguments: words after the command; None takes them from the process.
+        app: What `create_app` made.
+        arguments: Words after the command; None takes them from the process.
 
     Returns:
         0 done, 1 failed, 2 wrong usage, 3 bad input, 4 something must be brought, 130 interrupted.
@@ -235,7 +237,7 @@ def _settle_streams() -> None:
 
 
 def _only_ascii() -> bool:
-    """Whether stdout takes no other letters: JSON then escapes them, by its own rule."""
+    """Tell whether stdout takes no other letters: JSON then escapes them, by its own rule."""
     return not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
 
 

@@ -35,12 +35,12 @@ class ImageDataset:
     medssl_models without knowing it.
 
     Args:
-        manifest: which images.
-        card: what is known about the data set, where there is a card.
-        cache: keeps prepared pictures on disk; see `derive`.
+        manifest: Which images.
+        card: What is known about the data set, where there is a card.
+        cache: Keeps prepared pictures on disk; see `derive`.
 
     Raises:
-        EmptySourceError: no labelled image is left.
+        EmptySourceError: No labelled image is left.
 
     Example:
         >>> from medssl_data import load_dataset
@@ -73,14 +73,14 @@ class ImageDataset:
         """Decode one picture.
 
         Args:
-            index: position in [-N, N).
+            index: Position in [-N, N).
 
         Returns:
             A PIL image of mode RGB and the label.
 
         Raises:
-            UnreadableImageError: the file is no picture; its name is in the message.
-            MissingFileError: the file is gone.
+            UnreadableImageError: The file is not a picture; its name is in the message.
+            MissingFileError: The file is gone.
         """
         return self.image(index), self.manifest.labels[index]
 
@@ -100,9 +100,9 @@ class ImageDataset:
         Pictures inside archives and drawn ones are not kept: they are read as fast as a cache is.
 
         Args:
-            index: position in [-N, N).
-            recipe: names what `make` does, its settings included; another text is another picture.
-            make: prepares a picture, such as resizing and cropping; pure.
+            index: Position in [-N, N).
+            recipe: Names what `make` does, its settings included; another text is another picture.
+            make: Prepares a picture, such as resizing and cropping; pure.
         """
         manifest, item = self.manifest, self.manifest.items[index]
         path = manifest.root / manifest.paths[index]
@@ -191,7 +191,7 @@ class ImageDataset:
         Example:
             >>> from medssl_data import load_dataset
             >>> load_dataset("phantom:chest-xray,count=20").select([3, 1]).ids
-            ('patient00002/0', 'patient00000/1')
+            ('patient00001/0', 'patient00000/1')
         """
         return ImageDataset(self.manifest.select(indices), self.card, self.cache)
 
@@ -199,7 +199,7 @@ class ImageDataset:
         """Return the images of one split.
 
         Raises:
-            ManifestError: there is no such split.
+            ManifestError: There is no such split.
 
         Example:
             >>> from medssl_data import load_dataset

@@ -99,7 +99,7 @@ class UnreadableImageError(DataError, OSError, ValueError):
 
     @classmethod
     def of(cls, path: Path, reason: str) -> UnreadableImageError:
-        """Say which file it is, why it is no picture, and what to do."""
+        """Say which file it is, why it is not a picture, and what to do."""
         return cls(f"{path} {reason}; replace the file or leave it out")
 
 
@@ -173,8 +173,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Say which known names are close to a wrong one, or which there are where none is.
 
     Args:
-        name: the wrong one.
-        known: the right ones.
+        name: The wrong one.
+        known: The right ones.
 
     Returns:
         The end of a message.

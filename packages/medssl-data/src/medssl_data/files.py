@@ -58,7 +58,7 @@ def sha256_of(content: Path | bytes) -> str:
     """Compute the SHA-256 of bytes, or of a file without holding it in memory.
 
     Args:
-        content: the bytes, or where they lie.
+        content: The bytes, or where they lie.
 
     Returns:
         64 hexadecimal digits.
@@ -77,11 +77,11 @@ def check_writable(folder: Path, *, option: str) -> None:
     """Fail before the work, not after it, where a folder cannot be written.
 
     Args:
-        folder: it is created.
-        option: what a user names another folder with.
+        folder: It is created.
+        option: What a user names another folder with.
 
     Raises:
-        OSError: it cannot be created, or no file in it; the message names the option.
+        OSError: It cannot be created, or no file in it; the message names the option.
 
     Example:
         >>> check_writable(Path("results"), option="--output")
@@ -100,8 +100,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that other processes see whole or not at all.
 
     Args:
-        path: the file; its folder is made, and what is there is replaced.
-        content: its bytes.
+        path: The file; its folder is made, and what is there is replaced.
+        content: Its bytes.
 
     Example:
         >>> write_atomically(Path("results/table.csv"), b"a,b")
@@ -120,7 +120,7 @@ def replacing(path: Path) -> Iterator[Path]:
     a folder also removes the drafts there that killed processes left more than an hour ago.
 
     Args:
-        path: the file; its folder is made.
+        path: The file; its folder is made.
 
     Yields:
         An empty file with the suffix of `path`, to be written to.
@@ -149,7 +149,7 @@ def drafts(folder: Path) -> dict[Path, Path]:
     what is found before long work and stands there after it was left by a killed process.
 
     Args:
-        folder: it need not exist.
+        folder: It need not exist.
 
     Returns:
         The file that it should have become, by draft.

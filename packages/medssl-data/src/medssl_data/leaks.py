@@ -48,11 +48,11 @@ class Leak:
     """Two images that should not stand on two sides.
 
     Args:
-        kind: what they share.
-        what: the patient, or the likeness.
-        left: id of an image.
-        right: id of the other.
-        sides: their splits.
+        kind: What they share.
+        what: The patient, or the likeness.
+        left: Id of an image.
+        right: Id of the other.
+        sides: Their splits.
     """
 
     kind: Literal["patient", "identical", "near-duplicate"]
@@ -67,11 +67,11 @@ class LeakReport:
     """What an audit of splits found.
 
     Args:
-        name: the data set.
-        split_policy: how it was split.
-        patients: patients that were compared; 0 where none are known.
-        leaks: what was found.
-        skipped: images that could not be read.
+        name: The data set.
+        split_policy: How it was split.
+        patients: Patients that were compared; 0 where none are known.
+        leaks: What was found.
+        skipped: Images that could not be read.
     """
 
     name: str
@@ -81,11 +81,11 @@ class LeakReport:
     skipped: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
-        """The report as JSON."""
+        """Return the report as JSON holds it."""
         return asdict(self) | {"counts": self.counts()}
 
     def counts(self) -> dict[str, int]:
-        """Number of leaks of each kind."""
+        """Count the leaks of each kind."""
         kinds = ("patient", "identical", "near-duplicate")
         return {kind: sum(leak.kind == kind for leak in self.leaks) for kind in kinds}
 
@@ -96,12 +96,17 @@ def find_leaks(
     """Compare the splits of a data set.
 
     Args:
-        data: with splits; rows without one are left out.
-        pixels: also decode the images and look for near-duplicates.
-        progress: makes a progress display.
+        data: With splits; rows without one are left out.
+        pixels: Also decode the images and look for near-duplicates.
+        progress: Makes a progress display.
 
     Raises:
-        LeakError: there are fewer than two splits to compare.
+        LeakError: There are fewer than two splits to compare.
+
+    Example:
+        >>> from medssl_data import load_dataset
+        >>> find_leaks(load_dataset("phantom:chest-xray,count=20")).counts()
+        {'patient': 0, 'identical': 0, 'near-duplicate': 0}
     """
     manifest = data.manifest
     if len(set(manifest.splits) - {""}) < 2:
@@ -120,17 +125,17 @@ def find_leaks(
 
 
 def report_leaks(reports: Sequence[LeakReport]) -> None:
-    """Fail where a leak was found.
+    """Raise an error where a leak was found.
 
     Raises:
-        LeakError: names the kinds, their numbers, an example and the remedy.
+        LeakError: Names the kinds, their numbers, an example and the remedy.
     """
     for report in reports:
         if report.leaks:
             first = report.leaks[0]
             found = ", ".join(f"{count} {kind}" for kind, count in report.counts().items() if count)
             message = (
-                f"{report.name} leaks between its splits ({found}), such as {first.left} in "
+                f"{report.name} has leaks between its splits ({found}), such as {first.left} in "
                 f"{first.sides[0]} and {first.right} in {first.sides[1]}; split with "
                 "`medssl-data split --split patient` and remove duplicates"
             )
@@ -141,9 +146,9 @@ def leak_sheet(data: ImageDataset, leaks: Sequence[Leak], *, most: int = 40) -> 
     """Draw the pairs of pictures side by side, near-duplicates first.
 
     Args:
-        data: the images.
-        leaks: what was found.
-        most: pairs to draw.
+        data: The images.
+        leaks: What was found.
+        most: Pairs to draw.
     """
     order = {"near-duplicate": 0, "identical": 1, "patient": 2}
     place = {ident: index for index, ident in enumerate(data.ids)}
@@ -169,7 +174,7 @@ def _drawn(data: ImageDataset, index: int) -> Image.Image:
 
 
 def _patients(data: ImageDataset) -> Iterator[Leak]:
-    """One leak for each patient and pair of splits."""
+    """Find patients in two splits: one leak for each and pair of splits."""
     seen: dict[str, dict[str, str]] = defaultdict(dict)
     for ident, group, split in zip(data.ids, data.groups, data.splits, strict=True):
         if group and split:
@@ -181,7 +186,7 @@ def _patients(data: ImageDataset) -> Iterator[Leak]:
 
 
 def _digests(data: ImageDataset) -> dict[int, str]:
-    """SHA-256 of the files whose size occurs in two splits; only they are read."""
+    """Hash the files whose size occurs in two splits; only they are read."""
     manifest = data.manifest
     by_size: dict[int, list[int]] = defaultdict(list)
     for index, size in enumerate(manifest.sizes):
@@ -196,7 +201,7 @@ def _digests(data: ImageDataset) -> dict[int, str]:
 
 
 def _different(data: ImageDataset, digests: dict[int, str]) -> list[int]:
-    """Rows to look at: of byte-identical files, the first of each split."""
+    """List the rows to look at: of byte-identical files, the first of each split."""
     seen: set[tuple[str, str]] = set()
     rows = []
     for index, split in enumerate(data.splits):
@@ -208,7 +213,7 @@ def _different(data: ImageDataset, digests: dict[int, str]) -> list[int]:
 
 
 def _identical(data: ImageDataset, digests: dict[int, str]) -> Iterator[Leak]:
-    """Each file with the first equal one of another split, each pair once."""
+    """Pair each file with the first equal one of another split, each pair once."""
     equal: dict[str, list[int]] = defaultdict(list)
     for index, digest in digests.items():
         equal[digest].append(index)
@@ -228,7 +233,7 @@ def _identical(data: ImageDataset, digests: dict[int, str]) -> Iterator[Leak]:
 def _thumbnails(
     data: ImageDataset, rows: Sequence[int], progress: Progress | None
 ) -> dict[int, Thumbnails | None]:
-    """(32, 32) grey thumbnails by row; None where an image cannot be read."""
+    """Make (32, 32) grey thumbnails by row; None where an image cannot be read."""
 
     def thumbnail(number: int) -> Thumbnails | None:
         try:
@@ -242,7 +247,7 @@ def _thumbnails(
 
 
 def perceptual_hash(thumbnails: Thumbnails) -> npt.NDArray[np.uint64]:
-    """64 bits that stay nearly the same when a picture is re-encoded, resized or brightened.
+    """Compute 64 bits that hardly change when a picture is re-encoded, resized or brightened.
 
     The signs of the 8 x 8 lowest cosine frequencies, without the mean, against their median.
 
@@ -282,7 +287,7 @@ def _near(
 
 
 def _detail(stack: Thumbnails) -> npt.NDArray[np.float32]:
-    """Unit vectors of what a thumbnail has beyond its blurred self, (N, 1024).
+    """Compute unit vectors of what a thumbnail has beyond its blurred self, (N, 1024).
 
     Outliers are cut off, or the letters that a machine burns in would decide alone.
     """
@@ -298,7 +303,7 @@ def _detail(stack: Thumbnails) -> npt.NDArray[np.float32]:
 def _close(
     hashes: npt.NDArray[np.uint64], sides: npt.NDArray[np.str_]
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Blocks of pairs of rows in different splits whose hashes differ in few bits.
+    """Yield blocks of pairs of rows in different splits whose hashes differ in few bits.
 
     Compares all with all in squares of `_BLOCK`, so that memory does not grow with the set.
     """

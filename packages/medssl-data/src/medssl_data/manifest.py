@@ -58,32 +58,32 @@ class Manifest:
     """Images of one data set in a fixed order, by column.
 
     Args:
-        name: what the data set is called in records.
-        root: folder that the paths are relative to.
-        classes: class names; a label is an index into them.
-        ids: unique names of the images, (N,).
-        paths: files relative to `root` with forward slashes, (N,).
+        name: What the data set is called in records.
+        root: Folder that the paths are relative to.
+        classes: Class names; a label is an index into them.
+        ids: Unique names of the images, (N,).
+        paths: Files relative to `root` with forward slashes, (N,).
         labels: (N,) integers in [0, number of classes), or `UNLABELLED`.
-        groups: patient (or eye's owner) of each image, (N,); "" is unknown.
-        views: such as "frontal" or "left", (N,); "" is unknown.
-        splits: such as "train" or "test", (N,); "" is none.
-        items: picture inside a file that holds several, (N,); "" is the file itself.
-        targets: soft targets in [0, 1] of class 1, (N,), where a label policy makes them.
-        label_policy: how labels came from what the files say.
-        split_policy: how the splits were made.
-        notes: sentences that every record made from these images must carry.
-        synthetic: whether the pictures are phantoms and no patients.
-        selection: what was taken of the data set where the plain name means another thing, in one
+        groups: Patient (or eye's owner) of each image, (N,); "" is unknown.
+        views: Such as "frontal" or "left", (N,); "" is unknown.
+        splits: Such as "train" or "test", (N,); "" is none.
+        items: Picture inside a file that holds several, (N,); "" is the file itself.
+        targets: Soft targets in [0, 1] of class 1, (N,), where a label policy makes them.
+        label_policy: How labels came from what the files say.
+        split_policy: How the splits were made.
+        notes: Sentences that every record made from these images must carry.
+        synthetic: Whether the pictures are phantoms and no patients.
+        selection: What was taken of the data set where the plain name means another thing, in one
             spelling and order: finding, view, classes, window and slice, a phantom's settings.
             Labels and splits are not in it: they have policies.
-        reading: how files become pixels.
-        drawer: makes pictures that no file holds.
+        reading: How files become pixels.
+        drawer: Makes pictures that no file holds.
 
     Raises:
-        ManifestError: columns of different lengths.
-        DuplicateIdError: an id occurs twice.
-        LabelError: a label is no class.
-        UnsafePathError: a path leads out of the root.
+        ManifestError: Columns of different lengths.
+        DuplicateIdError: An id occurs twice.
+        LabelError: A label is not a class.
+        UnsafePathError: A path leads out of the root.
     """
 
     name: str
@@ -146,11 +146,11 @@ class Manifest:
         """Build a manifest from rows.
 
         Args:
-            name: name of the data set.
-            root: folder of the paths.
-            classes: class names in label order.
-            rows: the images in order.
-            fields: any further field of `Manifest`.
+            name: Name of the data set.
+            root: Folder of the paths.
+            classes: Class names in label order.
+            rows: The images in order.
+            fields: Any further field of `Manifest`.
 
         Example:
             >>> from pathlib import Path
@@ -224,7 +224,7 @@ class Manifest:
         return _digest(self.images_fingerprint, *self.classes, *columns)
 
     def content_fingerprint(self) -> str:
-        """SHA-256 over labels and the bytes of every file (slow: it reads all of them)."""
+        """Compute the SHA-256 of labels and the bytes of every file; slow, for it reads all."""
         contents = tuple(sha256_of(self.root / path) for path in self.paths)
         return _digest(self.fingerprint, contents)
 
@@ -264,13 +264,13 @@ class Manifest:
         The views and classes that were asked for become part of the selection.
 
         Args:
-            split: names of splits to keep.
-            view: names of views to keep.
-            classes: names of classes to keep.
-            labelled: drop rows that the label policy left out.
+            split: Names of splits to keep.
+            view: Names of views to keep.
+            classes: Names of classes to keep.
+            labelled: Drop rows that the label policy left out.
 
         Raises:
-            ManifestError: a name does not occur.
+            ManifestError: A name does not occur.
 
         Example:
             >>> from pathlib import Path
@@ -306,7 +306,7 @@ class Manifest:
         return replace(self, selection=leading | found)
 
     def counts(self) -> dict[str, int]:
-        """Number of images of each class, classes without images included."""
+        """Count the images of each class, classes without images included."""
         found = Counter(self.labels)
         return {name: found[label] for label, name in enumerate(self.classes)}
 
@@ -314,15 +314,15 @@ class Manifest:
         """Pair the views of one patient; see `medssl_data.views.pair_views`.
 
         Args:
-            first: view of the left column.
-            second: view of the right column.
-            rule: how partners are found.
+            first: View of the left column.
+            second: View of the right column.
+            rule: How partners are found.
 
         Returns:
             (P, 2) int64 positions.
 
         Raises:
-            PairError: no pair exists.
+            PairError: No pair exists.
         """
         return pair_views(self, first, second, rule=rule)
 
@@ -335,10 +335,10 @@ class Manifest:
         """Write the rows under a line that says what they belong to.
 
         Args:
-            path: file to write; it is replaced as a whole.
+            path: File to write; it is replaced as a whole.
 
         Raises:
-            ManifestError: the pictures are drawn and lie in no file.
+            ManifestError: The pictures are drawn and lie in no file.
 
         Example:
             >>> from pathlib import Path
@@ -356,11 +356,11 @@ class Manifest:
         """Read what `to_csv` wrote.
 
         Args:
-            path: the file.
-            root: folder of the images; by default the file's own folder.
+            path: The file.
+            root: Folder of the images; by default the file's own folder.
 
         Raises:
-            ManifestError: the file was not written by `to_csv`, or was damaged.
+            ManifestError: The file was not written by `to_csv`, or was damaged.
         """
         from medssl_data.tables.manifests import read_manifest
 
@@ -383,7 +383,7 @@ def _check_lengths(manifest: Manifest) -> None:
     for name, length in lengths.items():
         if length != len(manifest.ids):
             message = (
-                f"{manifest.name}: {length} {name} for {len(manifest.ids)} ids; one of each a row"
+                f"{manifest.name}: {length} {name} for {len(manifest.ids)} ids; each row needs one"
             )
             raise ManifestError(message)
 
@@ -395,7 +395,7 @@ def _check_ids(manifest: Manifest) -> None:
         where = ", ".join(manifest.paths[row] for row in rows[:3])
         message = (
             f"{manifest.name}: id {ident!r} occurs {times} times ({where}); "
-            "give each image an id of its own"
+            "each image needs an id of its own"
         )
         error = DuplicateIdError(message)
         error.row = rows[1]

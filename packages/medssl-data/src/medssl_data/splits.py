@@ -59,7 +59,7 @@ def shuffle_order(rows: int, *, seed: int = PUBLISHED_SEED) -> npt.NDArray[np.in
     The legacy generator of NumPy is used because it is frozen: the same numbers for ever.
 
     Args:
-        rows: number of rows, N.
+        rows: Number of rows, N.
         seed: 42 in the study.
 
     Returns:
@@ -76,7 +76,7 @@ def validation_order(rows: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.i
     """Draw the study's validation rows among its training rows.
 
     Args:
-        rows: number of training rows, N.
+        rows: Number of training rows, N.
 
     Returns:
         floor(0.2 N) validation positions and the rest, both int64, in the study's order.
@@ -102,14 +102,14 @@ def split_manifest(
     """Split the rows by the name of a rule.
 
     Args:
-        manifest: all rows in file order.
-        card: the data set's card, where it has one.
-        split: a rule or a file, as for `load_dataset`.
-        protocol: decides what None means.
-        seed: of the patient split.
+        manifest: All rows in file order.
+        card: The data set's card, where it has one.
+        split: A rule or a file, as for `load_dataset`.
+        protocol: Decides what None means.
+        seed: Of the patient split.
 
     Raises:
-        SplitError: this data set has no such split.
+        SplitError: This data set has no such split.
     """
     rule = split or _default_split(manifest, card, protocol)
     if rule == "published":
@@ -128,7 +128,7 @@ def split_manifest(
         return replace(manifest, splits=(), split_policy="")
     if not Path(rule).is_file():
         rules = ", ".join(get_args(Split))
-        message = f"split {rule!r} is none of {rules}, and no CSV file of that name is there"
+        message = f"split {rule!r} is not one of {rules}, and no CSV file of that name is there"
         raise SplitError(message)
     return read_split(manifest, Path(rule))
 
@@ -149,10 +149,10 @@ def with_validation(manifest: Manifest) -> Manifest:
     """Rename the fifth of the training rows that the study validated on to "val".
 
     Args:
-        manifest: rows with a split "train", in their present order.
+        manifest: Rows with a split "train", in their present order.
 
     Raises:
-        SplitError: no training rows, or validation rows already.
+        SplitError: No training rows, or validation rows already.
     """
     train = [index for index, split in enumerate(manifest.splits) if split == "train"]
     if not train or "val" in manifest.splits:
@@ -173,16 +173,16 @@ def published_split(manifest: Manifest, recipe: PublishedSplit) -> Manifest:
     """Order and split the rows as the study did: by image, never by patient.
 
     Args:
-        manifest: all rows in file order, those without a label included; for the rule "files"
+        manifest: All rows in file order, those without a label included; for the rule "files"
             their `splits` say train or test.
-        recipe: rule and counts of the card. Copies with another number of rows are cut at the same
+        recipe: Rule and counts of the card. Copies with another number of rows are cut at the same
             fraction, and a note says so.
 
     Returns:
         The shuffled training rows followed by the shuffled test rows.
 
     Raises:
-        SplitError: the rule "files" and rows without a split.
+        SplitError: The rule "files" and rows without a split.
     """
     if recipe.rule == "files":
         parts = [_shuffled_part(manifest, name) for name in ("train", "test")]
@@ -221,12 +221,12 @@ def patient_split(
     as patients of their own. The order of the rows stays.
 
     Args:
-        manifest: any rows; those without a label are dealt too.
-        seed: another seed is another split.
-        fractions: share of each split, in sum 1.
+        manifest: Any rows; those without a label are dealt too.
+        seed: Another seed is another split.
+        fractions: Share of each split, in sum 1.
 
     Raises:
-        SplitError: fractions that do not sum to 1, or fewer patients than splits.
+        SplitError: Fractions that do not sum to 1, or fewer patients than splits.
 
     Example:
         >>> from medssl_data import load_dataset
@@ -255,7 +255,7 @@ def patient_split(
 
 
 def _members(manifest: Manifest) -> list[list[int]]:
-    """Rows of each patient, sorted by name, so that the order of rows does not matter."""
+    """List the rows of each patient, sorted by name: the order of rows does not matter."""
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, (group, ident) in enumerate(zip(manifest.groups, manifest.ids, strict=True)):
         found[group, "" if group else ident].append(index)
@@ -299,8 +299,8 @@ def write_split(manifest: Manifest, path: Path) -> str:
     """Write id, split, group and class of every row as CSV, and return the digest.
 
     Args:
-        manifest: rows with splits.
-        path: file to write.
+        manifest: Rows with splits.
+        path: File to write.
 
     Example:
         >>> from medssl_data import load_dataset
@@ -325,12 +325,12 @@ def read_split(manifest: Manifest, path: Path) -> Manifest:
     Rows that the file does not name get no split.
 
     Args:
-        manifest: the rows.
-        path: the file, as `write_split` makes it.
+        manifest: The rows.
+        path: The file, as `write_split` makes it.
 
     Raises:
-        SplitError: an id is unknown or occurs twice.
-        TableError: no such columns.
+        SplitError: An id is unknown or occurs twice.
+        TableError: No such columns.
     """
     table = read_table(path)
     ids, names = table.required("id"), table.required("split")
@@ -338,7 +338,7 @@ def read_split(manifest: Manifest, path: Path) -> Manifest:
     found: dict[str, str] = {}
     for index, (ident, name) in enumerate(zip(ids, names, strict=True)):
         if ident not in known or ident in found:
-            fault = "occurs twice" if ident in found else f"is no image of {manifest.name}"
+            fault = "occurs twice" if ident in found else f"is not an image of {manifest.name}"
             message = f"{table.where(index)}: id {ident!r} {fault}; correct the file"
             raise SplitError(message)
         found[ident] = name

@@ -49,10 +49,10 @@ class FindingPolicy:
     """Cells 1.0, 0.0, -1.0 (uncertain) and blank of one finding -> labels.
 
     Args:
-        name: what the card and `--labels` call it.
-        uncertain: what -1 becomes: a label, nothing, or a soft target drawn from `SMOOTHED`.
-        blank: what an empty cell becomes: 0 (not mentioned is absent) or nothing.
-        seed: of the soft targets.
+        name: What the card and `--labels` call it.
+        uncertain: What -1 becomes: a label, nothing, or a soft target drawn from `SMOOTHED`.
+        blank: What an empty cell becomes: 0 (not mentioned is absent) or nothing.
+        seed: Of the soft targets.
 
     Example:
         >>> FindingPolicy("u-ones", uncertain=1).apply(["1.0", "-1.0", ""]).labels
@@ -72,15 +72,15 @@ class FindingPolicy:
 
         Args:
             cells: (N,) texts.
-            where: names the file and row of an index, for messages.
+            where: Names the file and row of an index, for messages.
 
         Raises:
-            LabelError: a cell is none of 1, 0, -1 and blank.
+            LabelError: A cell is not one of 1, 0, -1 and blank.
         """
         kinds = [_KINDS.get(cell) for cell in cells]
         if None in kinds:
             index = kinds.index(None)
-            message = f"{where(index)}: {cells[index]!r} is none of 1.0, 0.0, -1.0 and blank"
+            message = f"{where(index)}: {cells[index]!r} is not one of 1.0, 0.0, -1.0 and blank"
             raise LabelError(message)
         missing = UNLABELLED if self.blank == "nan" else 0
         if self.uncertain == "smooth":
@@ -125,25 +125,25 @@ FINDING_POLICIES = {
 
 
 def finding_policy(name: str) -> FindingPolicy:
-    """The policy of this name; `,blank=0` may be written out.
+    """Find the policy of this name; `,blank=0` may be written out.
 
     Raises:
-        SettingError: there is none.
+        SettingError: There is none.
     """
     policy = FINDING_POLICIES.get(name.removesuffix(",blank=0"))
     if policy is None:
-        message = f"label policy {name!r} is none of {', '.join(FINDING_POLICIES)}"
+        message = f"label policy {name!r} is not one of {', '.join(FINDING_POLICIES)}"
         raise SettingError(message)
     return policy
 
 
 def single_label(findings: str, classes: Sequence[str], separator: str = "|") -> int:
-    """The class of an image with exactly one finding that is one of the classes.
+    """Return the class of an image with exactly one finding that is one of the classes.
 
     Args:
-        findings: names joined by `separator`.
-        classes: class names in label order.
-        separator: what joins the findings.
+        findings: Names joined by `separator`.
+        classes: Class names in label order.
+        separator: What joins the findings.
 
     Returns:
         The label; `UNLABELLED` for none, several, or other findings.
@@ -160,12 +160,12 @@ def single_label(findings: str, classes: Sequence[str], separator: str = "|") ->
 
 
 def normal_label(findings: str) -> int:
-    """0 where the findings are exactly `normal`, else 1: the rule of the study."""
+    """Return 0 where the findings are exactly `normal`, else 1: the rule of the study."""
     return 0 if findings == "normal" else 1
 
 
 def suffix_label(name: str) -> int:
-    """The 0 or 1 that ends the file name before its suffix; `UNLABELLED` where none does."""
+    """Read the 0 or 1 that ends a file name before its suffix; `UNLABELLED` where none does."""
     match = re.search(r"_([01])\.[A-Za-z]+$", name)
     return int(match[1]) if match else UNLABELLED
 
@@ -175,19 +175,19 @@ def myopia_label(level: int, *, high_is_positive: bool) -> int:
 
     Args:
         level: 0, 1 or 2.
-        high_is_positive: the merge of the study's released numbers; else only 2 is positive.
+        high_is_positive: The merge of the study's released numbers; else only 2 is positive.
     """
     return int(level >= (1 if high_is_positive else 2))
 
 
 def levels_label(cell: str, levels: int, where: str) -> int:
-    """A whole number below `levels`, written with or without `.0`.
+    """Read a whole number below `levels`, written with or without `.0`.
 
     Raises:
-        LabelError: anything else.
+        LabelError: Anything else.
     """
     number = cell.removesuffix(".0")
     if not number.isdecimal() or int(number) >= levels:
-        message = f"{where}: label {cell!r} is none of 0 to {levels - 1}"
+        message = f"{where}: label {cell!r} is not one of 0 to {levels - 1}"
         raise LabelError(message)
     return int(number)

@@ -29,9 +29,9 @@ def pair_views(
     """Pair the images of one patient by their views.
 
     Args:
-        manifest: the rows.
-        first: view of the left column.
-        second: view of the right column.
+        manifest: The rows.
+        first: View of the left column.
+        second: View of the right column.
         rule: "same-folder" joins by patient and folder, each image of the first view with the first
             image, by id, of the second. The others repeat the 2022 study: "first-frontal" gives
             each lateral image the file `view1_frontal.jpg` of its folder; "alternate-rows" takes
@@ -42,7 +42,7 @@ def pair_views(
         (P, 2) int64 positions in the manifest. Images without a partner are left out.
 
     Raises:
-        PairError: no pair exists.
+        PairError: No pair exists.
 
     Example:
         >>> from pathlib import Path
@@ -72,15 +72,15 @@ def card_pairs(
     """Pair by the card's two views and rule, or by the only two views that the rows have.
 
     Args:
-        manifest: the rows.
-        card: the data set's card, where it has one.
+        manifest: The rows.
+        card: The data set's card, where it has one.
         protocol: "published" pairs as the 2022 study did.
 
     Returns:
         (P, 2) int64 positions, as `pair_views`.
 
     Raises:
-        PairError: there are not exactly two views, or no pairs.
+        PairError: There are not exactly two views, or no pairs.
     """
     if card is not None and card.views is not None:
         rule: PairRule = card.published_pairs if protocol == "published" else "same-folder"

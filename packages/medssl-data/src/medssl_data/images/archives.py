@@ -38,10 +38,10 @@ class ArrayHeader:
     """What an array in an archive says about itself before it is read.
 
     Args:
-        shape: its shape.
-        dtype: its type; never an object type.
-        fortran: column-major.
-        offset: bytes before the numbers.
+        shape: Its shape.
+        dtype: Its type; never an object type.
+        fortran: Column-major.
+        offset: Bytes before the numbers.
     """
 
     shape: tuple[int, ...]
@@ -59,8 +59,8 @@ def member_headers(path: Path) -> dict[str, ArrayHeader]:
     """Read the headers of all arrays of an `.npz` file; the arrays stay on disk.
 
     Raises:
-        MissingFileError: there is no such file.
-        UnreadableImageError: no archive of arrays, or an array of Python objects.
+        MissingFileError: There is no such file.
+        UnreadableImageError: No archive of arrays, or an array of Python objects.
     """
     if not path.is_file():
         message = f"{path} is not there"
@@ -75,7 +75,7 @@ def member_headers(path: Path) -> dict[str, ArrayHeader]:
     except PermissionError:
         raise
     except _FAULTS as error:
-        message = f"{path} is no readable .npz file ({error}); fetch it again"
+        message = f"{path} is not a readable .npz file ({error}); fetch it again"
         raise UnreadableImageError(message) from error
 
 
@@ -83,7 +83,9 @@ def _header_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:
     with archive.open(info) as stream:
         header = _parse(stream)
     if header.offset + header.nbytes != info.file_size:
-        message = f"{info.filename} says {header.nbytes} bytes of numbers and holds another amount"
+        message = (
+            f"{info.filename} declares {header.nbytes} bytes of numbers and holds another amount"
+        )
         raise ValueError(message)
     return header
 
@@ -102,11 +104,11 @@ def open_member(path: Path, member: str) -> npt.NDArray[np.generic]:
     """Open one array read-only, memory-mapped where its size asks for it.
 
     Args:
-        path: the `.npz` file.
-        member: name of the array.
+        path: The `.npz` file.
+        member: Name of the array.
 
     Raises:
-        UnreadableImageError: no such array, or damaged.
+        UnreadableImageError: No such array, or damaged.
     """
     try:
         found = path.stat()
@@ -150,7 +152,7 @@ def _map(path: Path, header: ArrayHeader, offset: int) -> npt.NDArray[np.generic
 
 
 def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
-    """Where a stored member's bytes begin: the local header repeats name and extra field."""
+    """Find where a stored member's bytes begin: the local header repeats name and extra field."""
     with path.open("rb") as stream:
         stream.seek(info.header_offset)
         head = stream.read(_LOCAL_HEADER)
@@ -175,19 +177,19 @@ def read_item(path: Path, item: str) -> npt.NDArray[np.uint8]:
     """Read one picture `member/index` of an `.npz` file.
 
     Args:
-        path: the archive.
-        item: array name, slash, position.
+        path: The archive.
+        item: Array name, slash, position.
 
     Returns:
         (H, W) or (H, W, 3) uint8.
 
     Raises:
-        UnreadableImageError: no such picture, or no picture at all.
+        UnreadableImageError: No such picture, or no picture at all.
     """
     member, _, index = item.rpartition("/")
     array = open_member(path, member)
     if not index.isdecimal() or int(index) >= len(array):
-        message = f"{path}: {item!r} is none of the {len(array)} pictures of {member!r}"
+        message = f"{path}: {item!r} is not one of the {len(array)} pictures of {member!r}"
         raise UnreadableImageError(message)
     pixels = np.array(array[int(index)])
     if pixels.dtype != np.uint8 or pixels.ndim not in {2, 3} or pixels.shape[2:] not in {(), (3,)}:

@@ -54,19 +54,17 @@ _ELSEWHERE = re.compile(rb"ElementDataFile\s*=\s*(?!LOCAL)\S|^data ?file:", re.M
 
 
 def cache_from_environment() -> PictureCache | None:
-    """The cache that `MEDSSL_IMAGE_CACHE` asks for, in the folder `pictures` of `MEDSSL_HOME`.
+    """Return the cache that `MEDSSL_IMAGE_CACHE` asks for, in `pictures` of `MEDSSL_HOME`.
 
     Raises:
-        SettingError: the variable is no size.
+        SettingError: The variable is not a size.
     """
     text = os.environ.get(VARIABLE, "").strip()
     if text in {"", "0"}:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.upper())
     if match is None:
-        message = (
-            f"{VARIABLE}={text!r} is no size; write the most it may take, such as {VARIABLE}=20GB"
-        )
+        message = f"{VARIABLE}={text!r} is not a size; set the maximum, such as {VARIABLE}=20GB"
         raise SettingError(message)
     return PictureCache(home() / "pictures", int(float(match[1]) * _UNITS[match[2]]))
 
@@ -79,28 +77,29 @@ class PictureCache:
     is full, or that cannot be written, only stops growing. Entries unused for 30 days make room.
 
     Args:
-        folder: where the pictures are kept; it may be removed at any time.
-        limit: bytes that it may take, kept to within an entry of each process that writes.
+        folder: Where the pictures are kept; it may be removed at any time.
+        limit: Bytes that it may take, kept to within an entry of each process that writes.
 
     Example:
         >>> from dataclasses import replace
-        >>> kept = PictureCache(Path("/tmp/pictures"), 10**9)
-        >>> data = replace(load_dataset("folder:my-images"), cache=kept)  # doctest: +SKIP
+        >>> from medssl_data import load_dataset
+        >>> data = load_dataset("phantom:chest-xray,count=20")
+        >>> data = replace(data, cache=PictureCache(Path("pictures"), limit=10**9))
     """
 
     folder: Path
     limit: int
 
     def picture(self, path: Path, recipe: str, make: Make) -> Image.Image:
-        """Give a prepared picture, from the folder where it is there.
+        """Return a prepared picture, from the folder where it is there.
 
         Args:
-            path: the file that it is made of.
-            recipe: everything else that decides its pixels, as text.
-            make: decodes and prepares it; called where it is not here.
+            path: The file that it is made of.
+            recipe: Everything else that decides its pixels, as text.
+            make: Decodes and prepares it; called where it is not here.
 
         Returns:
-            What `make` gives, pixel for pixel.
+            What `make` returns, pixel for pixel.
         """
         stamp = _stamp(path)
         entry = self._entry(path, stamp, recipe)
@@ -129,7 +128,7 @@ class PictureCache:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes with a file's content; () where there is none.
+    """Return what changes with a file's content; () where there is none.
 
     The time of the last change of the inode is in it, because tools that copy set the other one
     back.
@@ -142,7 +141,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 def _may_be_kept(path: Path) -> bool:
-    """Whether the file was left alone for a while, and holds its pixels itself."""
+    """Tell whether the file was left alone for a while, and holds its pixels itself."""
     found = path.stat()
     if time.time() - max(found.st_mtime, found.st_ctime) < _SETTLED:
         return False
@@ -152,7 +151,7 @@ def _may_be_kept(path: Path) -> bool:
 
 @cache
 def _versions() -> tuple[str, ...]:
-    """Versions of whatever turns a file into pixels."""
+    """List the versions of whatever turns a file into pixels."""
     found = []
     for name in ("medssl-data", "pillow", "pydicom", "pylibjpeg", "SimpleITK"):
         try:
@@ -163,7 +162,7 @@ def _versions() -> tuple[str, ...]:
 
 
 def _pack(picture: Image.Image) -> bytes:
-    """Header and raw pixels; one plane where the picture is grey."""
+    """Join header and raw pixels; one plane where the picture is grey."""
     pixels = np.asarray(picture)
     grey = bool((pixels == pixels[..., :1]).all())
     content = (pixels[..., 0] if grey else pixels).tobytes()
@@ -172,7 +171,7 @@ def _pack(picture: Image.Image) -> bytes:
 
 
 def _load(entry: Path) -> Image.Image | None:
-    """The picture of an entry; None where it is missing or damaged."""
+    """Read the picture of an entry; None where it is missing or damaged."""
     try:
         content = entry.read_bytes()
         magic, mode, width, height, check = _HEAD.unpack_from(content)
@@ -189,7 +188,7 @@ def _load(entry: Path) -> Image.Image | None:
 
 
 def _room(shard: Path, limit: int, wanted: int) -> bool:
-    """Whether a shard of the folder has room; what nobody used for long is removed for it.
+    """Tell whether a shard of the folder has room; what nobody used for long is removed for it.
 
     Every shard has an equal part of the limit, so that no process has to list the whole folder.
     """

@@ -42,14 +42,14 @@ def find_batches(
     """Find the batch files of one of several layouts.
 
     Args:
-        root: folder that holds the layout's folder or its `.tar.gz`.
-        layouts: folder -> its files and their splits.
+        root: Folder that holds the layout's folder or its `.tar.gz`.
+        layouts: Folder -> its files and their splits.
 
     Returns:
         The folder above the batches, and (relative path, split) of each.
 
     Raises:
-        MissingDatasetError: no layout is complete.
+        MissingDatasetError: No layout is complete.
     """
     for folder, files in layouts.items():
         top = root if (root / folder).is_dir() else _unpacked(root / _ARCHIVES[folder], files)
@@ -90,30 +90,30 @@ def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, target: Pa
 
 
 def read_labels(path: Path) -> list[int]:
-    """Labels of a batch in order; the fine ones of CIFAR-100.
+    """Read the labels of a batch in order; the fine ones of CIFAR-100.
 
     Raises:
-        UnreadableImageError: no batch.
+        UnreadableImageError: No batch.
     """
     return _batch(path, *_stamp(path))[1]
 
 
 def read_record(path: Path, item: str) -> npt.NDArray[np.uint8]:
-    """One picture of a batch.
+    """Read one picture of a batch.
 
     Args:
-        path: the batch.
-        item: its position as text.
+        path: The batch.
+        item: Its position as text.
 
     Returns:
         (32, 32, 3) uint8.
 
     Raises:
-        UnreadableImageError: no batch, or no such record.
+        UnreadableImageError: No batch, or no such record.
     """
     pixels, _ = _batch(path, *_stamp(path))
     if not item.isdecimal() or int(item) >= len(pixels):
-        message = f"{path}: {item!r} is none of its {len(pixels)} records"
+        message = f"{path}: {item!r} is not one of its {len(pixels)} records"
         raise UnreadableImageError(message)
     return np.ascontiguousarray(pixels[int(item)].reshape(3, 32, 32).transpose(1, 2, 0))
 
@@ -125,7 +125,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=8)
 def _batch(path: Path, size: int, changed: int) -> tuple[npt.NDArray[np.uint8], list[int]]:
-    """(N, 3072) pixels and N labels."""
+    """Read (N, 3072) pixels and N labels."""
     del changed
     if path.suffix == ".bin":
         return _binary(path, size)
@@ -160,7 +160,7 @@ def _pickled(path: Path) -> tuple[npt.NDArray[np.uint8], list[int]]:
     except PermissionError:
         raise
     except Exception as error:  # a damaged pickle fails in any way
-        message = f"{path} is no CIFAR batch ({error}); fetch it again"
+        message = f"{path} is not a CIFAR batch ({error}); fetch it again"
         raise UnreadableImageError(message) from error
     if len(labels) != len(pixels):
         message = f"{path} has {len(labels)} labels for {len(pixels)} pictures; fetch it again"

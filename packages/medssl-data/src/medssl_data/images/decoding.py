@@ -29,7 +29,7 @@ class Picture:
 
     Args:
         pixels: (H, W) grey or (H, W, 3) RGB, uint8 or uint16.
-        rule: how the file became these pixels, such as "palette -> RGB".
+        rule: How the file became these pixels, such as "palette -> RGB".
     """
 
     pixels: npt.NDArray[np.uint8 | np.uint16]
@@ -40,16 +40,16 @@ def read_image(path: Path | str, *, item: str = "", reading: Reading | None = No
     """Decode one picture.
 
     Args:
-        path: the file.
-        item: name of the picture inside a file that holds several; "" is the file itself.
-        reading: limits, window and slice; the defaults of `Reading` when None.
+        path: The file.
+        item: Name of the picture inside a file that holds several; "" is the file itself.
+        reading: Limits, window and slice; the defaults of `Reading` when None.
 
     Returns:
         (H, W) or (H, W, 3) pixels, uint8 or uint16 as the file has them, and the rule.
 
     Raises:
-        MissingFileError: there is no such file.
-        UnreadableImageError: empty, truncated, no picture, or beyond the pixel limit.
+        MissingFileError: There is no such file.
+        UnreadableImageError: Empty, truncated, no picture, or beyond the pixel limit.
 
     Example:
         >>> Image.new("L", (4, 3), 7).save("seven.png")
@@ -67,17 +67,17 @@ def read_rgb(
     """Decode one picture to 8-bit RGB.
 
     Args:
-        path: the file.
-        item: name of the picture inside a file that holds several.
-        reading: limits, window and slice.
+        path: The file.
+        item: Name of the picture inside a file that holds several.
+        reading: Limits, window and slice.
 
     Returns:
         A PIL image of mode RGB and the rule. 16-bit grey is stretched from its own minimum and
         maximum to 0..255; 8-bit grey is repeated.
 
     Raises:
-        MissingFileError: there is no such file.
-        UnreadableImageError: as `read_image`.
+        MissingFileError: There is no such file.
+        UnreadableImageError: As `read_image`.
 
     Example:
         >>> Image.new("P", (4, 3)).save("palette.png")
@@ -93,8 +93,8 @@ def to_rgb(image: Image.Image, rule: str = "") -> tuple[Image.Image, str]:
     """Convert a picture of mode L, RGB or I;16 to 8-bit RGB.
 
     Args:
-        image: the picture.
-        rule: what was done before.
+        image: The picture.
+        rule: What was done before.
 
     Returns:
         A PIL image of mode RGB and the rule, as `read_rgb`.

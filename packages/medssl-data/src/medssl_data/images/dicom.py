@@ -33,15 +33,15 @@ def read_dicom(path: Path, reading: Reading) -> tuple[Image.Image, str]:
     """Decode one DICOM file.
 
     Args:
-        path: the file.
-        reading: limit of pixels, and a window in modality units that overrides the file's.
+        path: The file.
+        reading: Limit of pixels, and a window in modality units that overrides the file's.
 
     Returns:
         A picture of mode L or RGB and the rule.
 
     Raises:
-        MissingExtraError: pydicom or the decoder of a compressed file is not installed.
-        UnreadableImageError: no pixels, several frames, too large, or damaged.
+        MissingExtraError: The package pydicom or the decoder of a compressed file is not installed.
+        UnreadableImageError: No pixels, several frames, too large, or damaged.
     """
     try:
         import pydicom
@@ -113,7 +113,7 @@ def _as_picture(
 
 
 def _window(dataset: Dataset, values: Values, reading: Reading) -> tuple[Values, str]:
-    """Values in modality units -> [0, 1]."""
+    """Scale values in modality units to [0, 1]."""
     if reading.window is not None:
         low, high = reading.window
         return np.clip((values - low) / (high - low), 0, 1), f"window {low:g}..{high:g}"
@@ -132,19 +132,19 @@ def _window(dataset: Dataset, values: Values, reading: Reading) -> tuple[Values,
 
 
 def apply_window(values: Values, centre: float, width: float, function: str = "LINEAR") -> Values:
-    """The window functions of DICOM PS3.3 C.11.2.1.
+    """Apply a window function of DICOM PS3.3 C.11.2.1.
 
     Args:
-        values: any shape, modality units.
-        centre: window centre.
-        width: window width; at least 1 for LINEAR, above 0 else.
+        values: Any shape, modality units.
+        centre: Window centre.
+        width: Window width; at least 1 for LINEAR, above 0 else.
         function: LINEAR, LINEAR_EXACT or SIGMOID.
 
     Returns:
         The same shape, in [0, 1].
 
     Raises:
-        ValueError: a width or a function that the standard does not know.
+        ValueError: A width or a function that the standard does not know.
     """
     if width <= 0 or (function == "LINEAR" and width < 1):
         message = f"window width {width:g} is too small"

@@ -26,7 +26,7 @@ _BLOCK = 1024
 def watched(
     progress: Progress | None, description: str, total: int
 ) -> AbstractContextManager[Callable[[int], None]]:
-    """The display, or one that shows nothing."""
+    """Return the display, or one that shows nothing."""
     return progress(description, total) if progress else nullcontext(_ignore)
 
 
@@ -38,10 +38,10 @@ def each(
     Decoders release the interpreter's lock, so threads are as fast as processes and need no copies.
 
     Args:
-        work: what is done with a position; its exceptions come out of here.
-        count: number of positions.
-        description: for the display.
-        progress: makes the display.
+        work: What is done with a position; its exceptions come out of here.
+        count: Number of positions.
+        description: For the display.
+        progress: Makes the display.
     """
     with watched(progress, description, count) as advance, ThreadPoolExecutor() as pool:
         for start in range(0, count, _BLOCK):

@@ -34,14 +34,14 @@ def read_pillow(path: Path, reading: Reading) -> tuple[Image.Image, str]:
     """Decode one picture file.
 
     Args:
-        path: the file.
-        reading: limit of pixels, orientation and reduction.
+        path: The file.
+        reading: Limit of pixels, orientation and reduction.
 
     Returns:
         A picture of mode L, RGB or I;16 and the rule.
 
     Raises:
-        UnreadableImageError: no picture, damaged, or beyond the pixel limit.
+        UnreadableImageError: No picture, damaged, or beyond the pixel limit.
     """
     try:
         # Our own limit speaks, and faults of EXIF harm no pixel.
@@ -55,7 +55,7 @@ def read_pillow(path: Path, reading: Reading) -> tuple[Image.Image, str]:
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:
-        reason = "is no PNG, JPEG, TIFF, BMP, PNM or WebP picture"
+        reason = "is not a PNG, JPEG, TIFF, BMP, PNM or WebP picture"
         raise UnreadableImageError.of(path, reason) from error
     except PermissionError:
         raise
@@ -81,7 +81,7 @@ def _reduce(image: Image.Image, reading: Reading) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8; asked before loading, because Pillow turns TIFFs while loading."""
+    """Read the EXIF orientation, 1 to 8, before loading: Pillow turns TIFFs while loading."""
     turn = 1 if image.format == "PPM" else image.getexif().get(ExifTags.Base.Orientation, 1)
     return turn if turn in range(1, 9) else 1
 
@@ -106,7 +106,7 @@ def _plain_mode(image: Image.Image) -> tuple[Image.Image, str]:
 
 
 def _deep(pixels: npt.NDArray[np.generic]) -> tuple[Image.Image, str]:
-    """16-bit grey stays; wider integers and floats are stretched to 16 bit."""
+    """Keep 16-bit grey; stretch wider integers and floats to 16 bit."""
     values = pixels.astype(np.float64)
     if not np.isfinite(values).all():
         message = "NaN or infinite pixels"

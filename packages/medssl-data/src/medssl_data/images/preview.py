@@ -30,12 +30,19 @@ def contact_sheet(data: ImageDataset, *, per_class: int = 6, seed: int = 0) -> I
     A picture that cannot be read is drawn as a crossed box, so that the sheet shows it too.
 
     Args:
-        data: the images.
-        per_class: pictures of each class, at most.
-        seed: which pictures.
+        data: The images.
+        per_class: Pictures of each class, at most.
+        seed: Which pictures.
 
     Returns:
         An RGB sheet whose heading names the data set and, for phantoms, says that it is synthetic.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from medssl_data import load_dataset
+        >>> sheet = contact_sheet(load_dataset("phantom:chest-xray,count=20"), per_class=2)
+        >>> save_sheet([sheet], Path("sheet.png"))
+        (338, 386)
     """
     generator = np.random.default_rng(seed)
     rows = []
@@ -50,7 +57,7 @@ def pair_sheet(data: ImageDataset, *, per_class: int = 6, seed: int = 0) -> Imag
     """Draw pairs of views of the same patient side by side.
 
     Raises:
-        PairError: the data set has no two views.
+        PairError: The data set has no two views.
     """
     from medssl_data.views import card_pairs
 
@@ -68,8 +75,8 @@ def tile_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], heading: str) 
     """Lay pictures with captions out on one sheet.
 
     Args:
-        rows: pictures and captions.
-        heading: a line above them.
+        rows: Pictures and captions.
+        heading: A line above them.
     """
     width = max((len(row) for row in rows), default=1) * (_TILE + _GAP) + _GAP
     height = len(rows) * (_TILE + _TEXT + _GAP) + _TEXT + 2 * _GAP
@@ -117,7 +124,7 @@ def _picture(data: ImageDataset, index: int) -> Image.Image:
 
 
 def _font(text: str) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Pillow's own font, which has no letters beyond ASCII, or for those one of the system."""
+    """Choose Pillow's own font, or one of the system for letters beyond ASCII."""
     if not text.isascii():
         for name in ("DejaVuSans.ttf", "Arial Unicode.ttf", "arial.ttf", "NotoSans-Regular.ttf"):
             with suppress(OSError):
@@ -126,7 +133,7 @@ def _font(text: str) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 
 def _line(text: str) -> str:
-    """A name may hold line ends; a caption is one line."""
+    """Make one line of a name, which may hold line ends."""
     return " ".join(text.split())
 
 

@@ -22,15 +22,15 @@ class Reading(BaseModel):
     """Frozen rules of decoding; part of the fingerprint of images.
 
     Args:
-        pixel_limit: pictures with more pixels are refused before they are decoded.
-        exif_orientation: turn the picture upright as its EXIF tag says; TIFFs are always turned.
-        reduced: side in pixels that is enough: JPEGs decode at 1/2, 1/4 or 1/8 scale where both
+        pixel_limit: Pictures with more pixels are refused before they are decoded.
+        exif_orientation: Turn the picture upright as its EXIF tag says; TIFFs are always turned.
+        reduced: Side in pixels that is enough: JPEGs decode at 1/2, 1/4 or 1/8 scale where both
             sides stay at least this large. Off by default, because it changes pixels.
-        axis: axis of a volume (x 0, y 1, z 2) that is cut.
-        position: fraction of the axis in [0, 1], or an index.
-        window: values of a volume or DICOM that become black and white; None is the file's own
+        axis: Axis of a volume (x 0, y 1, z 2) that is cut.
+        position: Fraction of the axis in [0, 1], or an index.
+        window: Values of a volume or DICOM that become black and white; None is the file's own
             window, else its range.
-        transposed: keep (x, y) as (row, column), the picture of the 2022 study.
+        transposed: Keep (x, y) as (row, column), the picture of the 2022 study.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,11 +54,11 @@ class Reading(BaseModel):
         """Return the rules with what a user set behind a name, as in `stoic,window=-1000..250`.
 
         Args:
-            name: for messages.
-            settings: text for each of `SETTINGS`.
+            name: For messages.
+            settings: Text for each of `SETTINGS`.
 
         Raises:
-            SettingError: a setting is unknown, or its text is not what it takes.
+            SettingError: A setting is unknown, or its text is not what it takes.
 
         Example:
             >>> Reading().changed("stoic", {"window": "-1000..250"}).window
@@ -82,7 +82,7 @@ class Reading(BaseModel):
         """List the settings in which the rules differ from others, each in one spelling.
 
         Args:
-            other: the rules to compare with.
+            other: The rules to compare with.
 
         Returns:
             Text for some of `SETTINGS`, as `changed` takes it.
@@ -144,8 +144,8 @@ def read_slice_name(reading: Reading, item: str) -> Reading | None:
     """Return the rules for one slice of a volume that a table names, such as `z=60` or `x=0.5`.
 
     Args:
-        reading: the other rules.
-        item: axis, equals sign, index or share.
+        reading: The other rules.
+        item: Axis, equals sign, index or share.
 
     Returns:
         None where the text names no slice.

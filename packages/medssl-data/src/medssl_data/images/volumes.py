@@ -36,15 +36,15 @@ def read_slice(path: Path, reading: Reading) -> tuple[Image.Image, str]:
     is `transposed`; sagittal and coronal slices show the head above.
 
     Args:
-        path: the file.
-        reading: axis, position, window and transposition.
+        path: The file.
+        reading: Axis, position, window and transposition.
 
     Returns:
         A picture of mode L and the rule. Grey is truncated to whole numbers, as in the study.
 
     Raises:
         MissingExtraError: SimpleITK is not installed.
-        UnreadableImageError: no volume, no slices, no such slice, or damaged.
+        UnreadableImageError: No volume, no slices, no such slice, or damaged.
     """
     try:
         values, index = _cut(path, reading)
@@ -73,7 +73,7 @@ def _cut(path: Path, reading: Reading) -> tuple[npt.NDArray[np.float64], int]:
     reader.ReadImageInformation()
     size = list(reader.GetSize())
     if len(size) != 3 or reader.GetNumberOfComponents() != 1:
-        message = f"{path} has {len(size)} dimensions; only single-channel volumes of 3 can be cut"
+        message = f"{path} has {len(size)} dimensions; a volume needs 3 and one channel"
         raise UnreadableImageError(message)
     if _is_upright(reader.GetDirection()) or reading.transposed:
         index = slice_index(path, size[reading.axis], reading.position)
@@ -105,7 +105,7 @@ def _check_header(path: Path) -> None:
         pattern = re.compile(rb"[ \t]*[=:][ \t]*" + sound + rb"[ \t]*")
         if not lines or not all(pattern.fullmatch(rest) for rest in lines):
             message = (
-                f"{path} is no binary MetaImage ({name}); write it anew with BinaryData = True"
+                f"{path} is not a binary MetaImage ({name}); write it again with BinaryData = True"
             )
             raise UnreadableImageError(message)
 
@@ -122,15 +122,15 @@ def _check_plane(path: Path, size: list[int], reading: Reading) -> None:
 
 
 def slice_index(path: Path, length: int, position: float) -> int:
-    """Position of a slice: floor(fraction x length), or the index itself.
+    """Compute the index of a slice: floor(fraction x length), or the index itself.
 
     Args:
-        path: for messages.
-        length: number of slices along the axis.
-        position: a float in [0, 1] is a fraction, an int an index.
+        path: For messages.
+        length: Number of slices along the axis.
+        position: A float in [0, 1] is a fraction, an int an index.
 
     Raises:
-        UnreadableImageError: no slices, or none there.
+        UnreadableImageError: No slices, or none there.
     """
     if length == 0:
         message = f"{path} has no slices; replace the file or leave it out"
@@ -147,7 +147,7 @@ def to_bytes(values: npt.NDArray[np.float64], window: tuple[float, float]) -> np
 
     Args:
         values: (H, W) in the volume's own units.
-        window: values that become black and white.
+        window: Values that become black and white.
 
     Raises:
         ValueError: NaN or infinite values.

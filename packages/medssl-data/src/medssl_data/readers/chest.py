@@ -25,7 +25,7 @@ def read_chestx(card: DatasetCard, root: Path, options: Options) -> Manifest:
     Official splits come from the two lists where they are here.
 
     Raises:
-        LabelError: a finding is none of the card's, as in a second heading line.
+        LabelError: A finding is not one of the card's, as in a second heading line.
     """
     table = read_table(root / card.tables[0])
     images = table.required("Image Index")
@@ -58,12 +58,12 @@ def _check_findings(table: Table, findings: Sequence[str], card: DatasetCard) ->
     if strange:
         index = next(index for index, text in enumerate(findings) if text in strange)
         name = next(name for name in findings[index].split("|") if name not in known)
-        message = f"{table.where(index)}: finding {name!r} is none of {', '.join(card.findings)}"
+        message = f"{table.where(index)}: finding {name!r} is not one of {', '.join(card.findings)}"
         raise LabelError(message)
 
 
 def _listed(root: Path, images: Sequence[str]) -> tuple[str, ...]:
-    """Splits by the owner's two lists; none where they are not here."""
+    """Read the splits of the owner's two lists; none where they are not here."""
     lists = {"train": root / "train_val_list.txt", "test": root / "test_list.txt"}
     if not all(path.is_file() for path in lists.values()):
         return ()
@@ -75,9 +75,9 @@ def read_chexpert(card: DatasetCard, root: Path, options: Options) -> Manifest:
     """Read CheXpert's training table; with `options.official` its validation table too.
 
     Raises:
-        SettingError: the target is no column.
-        LabelError: a cell is none of 1.0, 0.0, -1.0 and blank.
-        TableError: a path or a view is not CheXpert's.
+        SettingError: The target is not a column.
+        LabelError: A cell is not one of 1.0, 0.0, -1.0 and blank.
+        TableError: A path or a view is not CheXpert's.
     """
     target = options.target or card.target
     policy = finding_policy(options.labels or card.labels[options.protocol])
@@ -116,14 +116,14 @@ def read_chexpert(card: DatasetCard, root: Path, options: Options) -> Manifest:
 
 
 def _chexpert_table(root: Path, name: str) -> Table:
-    """The table lies at the top, as in the study, or inside the distribution's own folder."""
+    """Read a table at the top, as in the study, or inside the distribution's own folder."""
     inside = sorted(root.glob(f"CheXpert-v1.0*/{name}.csv"))
     top = root / f"{name}.csv"
     return read_table(inside[0] if inside and not top.is_file() else top)
 
 
 def _prefix(root: Path, path: str) -> str:
-    """The folder that the images really lie in: the path's own, its -small twin, or none."""
+    """Find the folder that the images really lie in: the path's own, its -small twin, or none."""
     first, _, rest = path.partition("/")
     if (root / first).is_dir() or not rest:
         return f"{first}/"
@@ -134,7 +134,7 @@ def _prefix(root: Path, path: str) -> str:
 
 
 def _forward(paths: list[str]) -> list[str]:
-    """Turn the separators of Windows round."""
+    """Turn the separators of Windows into slashes."""
     turned = any("\\" in path for path in paths)
     return [path.replace("\\", "/") for path in paths] if turned else paths
 
@@ -145,7 +145,7 @@ def _patients(paths: Sequence[str], where: Callable[[int], str]) -> tuple[str, .
     strange = {group for group in set(groups) if not group.startswith("patient")}
     if strange:
         index = next(index for index, group in enumerate(groups) if group in strange)
-        message = f"{where(index)}: path {paths[index]!r} is no .../patientN/studyN/viewN_....jpg"
+        message = f"{where(index)}: path {paths[index]!r} is not .../patientN/studyN/viewN_....jpg"
         raise TableError(message)
     return groups
 
@@ -156,7 +156,7 @@ def read_tuberculosis(card: DatasetCard, root: Path, options: Options) -> Manife
     The findings are compared as the study did, blanks and capitals included.
 
     Raises:
-        LabelError: a name that does not end in _0.png or _1.png, as in a second heading line.
+        LabelError: A name that does not end in _0.png or _1.png, as in a second heading line.
     """
     table = read_table(root / card.tables[0], strip=False)
     images = tuple(map(str.strip, table.required("study_id")))
@@ -181,5 +181,5 @@ def read_tuberculosis(card: DatasetCard, root: Path, options: Options) -> Manife
 
 
 def _patient_of(image: str) -> str:
-    """The patient of an image of the NLM: one image each, so its name without the label."""
+    """Name the patient of an image of the NLM: one image each, so its name without the label."""
     return PurePosixPath(image).stem.rpartition("_")[0]

@@ -51,18 +51,18 @@ def read_folder(directory: Path) -> Manifest:
     """List the images of class sub-folders; symbolic links are followed.
 
     Args:
-        directory: holds one folder for each class, or train/val/test folders that do.
+        directory: Holds one folder for each class, or train/val/test folders that do.
 
     Returns:
         A manifest in sorted order whose ids are the relative paths; patients are unknown.
 
     Raises:
-        MissingDatasetError: there is no such folder.
-        EmptySourceError: no class folder, or a class folder without images.
+        MissingDatasetError: There is no such folder.
+        EmptySourceError: No class folder, or a class folder without images.
     """
     if not directory.is_dir():
         fault = "is a file" if directory.exists() else "is not there"
-        message = f"folder {directory} {fault}; give the folder that holds the class folders"
+        message = f"folder {directory} {fault}; name the folder that holds the class folders"
         raise MissingDatasetError(message)
     top = _folders(directory)
     splits = {folder: _SPLITS[folder.casefold()] for folder in top if folder.casefold() in _SPLITS}
@@ -74,7 +74,7 @@ def read_folder(directory: Path) -> Manifest:
         classes, places = top, [("", name, "") for name in top]
     if not classes:
         message = (
-            f"folder {directory} has no class folders; sort the images into one folder a class"
+            f"folder {directory} has no class folders; sort the images into one for each class"
         )
         raise EmptySourceError(message)
     rows = [row for place in places for row in _class_rows(directory, classes, *place)]
@@ -112,7 +112,7 @@ def _class_rows(
 
 
 def _images(folder: Path, seen: frozenset[Path]) -> Iterator[Path]:
-    """Files in sorted order; a link that leads back to a folder above it ends there."""
+    """Yield files in sorted order; a link that leads back to a folder above it ends there."""
     here = folder.resolve()
     if here in seen:
         return

@@ -26,8 +26,8 @@ def read_eyepacs(card: DatasetCard, root: Path, options: Options) -> Manifest:
     """Read the training table, then the test table where it is here; eyes are views.
 
     Raises:
-        TableError: a name does not end in _left or _right.
-        LabelError: a level is none of 0 to 4.
+        TableError: A name does not end in _left or _right.
+        LabelError: A level is not one of 0 to 4.
     """
     del options
     tables = [read_table(root / "trainLabels.csv")]
@@ -51,7 +51,7 @@ def _eyes(table: Table, split: str, card: DatasetCard) -> Iterator[Row]:
     for index, (name, level) in enumerate(zip(names, levels, strict=True)):
         patient, _, side = name.rpartition("_")
         if side not in {"left", "right"} or not patient:
-            message = f"{table.where(index)}: {name!r} is no PATIENT_left or PATIENT_right"
+            message = f"{table.where(index)}: {name!r} is not PATIENT_left or PATIENT_right"
             raise TableError(message)
         label = levels_label(level, count, table.where(index))
         yield Row(f"{split}/{name}", f"{split}/{name}.jpeg", label, patient, side, split)
@@ -61,7 +61,7 @@ def read_amd(card: DatasetCard, root: Path, options: Options) -> Manifest:
     """Read iChallenge-AMD from its table, else AMD files sorted and then the others.
 
     Raises:
-        LabelError: a label is neither 0 nor 1.
+        LabelError: A label is neither 0 nor 1.
     """
     del options
     path = root / card.tables[0]
@@ -91,8 +91,8 @@ def read_pm(card: DatasetCard, root: Path, options: Options) -> Manifest:
     """Read iChallenge-PM from its table, else from the initials of the files.
 
     Raises:
-        LabelError: a label is none of 0, 1 and 2.
-        TableError: a file's initial is none of N, H and P where there is no table.
+        LabelError: A label is not one of 0, 1 and 2.
+        TableError: A file's initial is not one of N, H and P where there is no table.
     """
     path = root / card.tables[0]
     where: Callable[[int], str] = str
@@ -126,7 +126,7 @@ def _initial_order(name: str) -> tuple[int, str]:
 def _initial(file: Path) -> int:
     level = _LEVELS.get(file.name[0].upper())
     if level is None:
-        message = f"{file} begins with none of {', '.join(_LEVELS)}; add the table with the labels"
+        message = f"{file} does not begin with {', '.join(_LEVELS)}; add the table with the labels"
         raise TableError(message)
     return level
 
@@ -143,7 +143,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _positional(path: Path, width: int) -> Table:
-    """A table whose columns go by their places; a heading line is recognised and skipped."""
+    """Read a table whose columns go by their places; a heading line is recognised and skipped."""
     table = read_table(path, header=tuple(map(str, range(width))))
     label = table.column(str(width - 1))
     if not label[0].removesuffix(".0").isdecimal():

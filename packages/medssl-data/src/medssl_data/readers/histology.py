@@ -20,7 +20,7 @@ def read_bach(card: DatasetCard, root: Path, options: Options) -> Manifest:
     """Read BACH in the order of its table; the folders may hold more files than it names.
 
     Raises:
-        LabelError: a class word is none of the card's, as in a heading line.
+        LabelError: A class word is not one of the card's, as in a heading line.
     """
     del options
     table = read_table(root / card.tables[0], header=("file", "class"))
@@ -30,7 +30,7 @@ def read_bach(card: DatasetCard, root: Path, options: Options) -> Manifest:
     ):
         if word not in card.classes:
             message = (
-                f"{table.where(index)}: class {word!r} is none of {', '.join(card.classes)}; "
+                f"{table.where(index)}: class {word!r} is not one of {', '.join(card.classes)}; "
                 "this table has no heading line"
             )
             raise LabelError(message)

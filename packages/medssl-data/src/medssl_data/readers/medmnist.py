@@ -29,16 +29,16 @@ def read_medmnist(path: Path, target: str | None = None) -> Manifest:
 
     Args:
         path: `NAME.npz` or `NAME_224.npz` and the like.
-        target: finding to predict, by name or number, where a picture has several labels.
+        target: Finding to predict, by name or number, where a picture has several labels.
 
     Returns:
         A manifest of train, val and test in this order, items `train_images/0` and so on.
 
     Raises:
-        MissingDatasetError: there is no such file.
-        ManifestError: arrays are missing, do not fit, or hold volumes.
-        LabelError: a label is no class of this set.
-        SettingError: `target` is needed, or is no finding.
+        MissingDatasetError: There is no such file.
+        ManifestError: Arrays are missing, do not fit, or hold volumes.
+        LabelError: A label is not a class of this set.
+        SettingError: `target` is needed, or is not a finding.
     """
     if not path.is_file():
         message = f"{path} is not there; the files are at https://zenodo.org/records/10519652"
@@ -46,7 +46,9 @@ def read_medmnist(path: Path, target: str | None = None) -> Manifest:
     headers = member_headers(path)
     parts = [part for part in _PARTS if f"{part}_images" in headers]
     if not parts:
-        message = f"{path} holds no train_images, val_images or test_images and is no MedMNIST file"
+        message = (
+            f"{path} holds no train_images, val_images or test_images and is not a MedMNIST file"
+        )
         raise ManifestError(message)
     for part in parts:
         _check(path, part, headers)
@@ -84,7 +86,7 @@ def _check(path: Path, part: str, headers: dict[str, ArrayHeader]) -> None:
 def _columns(
     path: Path, labels: dict[str, np.ndarray], target: str | None
 ) -> tuple[list[str], dict[str, list[int]], str]:
-    """Class names, labels of each part, and the finding that was chosen where there are several."""
+    """Return class names, labels of each part, and the chosen finding where there are several."""
     width = {array.shape[1] for array in labels.values()}
     if len(width) != 1:
         message = f"{path}: the parts have different numbers of labels"
@@ -92,7 +94,7 @@ def _columns(
     known = _names(path.stem)
     if width == {1}:
         if target is not None:
-            message = f"{path} has one label a picture; leave target={target} out"
+            message = f"{path} has one label for each picture; leave target={target} out"
             raise SettingError(message)
         columns = {part: array[:, 0].astype(int).tolist() for part, array in labels.items()}
         highest = max((max(column) for column in columns.values() if column), default=-1)
@@ -115,7 +117,7 @@ def _finding(path: Path, findings: list[str], target: str | None) -> int:
         return int(target)
     listed = ", ".join(findings)
     message = (
-        f"{path} has {len(findings)} findings a picture; choose one of {listed}: "
+        f"{path} has {len(findings)} labels for each picture; choose one of {listed}: "
         f"medmnist:{path},target={findings[0]}"
     )
     raise SettingError(message)

@@ -25,7 +25,7 @@ def find_source(name: str) -> str:
     """Return what stands before the colon of a name; "" for the name of a card.
 
     Raises:
-        UnknownDatasetError: it is no source.
+        UnknownDatasetError: It is not a source.
     """
     prefix, colon, _ = name.partition(":")
     if not colon:
@@ -41,12 +41,12 @@ def read_source(name: str, options: Options) -> Manifest:
     """Read the rows of a source.
 
     Args:
-        name: such as `folder:DIR` or `phantom:chest-xray,seed=1`.
-        options: target, and no label policy.
+        name: Such as `folder:DIR` or `phantom:chest-xray,seed=1`.
+        options: Target, and no label policy.
 
     Raises:
-        UnknownDatasetError: it is no source.
-        SettingError: a setting does not fit.
+        UnknownDatasetError: It is not a source.
+        SettingError: A setting does not fit.
     """
     if options.labels is not None:
         message = f"{name} has no label policies; leave labels={options.labels!r} out"
@@ -67,7 +67,7 @@ def cut_view(name: str) -> tuple[str, str]:
     """Take the setting `view` from a name; a path that is there may hold such words itself.
 
     Args:
-        name: as for `load_dataset`.
+        name: As for `load_dataset`.
 
     Returns:
         The name without it, and its value, "" where there is none.
@@ -82,12 +82,12 @@ def read_as(manifest: Manifest, name: str, settings: Mapping[str, str]) -> Manif
     """Decode as the settings behind a name say, and have every record say so.
 
     Args:
-        manifest: the rows.
-        name: for messages.
-        settings: text for each of `reading.SETTINGS`.
+        manifest: The rows.
+        name: For messages.
+        settings: Text for each of `reading.SETTINGS`.
 
     Raises:
-        SettingError: a setting is unknown, or its text is not what it takes.
+        SettingError: A setting is unknown, or its text is not what it takes.
     """
     if not settings:
         return manifest
@@ -100,7 +100,7 @@ def read_as(manifest: Manifest, name: str, settings: Mapping[str, str]) -> Manif
 
 
 def _cut_path(text: str) -> tuple[Path, dict[str, str]]:
-    """A path and the settings behind it; a path that is there may end like settings."""
+    """Split a path from the settings behind it; a path that is there may end like settings."""
     settings: dict[str, str] = {}
     while not Path(text).exists() and (match := _SETTING.search(text)):
         settings[match[1]] = match[2]

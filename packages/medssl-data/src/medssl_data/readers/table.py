@@ -32,10 +32,10 @@ def read_manifest_table(path: Path) -> Manifest:
         where all are); ids are the paths unless there is a column `id`.
 
     Raises:
-        TableError: a column or a cell is missing; file and row are named.
-        MissingFileError: the table, or an image that it names, is not there.
-        UnsafePathError: a path leads out of the table's folder.
-        EmptySourceError: the table has no rows.
+        TableError: A column or a cell is missing; file and row are named.
+        MissingFileError: The table, or an image that it names, is not there.
+        UnsafePathError: A path leads out of the table's folder.
+        EmptySourceError: The table has no rows.
     """
     if not path.is_file():
         message = f"table {path} is not there"
@@ -69,7 +69,7 @@ def read_manifest_table(path: Path) -> Manifest:
 
 
 def _paths(table: Table) -> tuple[str, ...]:
-    """Paths relative to the table's folder, each of them looked for on the disk once."""
+    """Read paths relative to the table's folder, each of them looked for on the disk once."""
     root = table.path.parent
     known: dict[str, str] = {}
     paths = table.required("path")

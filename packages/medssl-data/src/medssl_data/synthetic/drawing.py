@@ -71,12 +71,12 @@ def draw_radiograph(
     """Draw a frontal chest radiograph of nobody.
 
     Args:
-        anatomy: number of the patient: the same build in all their pictures.
-        image: number of the picture: position, exposure, noise and lesions.
-        opacity: whether one to three soft opacities lie in the lungs.
+        anatomy: Number of the patient: the same build in all their pictures.
+        image: Number of the picture: position, exposure, noise and lesions.
+        opacity: Whether one to three soft opacities lie in the lungs.
         difficulty: 0 plain to see, 1 invisible.
-        seed: of the whole data set.
-        size: side in pixels.
+        seed: Of the whole data set.
+        size: Side in pixels.
 
     Returns:
         (size, size) float32 in [0, 1], bright where dense.
@@ -122,14 +122,14 @@ def draw_lateral(
 
 
 def disc(y: Plane, x: Plane, centre: tuple[float, float], radius: float, soft: float) -> Plane:
-    """1 inside a circle and 0 outside, with an edge of `soft` radii.
+    """Draw a disc: 1 inside a circle and 0 outside, with an edge of `soft` radii.
 
     Args:
-        y: row of each pixel.
-        x: column of each pixel.
-        centre: row and column.
-        radius: in the units of `y` and `x`.
-        soft: share of the radius over which it fades.
+        y: Row of each pixel.
+        x: Column of each pixel.
+        centre: Row and column.
+        radius: In the units of `y` and `x`.
+        soft: Share of the radius over which it fades.
     """
     return _ellipse(y, x, centre, (radius, radius), soft)
 
@@ -137,7 +137,7 @@ def disc(y: Plane, x: Plane, centre: tuple[float, float], radius: float, soft: f
 def _ellipse(
     y: Plane, x: Plane, centre: tuple[float, float], radii: tuple[float, float], soft: float
 ) -> Plane:
-    """1 inside, 0 outside, with an edge about `soft` wide."""
+    """Draw an ellipse: 1 inside, 0 outside, with an edge about `soft` wide."""
     radius = np.sqrt(((y - centre[0]) / radii[0]) ** 2 + ((x - centre[1]) / radii[1]) ** 2)
     return np.clip((1 - radius) / soft + 0.5, 0, 1).astype(np.float32)
 

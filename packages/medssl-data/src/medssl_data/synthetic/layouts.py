@@ -23,10 +23,10 @@ class Scene:
     """One picture to be drawn.
 
     Args:
-        path: file under the data set's folder; its suffix decides the format.
-        kind: what is drawn.
-        level: strength of the class signal, 0 to 1.
-        patient: number of the patient; frontal and lateral views share it.
+        path: File under the data set's folder; its suffix decides the format.
+        kind: What is drawn.
+        level: Strength of the class signal, 0 to 1.
+        patient: Number of the patient; frontal and lateral views share it.
     """
 
     path: str
@@ -40,9 +40,9 @@ class Plan:
     """A tree to be written.
 
     Args:
-        tables: path -> text.
-        scenes: the pictures.
-        batches: path -> labels of CIFAR records to draw, with their number of leading bytes.
+        tables: Path -> text.
+        scenes: The pictures.
+        batches: Path -> labels of CIFAR records to draw, with their number of leading bytes.
     """
 
     tables: dict[str, str]
@@ -55,10 +55,10 @@ class Layout:
     """How one data set is stood in for.
 
     Args:
-        plan: makes a plan of so many rows with this generator.
-        small: rows of `--size small`.
-        full: rows of `--size full`: the owner's own number.
-        archives: archives of records that the owner offers, where there are several.
+        plan: Makes a plan of so many rows with this generator.
+        small: Rows of `--size small`.
+        full: Rows of `--size full`: the owner's own number.
+        archives: Archives of records that the owner offers, where there are several.
     """
 
     plan: Callable[[int, np.random.Generator], Plan]
@@ -72,7 +72,7 @@ def _lines(*lines: str) -> str:
 
 
 def _visits(rows: int, generator: np.random.Generator, most: int) -> Iterator[tuple[int, int]]:
-    """Patient and number of images of each, until there are `rows` images."""
+    """Yield patients and the number of images of each, until there are `rows` images."""
     patient = 0
     while rows > 0:
         patient += 1
@@ -185,7 +185,7 @@ def _chexpert(rows: int, generator: np.random.Generator) -> Plan:
 
 
 def _effusion(generator: np.random.Generator, *, certain: bool = False) -> tuple[str, float]:
-    """Fourteen cells and the strength of what is drawn; shares as in the real table."""
+    """Draw fourteen cells and the strength of the picture; shares as in the real table."""
     shares = [0.386, 0.0, 0.158, 0.456] if certain else [0.386, 0.052, 0.158, 0.404]
     value = str(generator.choice(["1.0", "-1.0", "0.0", ""], p=shares))
     drawn = {"1.0": 1.0, "-1.0": float(generator.integers(0, 2))}.get(value, 0.0)
@@ -286,7 +286,7 @@ def _cifar100(rows: int, generator: np.random.Generator) -> Plan:
 
 
 def _hospital(rows: int, generator: np.random.Generator) -> Plan:
-    """16-bit PNG and DICOM files with a table, as a hospital may send them."""
+    """Plan 16-bit PNG and DICOM files with a table, as a hospital may send them."""
     lines, scenes = ["path,label,patient,view,split"], []
     for patient, images in _visits(rows, generator, 3):
         ill = patient % 2

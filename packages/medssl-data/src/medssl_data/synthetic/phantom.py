@@ -45,8 +45,8 @@ class ChestXray:
 
     Args:
         difficulty: 0 plain to see, 1 invisible.
-        seed: of the whole set.
-        size: side of the pictures in pixels.
+        seed: Of the whole set.
+        size: Side of the pictures in pixels.
     """
 
     difficulty: float = 0.4
@@ -79,16 +79,16 @@ def chest_xray(
     """Plan a set of phantom radiographs, half of them with opacities.
 
     Args:
-        count: number of images; a patient has one to three, all of one class.
+        count: Number of images; a patient has one to three, all of one class.
         difficulty: 0 plain to see, 1 invisible.
-        seed: another seed is another set of patients.
-        size: side of the pictures in pixels.
+        seed: Another seed is another set of patients.
+        size: Side of the pictures in pixels.
 
     Returns:
         A manifest of classes normal and opacity with patients as groups.
 
     Raises:
-        SettingError: a value is out of its range.
+        SettingError: A value is out of its range.
 
     Example:
         >>> chest_xray(count=20).counts()
@@ -129,12 +129,12 @@ def phantom_manifest(name: str, settings: Mapping[str, str]) -> Manifest:
     """Plan the phantom set of this name.
 
     Args:
-        name: what stands behind `phantom:`.
-        settings: of `count`, `difficulty`, `seed` and `size`, as text.
+        name: What stands behind `phantom:`.
+        settings: Of `count`, `difficulty`, `seed` and `size`, as text.
 
     Raises:
-        UnknownDatasetError: no phantom has that name.
-        SettingError: a setting is unknown or no number.
+        UnknownDatasetError: No phantom has that name.
+        SettingError: A setting is unknown or no number.
     """
     if name not in _PLANS:
         message = (
@@ -152,7 +152,7 @@ def phantom_manifest(name: str, settings: Mapping[str, str]) -> Manifest:
         try:
             values[key] = type(defaults[key])(text)
         except ValueError as error:
-            message = f"phantom:{name}: {key}={text!r} is no number"
+            message = f"phantom:{name}: {key}={text!r} is not a number"
             raise SettingError(message) from error
     return plan(**values)
 
@@ -171,17 +171,17 @@ def draw_phantom(manifest: Manifest, directory: Path) -> Manifest:
     """Write drawn pictures as PNG files with a manifest beside them.
 
     Args:
-        manifest: rows that are drawn.
-        directory: gets `images/*.png` and `manifest.csv`.
+        manifest: Rows that are drawn.
+        directory: Gets `images/*.png` and `manifest.csv`.
 
     Returns:
         The manifest of the files.
 
     Raises:
-        ManifestError: the rows are files already.
+        ManifestError: The rows are files already.
     """
     if manifest.drawer is None:
-        message = f"{manifest.name} lies in files already; copy them"
+        message = f"{manifest.name} is already stored as files; copy them"
         raise ManifestError(message)
     paths = tuple(f"images/{ident.replace('/', '_')}.png" for ident in manifest.ids)
     for path, item in zip(paths, manifest.items, strict=True):
@@ -204,20 +204,20 @@ def write_phantom(
     """Write a phantom under the root.
 
     Args:
-        name: one of `PHANTOMS`, or a layout's name.
-        root: the phantom gets a folder `NAME` in it.
-        settings: as for `phantom_manifest`; layouts take a seed, and those of CIFAR `archive`,
+        name: One of `PHANTOMS`, or a layout's name.
+        root: The phantom gets a folder `NAME` in it.
+        settings: As for `phantom_manifest`; layouts take a seed, and those of CIFAR `archive`,
             "binary" or "python".
         size: "full" gives a layout the owner's number of rows.
-        force: write into a folder that is there already.
-        progress: makes a progress display.
+        force: Write into a folder that is there already.
+        progress: Makes a progress display.
 
     Returns:
         Where it lies, how many images it has, and what names it from then on.
 
     Raises:
-        UnknownDatasetError: no such phantom.
-        SettingError: the folder is there and `force` is not given, or a setting does not fit.
+        UnknownDatasetError: No such phantom.
+        SettingError: The folder is there and `force` is not given, or a setting does not fit.
 
     Example:
         >>> write_phantom("cifar10", Path("data"), {"seed": "1"})["images"]

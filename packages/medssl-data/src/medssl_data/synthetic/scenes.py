@@ -27,10 +27,10 @@ def draw_fundus(
     """Draw an eye's background with lesions.
 
     Args:
-        generator: of this picture.
+        generator: Of this picture.
         level: 0 no lesions to 1 many.
-        left: a left eye has its optic disc on the left of the picture.
-        size: side in pixels.
+        left: A left eye has its optic disc on the left of the picture.
+        size: Side in pixels.
 
     Returns:
         (size, size, 3) uint8 with its lettering.
@@ -69,9 +69,9 @@ def draw_tissue(generator: np.random.Generator, level: float, *, size: tuple[int
     """Draw stained tissue whose nuclei are more and larger with the level.
 
     Args:
-        generator: of this picture.
+        generator: Of this picture.
         level: 0 to 1.
-        size: height and width in pixels.
+        size: Height and width in pixels.
 
     Returns:
         (H, W, 3) uint8 with its lettering.
@@ -100,10 +100,10 @@ def draw_thorax(
     """Draw a CT of the chest in Hounsfield units with opacities in the lungs.
 
     Args:
-        generator: of this volume.
+        generator: Of this volume.
         level: 0 clear to 1 dense.
-        slices: number of axial slices.
-        size: side of a slice in voxels.
+        slices: Number of axial slices.
+        size: Side of a slice in voxels.
 
     Returns:
         (slices, size, size) int16 indexed z, y, x; -1000 is air. Lettered in every slice.
@@ -135,7 +135,7 @@ def draw_thorax(
 
 
 def _vessels(generator: np.random.Generator, z: Plane, y: Plane, x: Plane, side: int) -> Plane:
-    """Sections of the vessels of one lung, which no two patients have in the same places."""
+    """Draw sections of the vessels of one lung, which no two patients have in the same places."""
     middle = side * 0.42
     starts = generator.uniform((-0.4, middle - 0.26), (0.4, middle + 0.26), (26, 2))
     drifts = generator.normal(0, 0.1, (26, 2))
@@ -157,9 +157,9 @@ def draw_objects(
     """Draw coloured shapes of 32 x 32 pixels, too small for lettering.
 
     Args:
-        generator: of these pictures.
+        generator: Of these pictures.
         labels: (N,) decide hue and shape.
-        classes: number of labels.
+        classes: Number of labels.
 
     Returns:
         (N, 32, 32, 3) uint8.

@@ -54,13 +54,13 @@ def write_layout(
     """Write a synthetic stand-in of a data set.
 
     Args:
-        name: one of `LAYOUTS`.
-        directory: the data set's own folder.
+        name: One of `LAYOUTS`.
+        directory: The data set's own folder.
         size: "small" draws every file; "full" has the owner's number of rows, whose files are
             links to a few pictures.
-        seed: of everything that is drawn.
-        archive: which of the owner's two archives of CIFAR.
-        progress: makes a progress display.
+        seed: Of everything that is drawn.
+        archive: Which of the owner's two archives of CIFAR.
+        progress: Makes a progress display.
 
     Returns:
         Number of images.
@@ -160,7 +160,7 @@ def _draw_radiograph(scene: Scene, number: int, target: Path, seed: int) -> None
 
 
 def _grain(seed: int, number: int, size: int) -> npt.NDArray[np.float32]:
-    """Soft structure of one picture alone, (size, size), as vessels and bones give it.
+    """Draw soft structure of one picture alone, (size, size), as vessels and bones have.
 
     Without it two patients of few random numbers look like one picture twice.
     """
@@ -178,7 +178,7 @@ def _save(pixels: npt.NDArray[np.uint8], target: Path) -> None:
 
 
 def _mha(voxels: npt.NDArray[np.int16]) -> bytes:
-    """A MetaImage file: a text header and the voxels, indexed z, y, x."""
+    """Make a MetaImage file: a text header and the voxels, indexed z, y, x."""
     depth, height, width = voxels.shape
     header = (
         "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
@@ -190,7 +190,7 @@ def _mha(voxels: npt.NDArray[np.int16]) -> bytes:
 
 
 def _save_dicom(pixels: npt.NDArray[np.uint16], target: Path, patient: int) -> None:
-    """A 12-bit MONOCHROME1 radiograph, as digital X-ray machines write them."""
+    """Write a 12-bit MONOCHROME1 radiograph, as digital X-ray machines do."""
     try:
         from pydicom.dataset import FileDataset, FileMetaDataset
         from pydicom.uid import (
@@ -220,7 +220,7 @@ def _save_dicom(pixels: npt.NDArray[np.uint16], target: Path, patient: int) -> N
 
 
 def _records(labels: list[int], leading: int, seed: list[int]) -> npt.NDArray[np.uint8]:
-    """(N, 3072) pixels of CIFAR records, each drawn for itself."""
+    """Draw (N, 3072) pixels of CIFAR records, each for itself."""
     classes = 10 if leading == 1 else 100
     blocks = range(0, len(labels), _BLOCK)
     drawn = [
@@ -233,13 +233,13 @@ def _records(labels: list[int], leading: int, seed: list[int]) -> npt.NDArray[np
 
 
 def _binary(pixels: npt.NDArray[np.uint8], labels: list[int], leading: int) -> bytes:
-    """One label byte, or a coarse and a fine one, before the pixels of each record."""
+    """Put one label byte, or a coarse and a fine one, before the pixels of each record."""
     fine = np.array(labels, np.uint8)[:, None]
     return np.hstack([*([fine // 5] if leading == 2 else []), fine, pixels]).tobytes()
 
 
 def _pickled(pixels: npt.NDArray[np.uint8], labels: list[int], leading: int) -> bytes:
-    """What the owner's Python archive holds, written as Python 2 did."""
+    """Pickle what the owner's Python archive holds, as Python 2 did."""
     coarse = [label // 5 for label in labels]
     named = (
         {b"labels": labels} if leading == 1 else {b"fine_labels": labels, b"coarse_labels": coarse}
@@ -248,7 +248,7 @@ def _pickled(pixels: npt.NDArray[np.uint8], labels: list[int], leading: int) -> 
 
 
 def _python_path(path: str) -> str:
-    """The place in the Python archive of a batch of the binary one."""
+    """Return the place in the Python archive of a batch of the binary one."""
     folder, _, name = path.partition("/")
     twin = {"cifar-10-batches-bin": "cifar-10-batches-py", "cifar-100-binary": "cifar-100-python"}
     return f"{twin[folder]}/{name.removesuffix('.bin')}"

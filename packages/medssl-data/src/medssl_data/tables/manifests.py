@@ -66,7 +66,7 @@ def read_manifest(path: Path, root: Path) -> Manifest:
         message = f"{path}: the first line is damaged ({error}); write the manifest again"
         raise ManifestError(message) from error
     if header is None:
-        message = f"{path} is no manifest of medssl; read a plain table with table:{path}"
+        message = f"{path} is not a manifest of medssl; read a plain table with table:{path}"
         raise ManifestError(message)
     rows = list(csv.reader(io.StringIO(body, newline="")))
     return _from_cells(path, rows, header, reading, root)
@@ -87,7 +87,7 @@ def _from_cells(
             raise ManifestError(message)
         ident, file, item, label, group, view, split, target = row
         if label and label not in place:
-            message = f"{path}: row {number}: label {label!r} is none of {', '.join(classes)}"
+            message = f"{path}: row {number}: label {label!r} is not one of {', '.join(classes)}"
             raise LabelError(message)
         rows.append(Row(ident, file, place.get(label, UNLABELLED), group, view, split, item))
         targets.append(float(target or "nan"))

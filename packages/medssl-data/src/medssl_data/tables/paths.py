@@ -25,13 +25,13 @@ def confine(path: str) -> str:
     Symbolic links inside the root are followed later, as everywhere: only the text is judged here.
 
     Args:
-        path: as a table has it; Windows separators are turned round.
+        path: As a table has it; Windows separators are turned round.
 
     Returns:
         The path with forward slashes and without `.` steps.
 
     Raises:
-        UnsafePathError: absolute, empty, or climbing out by `..`.
+        UnsafePathError: Absolute, empty, or climbing out by `..`.
     """
     text = path.replace("\\", "/")
     if text.startswith("/") or _DRIVE.match(text):
@@ -40,7 +40,7 @@ def confine(path: str) -> str:
         )
         raise UnsafePathError(message)
     if "\0" in text:
-        message = f"path {path!r} holds a zero character; no file can be called so"
+        message = f"path {path!r} contains a NUL character, which no file name can"
         raise UnsafePathError(message)
     if "./" not in text and "//" not in text and not text.endswith((".", "/")) and text:
         return text
@@ -54,7 +54,7 @@ def confine_all(paths: Iterable[str]) -> tuple[str, ...]:
         paths: (N,) as a table has them.
 
     Raises:
-        UnsafePathError: as `confine`; its `row` is the position of the path.
+        UnsafePathError: As `confine`; its `row` is the position of the path.
     """
     paths = tuple(paths)
     lines = "\n".join(("", *paths, ""))
@@ -77,7 +77,7 @@ def _normalised(path: str, text: str) -> str:
         message = f"path {path!r} climbs out of its root; only files inside the root can be read"
         raise UnsafePathError(message)
     if not steps:
-        message = "an empty path names no image; give each row its file"
+        message = "empty path; each row needs the path of its image"
         raise UnsafePathError(message)
     return "/".join(steps)
 
@@ -86,11 +86,11 @@ def locate(path: str, root: Path) -> str:
     """Make a path of a table relative to the table's folder.
 
     Args:
-        path: relative to `root`, or absolute inside it.
-        root: the folder of the table.
+        path: Relative to `root`, or absolute inside it.
+        root: The folder of the table.
 
     Raises:
-        UnsafePathError: the path lies outside of the root.
+        UnsafePathError: The path lies outside of the root.
     """
     if not os.path.isabs(path):  # noqa: PTH117 - a million rows
         return confine(path)

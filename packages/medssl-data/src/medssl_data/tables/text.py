@@ -29,11 +29,11 @@ class Table:
     """Rows of text under headings.
 
     Args:
-        path: where they came from, for messages.
-        headings: names of the columns, (C,).
+        path: Where they came from, for messages.
+        headings: Names of the columns, (C,).
         rows: (N,) rows of at least C cells.
-        lines: number of each row in the file, (N,), for messages.
-        strip: take blanks off the ends of cells.
+        lines: Number of each row in the file, (N,), for messages.
+        strip: Take blanks off the ends of cells.
     """
 
     path: Path
@@ -46,14 +46,14 @@ class Table:
         return len(self.rows)
 
     def has(self, name: str) -> bool:
-        """Whether there is a column of this name, whatever its case."""
+        """Tell whether there is a column of this name, whatever its case."""
         return name.casefold() in map(str.casefold, self.headings)
 
     def column(self, name: str, *, optional: bool = False) -> tuple[str, ...]:
-        """Cells of a column, whatever the case of its heading, (N,).
+        """Return the cells of a column, whatever the case of its heading, (N,).
 
         Raises:
-            TableError: there is no such column.
+            TableError: There is no such column.
         """
         if self.has(name):
             place = [heading.casefold() for heading in self.headings].index(name.casefold())
@@ -68,14 +68,14 @@ class Table:
         raise TableError(message)
 
     def where(self, index: int) -> str:
-        """File and row of the data row at this index, for messages."""
+        """Name file and row of the data row at this index, for messages."""
         return f"{self.path}, row {self.lines[index]}"
 
     def required(self, name: str) -> tuple[str, ...]:
-        """Cells of a column in which none may be empty or `nan`, (N,).
+        """Return the cells of a column in which none may be empty or `nan`, (N,).
 
         Raises:
-            TableError: the column or one of its cells is missing.
+            TableError: The column or one of its cells is missing.
         """
         cells = self.column(name)
         plain = list(map(str.casefold, map(str.strip, cells)))
@@ -87,7 +87,7 @@ class Table:
 
 
 def where_among(tables: Sequence[Table]) -> Callable[[int], str]:
-    """File and row of a row of several tables, one after the other."""
+    """Return a function that names file and row among several tables, one after the other."""
 
     def where(index: int) -> str:
         for table in tables:
@@ -104,10 +104,10 @@ def blaming(where: Callable[[int], str]) -> Iterator[None]:
     """Put file and row before what a manifest says about one of its rows.
 
     Args:
-        where: names the file and the row of a position.
+        where: Names the file and the row of a position.
 
     Raises:
-        DataError: what the block raised, with the place where it knows one.
+        DataError: What the block raised, with the place where it knows one.
     """
     try:
         yield
@@ -122,8 +122,8 @@ def open_text(path: Path) -> str:
     """Read a text file as UTF-8, without its byte-order mark.
 
     Raises:
-        MissingFileError: there is none.
-        TableError: it is no UTF-8 text.
+        MissingFileError: There is none.
+        TableError: It is not UTF-8 text.
     """
     if not path.is_file():
         message = f"{path} is not there"
@@ -131,7 +131,7 @@ def open_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        message = f"{path}: byte {error.start} is no UTF-8; save the table as UTF-8 CSV"
+        message = f"{path}: byte {error.start} is not UTF-8; save the table as UTF-8 CSV"
         raise TableError(message) from error
 
 
@@ -139,23 +139,23 @@ def read_table(path: Path, *, header: Sequence[str] | None = None, strip: bool =
     """Read a CSV (comma, semicolon or tab) or, with the extra, a parquet file.
 
     Args:
-        path: the file; the suffix `.parquet` is read with pyarrow.
-        header: names for the columns of a file that has no heading line; it may have more columns.
-        strip: take blanks off the ends of cells.
+        path: The file; the suffix `.parquet` is read with pyarrow.
+        header: Names for the columns of a file that has no heading line; it may have more columns.
+        strip: Take blanks off the ends of cells.
 
     Raises:
-        MissingFileError: there is no such file.
-        TableError: rows of unequal length, no rows, or no text.
+        MissingFileError: There is no such file.
+        TableError: Rows of unequal length, no rows, or no text.
     """
     if path.suffix.casefold() == ".parquet":
         return _read_parquet(path)
     text = open_text(path)
     if "\0" in text:
-        message = f"{path} holds zero bytes and is no text table"
+        message = f"{path} holds zero bytes and is not a text table"
         raise TableError(message)
     rows, lines = _parse(path, text)
     if not rows:
-        message = f"{path} is empty; it needs a heading line and one row for each image"
+        message = f"{path} is empty; it needs a header line and one row for each image"
         raise TableError(message)
     if header is None:
         names = tuple(map(str.strip, rows[0]))
@@ -164,7 +164,7 @@ def read_table(path: Path, *, header: Sequence[str] | None = None, strip: bool =
         more = range(len(header), len(rows[0]))
         names = (*header, *(f"column {index}" for index in more))
     if len(set(map(str.casefold, names))) != len(names):
-        message = f"{path}: a heading occurs twice in {', '.join(names)}"
+        message = f"{path}: a column name occurs twice in {', '.join(names)}"
         raise TableError(message)
     table = Table(path, names, rows, lines, strip)
     _check_widths(table)
@@ -177,7 +177,7 @@ def _delimiter(text: str) -> str:
 
 
 def _parse(path: Path, text: str) -> tuple[list[Sequence[str]], Sequence[int]]:
-    """Rows that hold anything, and their line numbers; at full speed where the two agree."""
+    """Parse rows that hold anything, and their line numbers; at full speed where the two agree."""
     stream = io.StringIO(text, newline="")
     reader = csv.reader(stream, delimiter=_delimiter(text), strict=True)
     rows: list[Sequence[str]]
@@ -223,7 +223,7 @@ def _read_parquet(path: Path) -> Table:
     try:
         columns: dict[str, list[Any]] = parquet.read_table(path).to_pydict()
     except (arrow.ArrowException, OSError, ValueError) as error:
-        message = f"{path} is no readable parquet file ({error})"
+        message = f"{path} is not a readable parquet file ({error})"
         raise TableError(message) from error
     cells = [tuple(map(_text, values)) for values in columns.values()]
     rows = list(zip(*cells, strict=True))
