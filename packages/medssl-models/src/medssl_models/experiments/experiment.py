@@ -74,7 +74,8 @@ class Experiment:
         settings: A class of settings, in which each field knows its value under both protocols.
         metrics: What it measures; the first is the one by which models are ranked.
         run: Measures one model on one data set (or `ImageFiles`) under some settings. The records
-            that it returns need no notes of the model or the data: the runner adds them.
+            that it returns need no notes of the model or the data: the runner adds them. What it
+            yields, instead of returning a list, is kept as it comes.
         check: Raises, with the sentence for the user, where a data set cannot carry the settings;
             called before an image is opened.
         across: Records and pictures that need all models of a data set, called once when each has
@@ -97,6 +98,8 @@ class Experiment:
             model that it stands beside.
         needs_model: Whether it is nothing without a model.
         trains: Whether a part of the images trains something.
+        transfer: Whether it tells how well a backbone serves a task; the others tell what it is
+            like.
         preprocessing: The preprocessing under which it asks for features, so that they can be
             extracted ahead; None where the network itself is run.
         passes: How many images run through the network beyond the features, for an estimate of
@@ -114,6 +117,7 @@ class Experiment:
         alike: Entries of the study's defects in which the protocols do not differ, and why.
         formerly: What records of version 0.1 called otherwise.
         preset: Makes the settings, where the class alone does not.
+        reasons: What a setting decides, where its field does not say.
     """
 
     name: str
@@ -139,6 +143,7 @@ class Experiment:
     control_sees_model_input: bool = False
     needs_model: bool = True
     trains: bool = False
+    transfer: bool = False
     preprocessing: Callable[[Any, Any, Any], Preprocessing] | None = None
     passes: Callable[[Any, Any], int] | None = None
     quick: Callable[[Any, int], Any] | None = None
@@ -153,6 +158,7 @@ class Experiment:
     alike: Mapping[str, str] = field(default_factory=dict)
     formerly: Formerly = field(default_factory=Formerly)
     preset: Callable[[ProtocolName, Mapping[str, object]], Any] | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def settings_for(
         self, protocol: ProtocolName = "corrected", changes: Mapping[str, object] = _NOTHING

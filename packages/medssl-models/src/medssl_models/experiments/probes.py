@@ -100,4 +100,5 @@ def as_experiment(name: str, plugin: object) -> Experiment:
         passes=plugin.passes,
         trains=plugin.trains,
         preset=plugin.preset,
+        reasons=plugin.reasons,
     )

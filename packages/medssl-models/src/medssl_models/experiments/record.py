@@ -138,7 +138,8 @@ class Record(BaseModel):
             return values
         from medssl_models.experiments.registry import declared_metric
 
-        metric = declared_metric(str(values.get("experiment")), str(values.get("metric")))
+        names = str(values.get("experiment")), str(values.get("metric"))
+        metric = declared_metric(*names, str(values.get("unit", "")))
         unit = values.get("unit", metric.unit)
         if unit != metric.unit:
             message = f"unit of {metric.name} is {unit!r}; it is declared as {metric.unit!r}"

@@ -12,9 +12,9 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from filelock import FileLock
 from pydantic import ValidationError
@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from io import RawIOBase
     from typing import BinaryIO
 
-__all__ = ["RecordStore", "Records", "append_records", "iterate_records", "read_records"]
+__all__ = [
+    "Entry",
+    "LineStore",
+    "RecordStore",
+    "Records",
+    "append_records",
+    "iterate_records",
+    "read_records",
+]
 
 _HEAD = 65536
 _BLANKS = b" \t\r\n\0"  # a machine that lost its power may leave zeros
@@ -77,8 +85,90 @@ class Records(Sequence[Record]):
         return pd.json_normalize([json.loads(record.model_dump_json()) for record in self.records])
 
 
-@dataclass
-class RecordStore:
+class Entry(Protocol):
+    """What stands on a line: a frozen pydantic model with a key."""
+
+    @property
+    def key(self) -> str:
+        """Equal keys are the same entry."""
+
+    def model_dump_json(self) -> str:
+        """Write it as one line of JSON."""
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class LineStore(Generic[E]):
+    """The entries of a file of JSON lines by key, the newest of equal ones.
+
+    Args:
+        path: The file; it need not exist, and its folder is created when something is appended.
+        read: Makes an entry of a line; raises what pydantic raises where the line is none.
+        warn: Takes a note for each line that is no entry.
+    """
+
+    def __init__(
+        self, path: Path, read: Callable[[bytes], E], warn: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.path, self.warn = path, warn
+        self.entries: dict[str, E] = {}
+        self._parse_line = read
+        self._read = self._lines = 0
+
+    def refresh(self) -> Mapping[str, E]:
+        """Read what was appended since the last time; a line without its end is left for later.
+
+        Returns:
+            Key to entry; the mapping grows when more is read.
+        """
+        if not self.path.exists():
+            return self.entries
+        with self.path.open("rb") as file:
+            _refuse_other_files(self.path, file)
+            file.seek(self._read, os.SEEK_SET)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        lines = io.BytesIO(whole).readlines()
+        for item in _parse(lines, self.path, self._parse_line, first_line=self._lines + 1):
+            if isinstance(item, str):
+                self.warn(item)
+            else:
+                self.entries[item.key] = item
+        self._read += len(whole)
+        self._lines += len(lines)
+        return self.entries
+
+    def append(self, entries: Iterable[E], *, again: bool = False) -> list[E]:
+        """Append what the file does not hold.
+
+        Two processes never append at the same moment, and whoever appends first reads what the
+        others have appended since: equal entries of equal commands are kept once.
+
+        Args:
+            entries: What to append, in order.
+            again: Append what it holds too.
+
+        Returns:
+            The entries that were appended.
+
+        Raises:
+            RecordError: The file holds something else than records, such as a picture.
+            OSError: The file cannot be written; it is as it was.
+        """
+        given = {entry.key: entry for entry in entries}
+        if not given:
+            return []
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            self.refresh()
+            fresh = {key: one for key, one in given.items() if again or key not in self.entries}
+            _append_lines(self.path, fresh.values())
+            self.refresh()
+        return list(fresh.values())
+
+
+class RecordStore(LineStore[Record]):
     """The records of a file by key, the newest of equal ones.
 
     Args:
@@ -92,62 +182,8 @@ class RecordStore:
         0
     """
 
-    path: Path
-    warn: Callable[[str], None] = lambda _: None
-    records: dict[str, Record] = field(default_factory=dict)
-    _read: int = 0
-    _lines: int = 0
-
-    def refresh(self) -> Mapping[str, Record]:
-        """Read what was appended since the last time; a line without its end is left for later.
-
-        Returns:
-            Key to record; the mapping grows when more is read.
-        """
-        if not self.path.exists():
-            return self.records
-        with self.path.open("rb") as file:
-            _refuse_other_files(self.path, file)
-            file.seek(self._read, os.SEEK_SET)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        lines = io.BytesIO(whole).readlines()
-        for item in _parse(lines, self.path, first_line=self._lines + 1):
-            if isinstance(item, Record):
-                self.records[item.key] = item
-            else:
-                self.warn(item)
-        self._read += len(whole)
-        self._lines += len(lines)
-        return self.records
-
-    def append(self, records: Iterable[Record], *, again: bool = False) -> list[Record]:
-        """Append what the file does not hold.
-
-        Two processes never append at the same moment, and whoever appends first reads what the
-        others have appended since: equal records of equal commands are kept once.
-
-        Args:
-            records: What to append, in order.
-            again: Append what it holds too.
-
-        Returns:
-            The records that were appended.
-
-        Raises:
-            RecordError: The file holds something else than records, such as a picture.
-            OSError: The file cannot be written; it is as it was.
-        """
-        given = {record.key: record for record in records}
-        if not given:
-            return []
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path.with_name(f".{self.path.name}.lock")):
-            self.refresh()
-            fresh = {key: one for key, one in given.items() if again or key not in self.records}
-            _append_lines(self.path, fresh.values())
-            self.refresh()
-        return list(fresh.values())
+    def __init__(self, path: Path, warn: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__(path, _record, warn)
 
 
 def append_records(path: Path | str, records: Iterable[Record]) -> None:
@@ -170,9 +206,9 @@ def append_records(path: Path | str, records: Iterable[Record]) -> None:
         _append_lines(file, records)
 
 
-def _append_lines(path: Path, records: Iterable[Record]) -> None:
+def _append_lines(path: Path, entries: Iterable[Entry]) -> None:
     """Append under a lock that the caller holds."""
-    lines = "".join(record.model_dump_json() + "\n" for record in records).encode()
+    lines = "".join(entry.model_dump_json() + "\n" for entry in entries).encode()
     if not lines:
         return
     with path.open("a+b", buffering=0) as file:
@@ -243,15 +279,17 @@ def iterate_records(path: Path | str) -> Iterator[Record | str]:
     file = Path(path)
     with file.open("rb") as stream:
         _refuse_other_files(file, stream)
-        yield from _parse(stream, file)
+        yield from _parse(stream, file, _record)
 
 
-def _parse(lines: Iterable[bytes], path: Path, *, first_line: int = 1) -> Iterator[Record | str]:
+def _parse(
+    lines: Iterable[bytes], path: Path, read: Callable[[bytes], E], *, first_line: int = 1
+) -> Iterator[E | str]:
     for number, line in enumerate(lines, start=first_line):
         if not line.strip():
             continue
         try:
-            yield _record(line)
+            yield read(line)
         except ValidationError as error:
             yield _describe(path, number, error, torn=not line.endswith(b"\n"))
 

@@ -72,8 +72,13 @@ def find_experiment(name: str) -> Experiment:
     return _load(name, entries)
 
 
-def declared_metric(experiment: str, metric: str) -> Metric:
+def declared_metric(experiment: str, metric: str, unit: str = "") -> Metric:
     """Return the declaration of a metric of a record that is being made.
+
+    Args:
+        experiment: Its name.
+        metric: The metric's name.
+        unit: What the unit is where the package that brings the experiment declares no metrics.
 
     Raises:
         ValueError: No installed package declares the experiment, or it declares no such metric.
@@ -83,7 +88,7 @@ def declared_metric(experiment: str, metric: str) -> Metric:
     if known is not None:
         return known
     if not found.metrics:  # of a package that still speaks of probes
-        return Metric(metric, metric, "neither")
+        return Metric(metric, metric, "neither", unit)
     names = [one.name for one in found.metrics]
     message = f"{experiment} declares no metric {metric!r}{did_you_mean(metric, names)}"
     raise ValueError(message)
