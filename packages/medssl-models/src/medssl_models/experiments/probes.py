@@ -78,7 +78,7 @@ def as_experiment(name: str, plugin: object) -> Experiment:
         message = "it is no ProbePlugin"
         raise TypeError(message)
     LOG.warning(
-        "warning: experiment %s comes through the entry-point group medssl.probes, which the next "
+        "experiment %s comes through the entry-point group medssl.probes, which the next "
         "minor version drops: its package should declare an Experiment in medssl.experiments",
         name,
     )
