@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from medssl_models.console import Console, DatasetsOption, JsonOption, QuietOption, ResultsOption
 from medssl_models.console import SeedOption as Seed
-
-from medssl_eval.commands.shared import RESULTS
+from medssl_models.experiments.command import RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medssl_models import Record
+    from medssl_models.experiments.cells import Labels
+    from medssl_models.experiments.released import Agreement, ReleasedNumber
 
     from medssl_eval.compare.cells import Choice
     from medssl_eval.compare.comparison import Pair, RankedCells
-    from medssl_eval.published.numbers import PublishedCell
 
 __all__ = ["compare"]
 
 METRICS = ("accuracy", "auroc")
+"""What is compared where nobody asks for a metric."""
 PAIR_COLUMNS = (
     *("data set", "setting", "metric", "better", "than", "difference", "95 % interval"),
     *("p", "p (Holm)", "p DeLong (Holm)"),
@@ -153,19 +154,18 @@ def _compared(
 
 
 def _show_pairs(console: Console, pairs: Sequence[Pair]) -> None:
-    from medssl_eval.compare.tables import dataset_label, model_label, setting_label
-
     rows = []
     for pair in pairs:
         gap, unit = pair.difference, f" {pair.first.unit}".rstrip()
         digits = 2 if pair.first.unit == "%" else 3
+        labels = pair.cell.labels
         rows.append(
             (
-                dataset_label(pair.first),
-                setting_label(pair.first),
+                pair.cell.dataset,
+                pair.cell.setting,
                 pair.first.metric,
-                model_label(pair.first),
-                model_label(pair.second),
+                labels.model(pair.first),
+                labels.model(pair.second),
                 f"{gap.difference:+.{digits}f}{unit}",
                 f"{gap.low:+.{digits}f} to {gap.high:+.{digits}f}",
                 f"{gap.p_permutation:.4f}",
@@ -201,55 +201,33 @@ def _show_ranks(console: Console, entry: RankedCells) -> None:
 
 
 def _show_published(console: Console, records: Sequence[Record]) -> None:
-    from medssl_eval.compare.tables import dataset_label, interval, model_label, setting_label
-    from medssl_eval.errors import ResultsError
-    from medssl_eval.published.numbers import set_beside
+    from medssl_models.experiments.cells import Labels
+    from medssl_models.experiments.released import compare_with_released
 
-    found = set_beside(records)
+    from medssl_eval.errors import ResultsError
+
+    found, refused = compare_with_released(records), _refusals(records)
     if not found:
+        why = f": {refused[0]}" if refused else ""
         message = (
-            "no record measures what the study released: it has its own data sets and models, and "
-            "2- or 5-way 20-shot episodes with 15 queries; --protocol published sets them"
+            "no record measures what the study released under the same conditions; --protocol "
+            f"published sets them{why}"
         )
         raise ResultsError(message)
+    labels = Labels.of([entry.record for entry in found])
     console.table(
         CELL_COLUMNS,
-        [
-            (
-                dataset_label(entry.record),
-                setting_label(entry.record),
-                model_label(entry.record),
-                entry.record.metric,
-                entry.record.provenance.protocol,
-                f"{entry.record.value:.2f}",
-                interval(entry.record),
-                f"{entry.cell.value:.2f}",
-                _published_interval(entry.cell),
-                f"{entry.difference:+.2f}",
-                entry.verdict,
-                "; ".join((*entry.cell.flags, *entry.cell.doubts)),
-            )
-            for entry in found
-        ],
+        [_published_row(entry, labels) for entry in found],
         title="Your records beside the numbers that the study released",
     )
     console.write(
         "agrees: the difference is within both intervals together; higher, lower: yours is, beyond "
-        "them. A flag says why the study's number may not be repeatable."
+        "them; disputed: the study's number contradicts itself. A flag says why the study's number "
+        "may not be repeatable."
     )
-    console.document(
-        {
-            "cells": [
-                {
-                    "record": entry.record,
-                    "published": entry.cell,
-                    "difference": entry.difference,
-                    "verdict": entry.verdict,
-                }
-                for entry in found
-            ]
-        }
-    )
+    console.document({"cells": [_published_document(entry) for entry in found], "refused": refused})
+    for line in refused:
+        console.say(f"note: {line}")
     phantoms = sum(bool(entry.record.details.get("synthetic")) for entry in found)
     if phantoms:
         console.say(
@@ -264,10 +242,52 @@ def _show_published(console: Console, records: Sequence[Record]) -> None:
         )
 
 
-def _published_interval(cell: PublishedCell) -> str:
-    if cell.low is None or cell.high is None:
+def _refusals(records: Sequence[Record]) -> list[str]:
+    """Say of each record that the study has a number for, but under other conditions, which."""
+    from medssl_models.experiments.released import find_released
+
+    found = []
+    for record in records:
+        differences = find_released(record).differences
+        if differences:
+            found.append(f"{record} is not compared: {'; '.join(differences)}")
+    return list(dict.fromkeys(found))
+
+
+def _published_row(entry: Agreement, labels: Labels) -> tuple[object, ...]:
+    from medssl_models.experiments.cells import interval
+
+    record, number = entry.record, entry.number
+    return (
+        labels.dataset(record),
+        labels.setting(record),
+        labels.model(record),
+        record.metric,
+        record.provenance.protocol,
+        f"{record.value:.4g}",
+        interval(record),
+        f"{number.value:.4g}",
+        _published_interval(number),
+        f"{entry.difference:+.3g}",
+        entry.verdict,
+        "; ".join(filter(None, (entry.reason, *number.flags, *number.doubts))),
+    )
+
+
+def _published_document(entry: Agreement) -> dict[str, object]:
+    return {
+        "record": entry.record,
+        "published": entry.number,
+        "difference": entry.difference,
+        "verdict": entry.verdict,
+        "reason": entry.reason,
+    }
+
+
+def _published_interval(number: ReleasedNumber) -> str:
+    if number.low is None or number.high is None:
         return ""
-    return f"{cell.low:.2f} to {cell.high:.2f}"
+    return f"{number.low:.4g} to {number.high:.4g}"
 
 
 def _draw(ranked: Sequence[RankedCells], plot: Path) -> None:

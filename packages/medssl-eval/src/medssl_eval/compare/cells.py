@@ -5,32 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from medssl_models.experiments.cells import (
+    Labels,
+    data_of,
+    model_of,
+    newest,
+    question_label,
+    question_of,
+    setting_of,
+)
+from medssl_models.experiments.registry import metric_of
 from medssl_models.suggestions import did_you_mean
 
-from medssl_eval.compare.tables import dataset_label, setting_label
 from medssl_eval.errors import UnknownNameError
-from medssl_eval.statistics.metrics import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from medssl_models import Record
+    from medssl_models import Metric, Record
 
-__all__ = ["Cell", "Choice", "gather_cells", "higher_is_better", "select_records"]
-
-_DISTANCES = ("lpips", "mahalanobis", "loss", "mse")
-"""How metrics of other packages begin of which less is better."""
-_PER_DATASET = frozenset({"ways"})  # settings that follow from the data set
+__all__ = ["Cell", "Choice", "gather_cells", "select_records"]
 
 
 @dataclass(frozen=True)
 class Choice:
     """Which records to look at; an empty field takes all.
 
-    Attributes:
+    Args:
         models: Names of models.
         datasets: Names of data sets.
-        experiments: Such as `few-shot`.
+        experiments: Such as `linear`.
         metrics: Such as `accuracy`.
     """
 
@@ -44,24 +48,43 @@ class Choice:
 class Cell:
     """Records of several models that answer one question on one data set.
 
-    Attributes:
-        records: One a model, best first.
+    Args:
+        records: One a model, best first where the metric has a direction.
+        labels: Of all records that were gathered with these.
     """
 
     records: tuple[Record, ...]
+    labels: Labels
+
+    @property
+    def metric(self) -> Metric:
+        """What the values mean."""
+        return metric_of(self.records[0])
+
+    @property
+    def dataset(self) -> str:
+        """The data set's label."""
+        return self.labels.dataset(self.records[0])
+
+    @property
+    def setting(self) -> str:
+        """The setting's label."""
+        return self.labels.setting(self.records[0])
 
     @property
     def title(self) -> str:
-        """Data set, experiment and metric in a line."""
-        first = self.records[0]
-        return f"{dataset_label(first)}, {setting_label(first)}, {first.metric}"
+        """Data set, setting and metric in a line."""
+        return f"{self.dataset}, {self.setting}, {self.records[0].metric}"
 
     @property
     def question(self) -> tuple[object, ...]:
         """What is asked, whatever the data set."""
-        first = self.records[0]
-        settings = {k: v for k, v in first.settings.items() if k not in _PER_DATASET}
-        return (first.experiment, first.metric, first.provenance.protocol, _frozen(settings))
+        return question_of(self.records[0])
+
+    @property
+    def question_title(self) -> str:
+        """The question in a line."""
+        return question_label(self.records[0])
 
 
 def select_records(records: Iterable[Record], choice: Choice) -> list[Record]:
@@ -70,7 +93,7 @@ def select_records(records: Iterable[Record], choice: Choice) -> list[Record]:
     Raises:
         UnknownNameError: A chosen name occurs in no record; the message lists those that do.
     """
-    newest = list({record.key: record for record in records}.values())
+    found = newest(records)
     asked: tuple[tuple[str, tuple[str, ...], Callable[[Record], str]], ...] = (
         ("model", choice.models, lambda record: record.provenance.model),
         ("data set", choice.datasets, lambda record: record.provenance.dataset),
@@ -78,40 +101,32 @@ def select_records(records: Iterable[Record], choice: Choice) -> list[Record]:
         ("metric", choice.metrics, lambda record: record.metric),
     )
     for kind, wanted, name_of in asked:
-        there = list(dict.fromkeys(name_of(record) for record in newest))
+        there = list(dict.fromkeys(name_of(record) for record in found))
         for name in wanted:
             _demand(kind, name, there)
-        newest = [record for record in newest if not wanted or name_of(record) in wanted]
-    return newest
+        found = [record for record in found if not wanted or name_of(record) in wanted]
+    return found
 
 
 def gather_cells(records: Iterable[Record]) -> list[Cell]:
     """Put together the records of different models that answer one question on one data set.
 
-    Of several records of a model that differ in weights or precision only, the newest is taken.
+    Two records stand in one cell only where they differ in nothing but the model: its weights, what
+    it is fed, and its precision.
     """
-    cells: dict[tuple[object, ...], dict[str, Record]] = {}
-    for record in records:
-        origin = record.provenance
-        key = (
-            *(origin.dataset, record.experiment, record.metric, origin.protocol, origin.seed),
-            *(origin.manifest, _frozen(record.settings)),
-        )
-        cells.setdefault(key, {})[origin.model] = record
-    return [Cell(tuple(_best_first(cell.values()))) for cell in cells.values()]
-
-
-def higher_is_better(name: str) -> bool:
-    """Tell the direction of a metric; another package's is better when higher, distances not."""
-    if name in METRICS:
-        return METRICS[name].higher_is_better
-    return not name.lower().startswith(_DISTANCES)
+    found = newest(records)
+    labels = Labels.of(found)
+    cells: dict[tuple[object, ...], dict[object, Record]] = {}
+    for record in found:
+        key = (record.metric, data_of(record), setting_of(record))
+        cells.setdefault(key, {})[model_of(record)] = record
+    return [Cell(tuple(_best_first(cell.values())), labels) for cell in cells.values()]
 
 
 def _best_first(records: Iterable[Record]) -> list[Record]:
     ordered = list(records)
-    sign = -1 if higher_is_better(ordered[0].metric) else 1
-    return sorted(ordered, key=lambda record: (sign * record.value, record.provenance.model))
+    sign = metric_of(ordered[0]).sign
+    return sorted(ordered, key=lambda record: (-sign * record.value, record.provenance.model))
 
 
 def _demand(kind: str, name: str, there: Sequence[str]) -> None:
@@ -121,9 +136,3 @@ def _demand(kind: str, name: str, there: Sequence[str]) -> None:
     hint = did_you_mean(name, there, close_only=True)
     message = f"no record of {kind} {name!r}{hint} ({listed})"
     raise UnknownNameError(message)
-
-
-def _frozen(settings: Mapping[str, object]) -> str:
-    from medssl_models.plain_json import canonical_json
-
-    return canonical_json(settings)

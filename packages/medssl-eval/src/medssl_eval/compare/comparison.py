@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from medssl_eval.compare.cells import higher_is_better
-from medssl_eval.compare.tables import dataset_label, setting_label
+from medssl_models.experiments.cells import data_of
+
 from medssl_eval.errors import InfeasibleError, UnknownNameError
 from medssl_eval.experiments.features import patients_of
 from medssl_eval.experiments.predictions import read_predictions
@@ -43,7 +43,7 @@ LEVEL = 0.05
 class Pair:
     """Two models on the same questions.
 
-    Attributes:
+    Args:
         cell: Where they met.
         first: The better one's record.
         second: The other's.
@@ -59,14 +59,14 @@ class Pair:
 
     def as_dict(self) -> dict[str, object]:
         """The pair as JSON."""
-        record, gap = self.first, self.difference
+        record, gap, labels = self.first, self.difference, self.cell.labels
         return {
-            "dataset": record.provenance.dataset,
+            "dataset": self.cell.dataset,
             "experiment": record.experiment,
-            "setting": setting_label(record),
+            "setting": self.cell.setting,
             "metric": record.metric,
             "unit": record.unit,
-            "models": [record.provenance.model, self.second.provenance.model],
+            "models": [labels.name(record), labels.name(self.second)],
             "values": [gap.first, gap.second],
             "difference": gap.difference,
             "ci_low": gap.low,
@@ -81,7 +81,7 @@ class Pair:
 class RankedCells:
     """Average ranks for one question over several data sets.
 
-    Attributes:
+    Args:
         title: Experiment and metric.
         datasets: In the order of the rows of `ranking.ranks`.
         ranking: See `Ranking`.
@@ -117,7 +117,7 @@ class RankedCells:
 class Comparer:
     """Compares the models of a cell in pairs.
 
-    Attributes:
+    Args:
         results: The records' file; predictions lie beside it.
         resamples: Of the bootstrap, and as many permutations.
         seed: Of both.
@@ -142,7 +142,7 @@ class Comparer:
         for first, second in combinations(cell.records, 2):
             if anchor and anchor not in {first.provenance.model, second.provenance.model}:
                 continue
-            difference = self._difference(first, second)
+            difference = self._difference(cell, first, second)
             if difference is not None:
                 pairs.append(Pair(cell, first, second, difference))
         self._warn_of_few_resamples(len(pairs))
@@ -159,17 +159,18 @@ class Comparer:
             message = f"--against is {name!r}; choose best, {', '.join(models)}"
             raise UnknownNameError(message)
 
-    def _difference(self, first: Record, second: Record) -> Difference | None:
+    def _difference(self, cell: Cell, first: Record, second: Record) -> Difference | None:
         if "correct" in first.details and "correct" in second.details:
-            return self._between_episodes(first, second)
+            return self._between_episodes(cell, first, second)
         if "predictions" in first.details and "predictions" in second.details:
-            return self._between_predictions(first, second)
-        self._note(first, second, "a record holds no single answers: repeat it with --force")
+            return self._between_predictions(cell, first, second)
+        self._note(cell, first, second, "a record holds no single answers: repeat it with --force")
         return None
 
-    def _between_episodes(self, first: Record, second: Record) -> Difference | None:
+    def _between_episodes(self, cell: Cell, first: Record, second: Record) -> Difference | None:
         if first.details.get("plan") != second.details.get("plan"):
-            self._note(first, second, "they met other episodes; under corrected all meet the same")
+            why = "they met other episodes; under corrected all meet the same"
+            self._note(cell, first, second, why)
             return None
         shares = [
             [100.0 * count / _number(record, "questions") for count in _numbers(record, "correct")]
@@ -177,10 +178,10 @@ class Comparer:
         ]
         return compare_episodes(shares[0], shares[1], resamples=self.resamples, seed=self.seed)
 
-    def _between_predictions(self, first: Record, second: Record) -> Difference | None:
+    def _between_predictions(self, cell: Cell, first: Record, second: Record) -> Difference | None:
         ours, theirs = self._predictions(first), self._predictions(second)
         if ours.questions != theirs.questions:
-            self._note(first, second, "they were tested on other images or labels")
+            self._note(cell, first, second, "they were tested on other images or labels")
             return None
         theirs = theirs.in_order(ours.ids)
         found = compare_predictions(
@@ -202,12 +203,9 @@ class Comparer:
             self._read[name] = read_predictions(record, self.results)
         return self._read[name]
 
-    def _note(self, first: Record, second: Record, why: str) -> None:
-        models = f"{first.provenance.model} and {second.provenance.model}"
-        self.notes.append(
-            f"{dataset_label(first)}, {setting_label(first)}, {first.metric}: {models} cannot be "
-            f"compared in pairs: {why}"
-        )
+    def _note(self, cell: Cell, first: Record, second: Record, why: str) -> None:
+        models = f"{cell.labels.name(first)} and {cell.labels.name(second)}"
+        self.notes.append(f"{cell.title}: {models} cannot be compared in pairs: {why}")
 
     def _warn_of_few_resamples(self, pairs: int) -> None:
         if pairs > LEVEL * (self.resamples + 1):
@@ -225,14 +223,13 @@ def rank_cells(cells: Sequence[Cell], notes: list[str] | None = None) -> list[Ra
         cells: From `gather_cells`.
         notes: Takes why a question with several data sets cannot be ranked.
     """
-    questions: dict[tuple[object, ...], dict[str, Cell]] = {}
+    questions: dict[tuple[object, ...], dict[object, Cell]] = {}
     for cell in cells:
-        # A name that occurs again is the same data set with other images: the newest counts.
-        questions.setdefault(cell.question, {})[cell.records[0].provenance.dataset] = cell
+        questions.setdefault(cell.question, {})[data_of(cell.records[0])] = cell
     ranked = []
     for datasets in questions.values():
         group = list(datasets.values())
-        if len(group) < 2:
+        if len(group) < 2 or not group[0].metric.sign:
             continue
         try:
             ranked.append(_rank(group))
@@ -243,29 +240,20 @@ def rank_cells(cells: Sequence[Cell], notes: list[str] | None = None) -> list[Ra
 
 
 def _rank(group: Sequence[Cell]) -> RankedCells:
-    tables = [{r.provenance.model: r.value for r in cell.records} for cell in group]
+    tables = [{cell.labels.name(r): r.value for r in cell.records} for cell in group]
     everywhere = [name for name in tables[0] if all(name in table for table in tables)]
-    first = group[0].records[0]
     ranking = rank_models(
         [[table[name] for name in everywhere] for table in tables],
         everywhere,
-        higher_is_better=higher_is_better(first.metric),
+        higher_is_better=group[0].metric.sign > 0,
     )
     some = dict.fromkeys(name for table in tables for name in table)
     return RankedCells(
-        title=_question_label(first),
-        datasets=tuple(dataset_label(cell.records[0]) for cell in group),
+        title=group[0].question_title,
+        datasets=tuple(cell.dataset for cell in group),
         ranking=ranking,
         left_out=tuple(name for name in some if name not in everywhere),
     )
-
-
-def _question_label(record: Record) -> str:
-    shots = record.settings.get("shots")
-    setting = (
-        f"few-shot, {shots}-shot" if record.experiment == "few-shot" else setting_label(record)
-    )
-    return f"{setting}, {record.metric}"
 
 
 def _adjust(pairs: Sequence[Pair]) -> list[Pair]:

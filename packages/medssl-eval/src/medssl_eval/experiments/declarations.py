@@ -85,6 +85,11 @@ def _episodes_of(number: ReleasedNumber) -> Mapping[str, object]:
     return {} if found is None else {name: int(n) for name, n in found.groupdict().items()}
 
 
+def _few_shot_label(settings: Mapping[str, Any]) -> str:
+    ways = f"{settings['ways']}-way " if "ways" in settings else ""
+    return f"{ways}{settings.get('shots')}-shot"
+
+
 FEW_SHOT = Experiment(
     name="few-shot",
     title="few-shot classification",
@@ -96,12 +101,13 @@ FEW_SHOT = Experiment(
     preprocessing=_prepare_few_shot,
     quick=_quick_few_shot,
     decides=False,  # episodes share images
+    transfer=True,
     place=1,
     examples=(
         "medssl-eval few-shot -m moco-v2 -m random_r50 -d shenzhencxr --shots 1,5,20",
         "medssl-eval few-shot -m random_r18 -d medmnist:pneumoniamnist.npz --protocol published",
     ),
-    label=lambda settings: f"{settings['ways']}-way {settings['shots']}-shot",
+    label=_few_shot_label,
     sorted_by=("ways", "shots"),
     per_dataset=frozenset({"ways"}),
     released=Released(("few-shot",), lambda _: "accuracy", _episodes_of),
@@ -182,6 +188,7 @@ LINEAR = Experiment(
     quick=_quick_linear,
     trains=True,
     of_dataset=_training_labels,
+    transfer=True,
     place=2,
     examples=(
         "medssl-eval linear -m moco-v2 -m random_r50 -d shenzhencxr",
@@ -235,6 +242,7 @@ KNN = Experiment(
     preprocessing=_prepare,
     quick=_quick_knn,
     on_split={"evaluation": "test_part"},
+    transfer=True,
     place=3,
     examples=(
         "medssl-eval knn -m random_r18 -d folder:scans --neighbours 5",
@@ -280,6 +288,7 @@ FINETUNE = Experiment(
     controls=False,  # training a network takes hours
     trains=True,
     of_dataset=_training_labels,
+    transfer=True,
     place=4,
     examples=(
         "medssl-eval finetune -m moco-v2 -d chexpert --precision bf16",

@@ -9,28 +9,38 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from medssl_eval.compare.cells import higher_is_better
-from medssl_eval.compare.tables import setting_label
+from medssl_models.errors import UnknownExperimentError
+from medssl_models.experiments.cells import (
+    apart_within,
+    data_facts,
+    data_label,
+    data_of,
+    model_facts,
+    model_of,
+    setting_facts,
+    setting_label,
+    setting_of,
+)
+from medssl_models.experiments.registry import find_experiment, installed_experiments, metric_of
+from medssl_models.experiments.released import released_numbers
+
 from medssl_eval.errors import ResultsError
-from medssl_eval.published.numbers import published_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from medssl_models import Provenance, Record
+    from medssl_models import Record
+    from medssl_models.experiments.cells import Key
+    from medssl_models.experiments.released import ReleasedNumber
 
-    from medssl_eval.published.numbers import PublishedCell
+__all__ = ["Board", "Content", "Entry", "published_content", "read_content"]
 
-__all__ = ["TRANSFER", "Board", "Content", "Entry", "published_content", "read_content"]
-
-TRANSFER = ("few-shot", "linear", "finetune", "knn")
-"""Experiments that say how well a backbone serves a task; the others say what it is like."""
 STUDY = "Anton et al. 2022"
 
 
@@ -42,8 +52,9 @@ class Entry(NamedTuple):
         setting: How, in a few words.
         metric: What the value means.
         unit: Of value and interval.
-        dataset: The data set's name.
-        model: The model's name.
+        sign: 1 where higher is better, -1 where lower is, 0 where neither.
+        dataset: The data's label.
+        model: The model's label.
         protocol: `published`, `corrected`, or the study itself.
         value: The number.
         low: Lower end of the 95 % interval.
@@ -61,6 +72,7 @@ class Entry(NamedTuple):
     setting: str
     metric: str
     unit: str
+    sign: int
     dataset: str
     model: str
     protocol: str
@@ -112,9 +124,17 @@ class Board:
         return ", ".join(part for part in parts if part)
 
     @property
-    def higher_is_better(self) -> bool:
-        """The direction of the metric."""
-        return higher_is_better(self.metric)
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is, 0 where neither."""
+        return self.entries[0].sign
+
+    @property
+    def is_transfer(self) -> bool:
+        """Whether it says how well backbones serve a task; the others say what they are like."""
+        try:
+            return find_experiment(self.experiment).transfer
+        except UnknownExperimentError:
+            return False
 
     @cached_property
     def datasets(self) -> list[str]:
@@ -132,7 +152,7 @@ class Board:
         found: dict[str, list[float]] = {}
         for entry in self.entries:
             found.setdefault(entry.model, []).append(entry.value)
-        sign = -1.0 if self.higher_is_better else 1.0
+        sign = -self.sign
         return sorted(found, key=lambda m: (-len(found[m]), sign * sum(found[m]) / len(found[m])))
 
     @cached_property
@@ -146,11 +166,10 @@ class Board:
             models.pop()
         return [], []
 
-    def best(self, dataset: str) -> Entry:
-        """Give the best entry of a data set."""
+    def best(self, dataset: str) -> Entry | None:
+        """Return the best entry of a data set; None where no value is better than another."""
         here = [entry for entry in self.entries if entry.dataset == dataset]
-        pick = max if self.higher_is_better else min
-        return pick(here, key=lambda entry: entry.value)
+        return max(here, key=lambda entry: self.sign * entry.value) if self.sign else None
 
 
 @dataclass(frozen=True)
@@ -179,7 +198,7 @@ class Content:
             groups.setdefault(entry.group, {})[entry.model, entry.dataset] = entry
         alone = len({entry.protocol for entry in self.entries}) == 1
         boards = [Board(*group, tuple(cells.values()), alone) for group, cells in groups.items()]
-        place = {name: number for number, name in enumerate(TRANSFER)}
+        place = {one.name: number for number, one in enumerate(installed_experiments())}
         return sorted(boards, key=lambda board: place.get(board.experiment, len(place)))
 
 
@@ -196,9 +215,10 @@ def read_content(paths: Sequence[Path], *, title: str = "medssl report") -> Cont
     Raises:
         ResultsError: A file is not there or holds no record.
     """
-    from medssl_models.experiments.record import Record, iterate_records
+    from medssl_models.experiments.record import Record
+    from medssl_models.experiments.record_store import iterate_records
 
-    entries: dict[tuple[object, ...], Entry] = {}
+    entries: dict[tuple[Key, Key, Key, str], Entry] = {}
     warnings: list[str] = []
     shared = _Shared()
     for path in paths:
@@ -208,7 +228,7 @@ def read_content(paths: Sequence[Path], *, title: str = "medssl report") -> Cont
         before, folder = len(entries), path.parent
         for item in iterate_records(path):
             if isinstance(item, Record):
-                key = identity(item, shared)
+                key = shared.identity(item)
                 entries.pop(key, None)
                 entries[key] = entry_of(item, folder, shared)
             else:
@@ -217,7 +237,28 @@ def read_content(paths: Sequence[Path], *, title: str = "medssl report") -> Cont
             message = f"{path}: it holds no record that is not in another file already"
             raise ResultsError(message)
     sources = tuple(str(path) for path in paths)
-    return Content(title, tuple(entries.values()), tuple(warnings), sources)
+    return Content(title, tuple(_told_apart(entries)), tuple(warnings), sources)
+
+
+def _told_apart(entries: dict[tuple[Key, Key, Key, str], Entry]) -> Iterable[Entry]:
+    """Lengthen labels where two different models, data or settings would share a cell."""
+    models: dict[tuple[Key, Key], str] = {}
+    data: dict[tuple[Key, Key], str] = {}
+    settings: dict[tuple[Key, Key], str] = {}
+    for (model, dataset, setting, _), entry in entries.items():
+        models[setting, model] = entry.model
+        data[setting, dataset] = entry.dataset
+        # The protocol has a column of its own.
+        settings[setting[:2], setting] = entry.setting
+    models = apart_within(models, model_facts)
+    data = apart_within(data, data_facts)
+    settings = apart_within(settings, setting_facts)
+    for (model, dataset, setting, _), entry in entries.items():
+        yield entry._replace(
+            model=models[setting, model],
+            dataset=data[setting, dataset],
+            setting=settings[setting[:2], setting],
+        )
 
 
 class _Shared:
@@ -238,32 +279,26 @@ class _Shared:
             self._settings = record.settings, json.dumps(record.settings, sort_keys=True)
         return self._settings[1]
 
+    def identity(self, record: Record) -> tuple[Key, Key, Key, str]:
+        """Return what is equal where `record.key` is equal, at a fraction of its price."""
+        setting = setting_of(record, self.settings(record))
+        return model_of(record), data_of(record), setting, record.metric
+
     def context(self, record: Record) -> tuple[tuple[str, str], ...]:
         """Give everything the number depends on, as short texts."""
         origin = record.provenance
         if origin.versions != self._versions[0]:
             self._versions = origin.versions, repr(origin.versions)
-        key = (*_context_of(origin), self._versions[1], self.settings(record), record.created[:10])
+        key = (
+            *map(str, _context_of(origin)),
+            self._versions[1],
+            self.settings(record),
+            record.created[:10],
+        )
         found = self._contexts.get(key)
         if found is None:
             found = self._contexts[key] = _context(record)
         return found
-
-
-def identity(record: Record, shared: _Shared | None = None) -> tuple[object, ...]:
-    """Give what is equal where `record.key` is equal, at a fraction of its price."""
-    settings = (shared or _Shared()).settings(record)
-    return (record.experiment, record.metric, settings, *_identifying()(record.provenance))
-
-
-@cache
-def _identifying() -> Callable[[Provenance], tuple[object, ...]]:
-    from medssl_models.experiments.record import (
-        ACCIDENTAL,
-        Provenance,
-    )
-
-    return attrgetter(*(name for name in Provenance.model_fields if name not in ACCIDENTAL))
 
 
 def entry_of(record: Record, folder: Path, shared: _Shared | None = None) -> Entry:
@@ -281,7 +316,8 @@ def entry_of(record: Record, folder: Path, shared: _Shared | None = None) -> Ent
         setting=sys.intern(setting_label(record)),
         metric=sys.intern(record.metric),
         unit=sys.intern(record.unit),
-        dataset=sys.intern(provenance.dataset or "(none)"),
+        sign=metric_of(record).sign,
+        dataset=sys.intern(data_label(record).removesuffix(" (phantom)")),
         model=sys.intern(provenance.model),
         protocol=sys.intern(provenance.protocol),
         value=record.value,
@@ -299,6 +335,7 @@ def entry_of(record: Record, folder: Path, shared: _Shared | None = None) -> Ent
 
 _SHOWN = MappingProxyType(
     {
+        "selection": "selection",
         "layer": "layer",
         "weights": "weights",
         "padding": "padding",
@@ -318,7 +355,7 @@ _context_of = attrgetter(*_SHOWN)
 def _context(record: Record) -> tuple[tuple[str, str], ...]:
     provenance = record.provenance
     values = zip(_SHOWN.values(), _context_of(provenance), strict=True)
-    shown = {name: str(value) for name, value in values}
+    shown = {name: str(value) if value else "" for name, value in values}
     shown["versions"] = ", ".join(f"{name} {text}" for name, text in provenance.versions.items())
     shown["settings"] = ", ".join(f"{name} {value}" for name, value in record.settings.items())
     shown["date"] = record.created[:10]
@@ -351,22 +388,35 @@ def published_content() -> Content:
         "Few-shot intervals are the study's own and cover the draw of episodes, not of images; "
         "those of attentive diffusion are what the released maps bound.",
     )
-    entries = tuple(_published_entry(cell) for cell in published_cells())
+    entries = tuple(_released_entry(number) for number in released_numbers())
     return Content("The study's released numbers", entries, warnings, (f"{STUDY}, released data",))
 
 
-def _published_entry(cell: PublishedCell) -> Entry:
+def _released_entry(number: ReleasedNumber) -> Entry:
+    experiment, metric, sign = _words_of(number)
     return Entry(
-        experiment=cell.experiment,
-        setting=cell.setting or cell.experiment,
-        metric=cell.metric,
-        unit=cell.unit,
-        dataset=cell.dataset,
-        model=cell.model,
+        experiment=experiment,
+        setting=number.setting or experiment,
+        metric=metric,
+        unit=number.unit,
+        sign=sign,
+        dataset=number.dataset,
+        model=number.model,
         protocol=STUDY,
-        value=cell.value,
-        low=cell.low,
-        high=cell.high,
-        notes=(*cell.flags, *cell.doubts),
-        context=(("source", cell.source),),
+        value=number.value,
+        low=number.low,
+        high=number.high,
+        notes=tuple(filter(None, (number.contradiction, *number.flags, *number.doubts))),
+        context=(("source", number.source),),
     )
+
+
+def _words_of(number: ReleasedNumber) -> tuple[str, str, int]:
+    """Name experiment and metric as records do, and the direction, where a package tells them."""
+    for experiment in installed_experiments():
+        released = experiment.released
+        if released is not None and number.experiment == released.experiments[0]:
+            name = released.metric(number)
+            metric = experiment.metric(name)
+            return experiment.name, name, 0 if metric is None else metric.sign
+    return number.experiment, number.metric, 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medssl_eval.compare.tables import best_first, dataset_label, model_label, setting_label
+from medssl_models.experiments.cells import Labels, best_first
+
 from medssl_eval.saving import saving
 
 if TYPE_CHECKING:
@@ -39,16 +40,17 @@ def bar_chart(records: Sequence[Record], path: Path, *, title: str = "") -> Path
     """
     from matplotlib.figure import Figure
 
-    ordered = best_first(records)
-    panels = list(dict.fromkeys(dataset_label(record) for record in ordered))
-    models = list(dict.fromkeys(record.provenance.model for record in ordered))
-    settings = list(dict.fromkeys(setting_label(record) for record in ordered))
+    ordered, labels = best_first(records), Labels.of(records)
+    panels = list(dict.fromkeys(labels.dataset(record) for record in ordered))
+    models = list(dict.fromkeys(labels.name(record) for record in ordered))
+    settings = list(dict.fromkeys(labels.setting(record) for record in ordered))
     row_height = 0.34 * len(settings) + 0.32
     height = len(panels) * (row_height * len(models) + 1.05) + 0.75
     figure = Figure(figsize=(8.0, max(height, 2.6)), layout="constrained", facecolor="white")
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for axis, panel in zip(axes, panels, strict=True):
-        _draw_panel(axis, [r for r in ordered if dataset_label(r) == panel], settings)
+        shown = [record for record in ordered if labels.dataset(record) == panel]
+        _draw_panel(axis, shown, settings, labels)
         axis.set_title(panel, loc="left", fontsize=10, color=FAINT)
     if len(settings) > 1:
         _legend(figure, settings)
@@ -58,13 +60,14 @@ def bar_chart(records: Sequence[Record], path: Path, *, title: str = "") -> Path
     return path
 
 
-def _draw_panel(axis: Axes, records: Sequence[Record], settings: Sequence[str]) -> None:
-    models = list(dict.fromkeys(record.provenance.model for record in records))
-    labels = {record.provenance.model: model_label(record) for record in records}
+def _draw_panel(
+    axis: Axes, records: Sequence[Record], settings: Sequence[str], labels: Labels
+) -> None:
+    models = list(dict.fromkeys(labels.model(record) for record in records))
     thickness = 0.78 / len(settings)
     for record in records:
-        place = settings.index(setting_label(record))
-        y = models.index(record.provenance.model) + (place - (len(settings) - 1) / 2) * thickness
+        place = settings.index(labels.setting(record))
+        y = models.index(labels.model(record)) + (place - (len(settings) - 1) / 2) * thickness
         axis.barh(y, record.value, height=thickness * 0.86, color=_shade(place, len(settings)))
         high = record.value if record.ci_high is None else record.ci_high
         low = record.value if record.ci_low is None else record.ci_low
@@ -72,7 +75,7 @@ def _draw_panel(axis: Axes, records: Sequence[Record], settings: Sequence[str]) 
         axis.errorbar(record.value, y, xerr=spread, color=INK, capsize=2.5, lw=1.1)
         text = f"{record.value:.1f} ± {(high - low) / 2:.1f}"
         axis.text(max(high, record.value) + 1, y, text, va="center", fontsize=8.5, color=INK)
-    _dress(axis, [labels[model] for model in models])
+    _dress(axis, models)
     _mark_chance(axis, records)
 
 

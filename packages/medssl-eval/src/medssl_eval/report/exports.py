@@ -103,7 +103,7 @@ def _latex_table(board: Board) -> str:
 def _rows(
     board: Board, *, bold: Callable[[str], str], clean: Callable[[str], str] = str
 ) -> list[list[str]]:
-    best = {name: board.best(name).value for name in board.datasets}
+    best = {name: board.best(name) for name in board.datasets}
     rows = []
     for model in board.models:
         cells = [board.cells.get((model, name)) for name in board.datasets]
@@ -113,12 +113,16 @@ def _rows(
                 *(
                     ""
                     if entry is None
-                    else (bold if entry.value == best[entry.dataset] else str)(cell_text(entry))
+                    else (bold if _is_best(entry, best[entry.dataset]) else str)(cell_text(entry))
                     for entry in cells
                 ),
             ]
         )
     return rows
+
+
+def _is_best(entry: Entry, best: Entry | None) -> bool:
+    return best is not None and entry.value == best.value
 
 
 def _escape_latex(text: str) -> str:

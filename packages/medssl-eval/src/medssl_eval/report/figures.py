@@ -83,11 +83,11 @@ def critical_difference(board: Board) -> Drawing | None:
         Demsar, Statistical comparisons of classifiers over multiple data sets, 2006.
     """
     models, datasets = board.complete
-    if len(models) < 3 or len(datasets) < 2:
+    if len(models) < 3 or len(datasets) < 2 or not board.sign:
         return None
     values = [[board.cells[model, name].value for model in models] for name in datasets]
     try:
-        ranking = rank_models(values, models, higher_is_better=board.higher_is_better)
+        ranking = rank_models(values, models, higher_is_better=board.sign > 0)
     except InfeasibleError:
         return None
     figure = blank_figure(8.0, rank_height(ranking))

@@ -80,7 +80,7 @@ def _panels(boards: Sequence[Board]) -> list[tuple[Board, str]]:
 
 def _draw_panel(axis: Axes, board: Board, dataset: str, models: Sequence[str]) -> None:
     best = board.best(dataset)
-    if best.low is not None and best.high is not None:
+    if best is not None and best.low is not None and best.high is not None:
         axis.axvspan(best.low, best.high, color=ACCENT, alpha=0.14, lw=0)
     for place, model in enumerate(models):
         axis.axhline(place, color=RULE, lw=0.6, zorder=0)
@@ -118,5 +118,7 @@ def _cut(text: str, most: int = 26) -> str:
 
 def _best_of(board: Board, dataset: str) -> str:
     best = board.best(dataset)
+    if best is None:
+        return f"{dataset}, {board.title}."
     value = f"{best.value:.4g} {best.unit}".strip()
     return f"{dataset}, {board.title}: best is {best.model} with {value}."

@@ -11,7 +11,6 @@ from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any
 
 from medssl_eval.report import figures
-from medssl_eval.report.content import TRANSFER
 from medssl_eval.report.exports import cell_text
 from medssl_eval.report.overview import draw_overview, leading_boards
 from medssl_eval.report.pictures import gather_pictures
@@ -36,7 +35,7 @@ TEXTS = ("dataset", "experiment", "setting", "metric", "model", "protocol", "uni
 
 
 @dataclass(frozen=True)
-class Cell:
+class HeatCell:
     """One cell of a heat table.
 
     Args:
@@ -85,7 +84,7 @@ def write_page(content: Content) -> str:
     pictures, missing = gather_pictures(content.entries)
     found = relations(content)
     boards = content.boards
-    transfer = [board for board in boards if board.experiment in TRANSFER]
+    transfer = [board for board in boards if board.is_transfer]
     return environment.get_template("page.html.j2").render(
         content=content,
         warnings=[*content.warnings, *_left_out(content), *missing],
@@ -145,10 +144,9 @@ def _leaders(boards: Sequence[Board]) -> list[tuple[Board, list[Leader]]]:
 
 
 def _leader(board: Board, dataset: str) -> Leader:
-    sign = -1.0 if board.higher_is_better else 1.0
     here = sorted(
         (entry for entry in board.entries if entry.dataset == dataset),
-        key=lambda entry: sign * entry.value,
+        key=lambda entry: -board.sign * entry.value,
     )
     best, second = here[0], here[1] if len(here) > 1 else None
     if second is None:
@@ -157,7 +155,7 @@ def _leader(board: Board, dataset: str) -> Leader:
     return Leader(best, cell_text(best), f"{second.model}, {cell_text(second)}", overlap)
 
 
-def _heat(board: Board) -> list[tuple[str, list[Cell | None]]]:
+def _heat(board: Board) -> list[tuple[str, list[HeatCell | None]]]:
     """Shade each column from its worst to its best value."""
     ranges = {}
     for name in board.datasets:
@@ -169,15 +167,15 @@ def _heat(board: Board) -> list[tuple[str, list[Cell | None]]]:
     ]
 
 
-def _cell(board: Board, model: str, dataset: str, limits: tuple[float, float]) -> Cell | None:
+def _cell(board: Board, model: str, dataset: str, limits: tuple[float, float]) -> HeatCell | None:
     entry = board.cells.get((model, dataset))
     if entry is None:
         return None
     low, high = limits
     share = (entry.value - low) / (high - low) if high > low else 1.0
-    shade = share if board.higher_is_better else 1.0 - share
+    shade = {1: share, -1: 1.0 - share, 0: 0.0}[board.sign]
     value, _, interval = cell_text(entry).partition(" ")
-    return Cell(value, interval, shade, math.isclose(shade, 1.0), "; ".join(entry.notes))
+    return HeatCell(value, interval, shade, math.isclose(shade, 1.0), "; ".join(entry.notes))
 
 
 def _first_outcome(found: Sequence[Relation]) -> list[Relation]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_eval.report.content import TRANSFER, published_content
+from medssl_eval.report.content import published_content
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,8 +74,8 @@ def relations(content: Content, *, seed: int = 0) -> list[Relation]:
         Relations over at least four models, traits in their order.
     """
     boards = content.boards
-    outcomes = [board for board in boards if board.experiment in TRANSFER]
-    traits = [board for board in boards if board.experiment not in TRANSFER]
+    outcomes = [board for board in boards if board.is_transfer]
+    traits = [board for board in boards if not board.is_transfer]
     if outcomes and not any(board.experiment == IMAGENET for board in traits):
         traits += [b for b in published_content().boards if b.experiment == IMAGENET]
     found = [_relate(trait, outcome, seed) for trait in traits for outcome in outcomes]

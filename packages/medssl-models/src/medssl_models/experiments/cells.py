@@ -7,77 +7,145 @@ two different things share one. Importing this module imports no torch.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from medssl_models.errors import UnknownExperimentError
 from medssl_models.experiments.registry import find_experiment, metric_of
 from medssl_models.plain_json import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
+    from medssl_models.experiments.experiment import Experiment
     from medssl_models.experiments.record import Record
 
 __all__ = [
     "Labels",
+    "apart_within",
     "best_first",
     "data_facts",
+    "data_label",
     "data_of",
     "interval",
+    "labels_apart",
     "model_facts",
+    "model_label",
     "model_of",
     "newest",
+    "question_label",
     "question_of",
     "run_tables",
     "setting_facts",
+    "setting_label",
     "setting_of",
 ]
 
 _MODEL = ("model", "weights", "preprocessing", "padding", "layer", "precision")
 _DATA = ("dataset", "selection", "label_policy", "split", "manifest", "images")
+_SETTING = ("experiment", "protocol", "seed")
+_model_values, _data_values = attrgetter(*_MODEL), attrgetter(*_DATA)
 _FINGERPRINTS = frozenset({"weights", "preprocessing", "manifest", "images"})
 _SHOWN = 8  # digits of a fingerprint
 
 
-def model_facts(record: Record) -> dict[str, Any]:
-    """List what tells one model from another, the most telling first."""
-    return {name: getattr(record.provenance, name) for name in _MODEL}
+Key = tuple[Any, ...]
+"""What is equal only where the things are: cheap to make, for there may be many records."""
 
 
-def data_facts(record: Record) -> dict[str, Any]:
-    """List what tells one set of images from another, the most telling first."""
-    return {name: getattr(record.provenance, name) for name in _DATA}
-
-
-def setting_facts(record: Record) -> dict[str, Any]:
-    """List what tells one measurement from another on the same images."""
-    origin = record.provenance
-    own: dict[str, Any] = {"experiment": record.experiment, "protocol": origin.protocol}
-    return {**own, "seed": origin.seed, **record.settings}
-
-
-def model_of(record: Record) -> Hashable:
+def model_of(record: Record) -> Key:
     """Return the identity of a record's model: equal only where weights and input are."""
-    return canonical_json(model_facts(record))
+    return _model_values(record.provenance)
 
 
-def data_of(record: Record) -> Hashable:
+def data_of(record: Record) -> Key:
     """Return the identity of a record's images, labels and split."""
-    return canonical_json(data_facts(record))
+    dataset, selection, *rest = _data_values(record.provenance)
+    return (dataset, tuple(sorted(selection.items())), *rest)
 
 
-def setting_of(record: Record) -> Hashable:
-    """Return the identity of what was done: experiment, protocol, seed and settings."""
-    return canonical_json(setting_facts(record))
+def setting_of(record: Record, settings: str | None = None) -> Key:
+    """Return the identity of what was done: experiment, protocol, seed and settings.
+
+    Args:
+        record: The record.
+        settings: Its settings as canonical JSON, where the caller has it.
+    """
+    text = canonical_json(record.settings) if settings is None else settings
+    return (record.experiment, record.provenance.protocol, record.provenance.seed, text)
 
 
-def question_of(record: Record) -> Hashable:
+def question_of(record: Record) -> Key:
     """Return what is asked whatever the data set: the setting, without what follows from data."""
-    apart = _experiment(record)
-    facts = setting_facts(record)
-    kept = {name: value for name, value in facts.items() if name not in apart.per_dataset}
-    return record.metric, canonical_json(kept)
+    follows = _experiment(record.experiment).per_dataset
+    kept = {name: value for name, value in record.settings.items() if name not in follows}
+    return (record.metric, *setting_of(record, canonical_json(kept)))
+
+
+def question_label(record: Record) -> str:
+    """Name experiment, setting and metric of a question in a line."""
+    known = _experiment(record.experiment)
+    kept = {name: v for name, v in record.settings.items() if name not in known.per_dataset}
+    label = known.label(kept)
+    named = label if label.startswith(record.experiment) else f"{record.experiment}, {label}"
+    return f"{named.rstrip(', ')}, {record.metric}"
+
+
+def model_facts(model: Key) -> dict[str, Any]:
+    """Name what is in the identity of a model, the most telling first."""
+    facts = dict(zip(_MODEL, model, strict=True))
+    # A preprocessing's fingerprint is its fields, which say more than a digest would.
+    text = str(facts["preprocessing"])
+    fields = json.loads(text) if text.startswith("{") else {}
+    return facts | {f"input {name}": value for name, value in fields.items()} | {
+        "preprocessing": "" if fields else text
+    }  # fmt: skip
+
+
+def data_facts(data: Key) -> dict[str, Any]:
+    """Name what is in the identity of data, the most telling first."""
+    facts = dict(zip(_DATA, data, strict=True))
+    return facts | {"selection": dict(facts["selection"])}
+
+
+def setting_facts(setting: Key) -> dict[str, Any]:
+    """Name what is in the identity of a setting."""
+    *own, settings = setting
+    return {**dict(zip(_SETTING, own, strict=True)), **json.loads(settings)}
+
+
+def labels_apart(
+    short: Mapping[Key, str], facts: Callable[[Key], Mapping[str, Any]]
+) -> dict[Key, str]:
+    """Lengthen labels until no two different things share one.
+
+    Args:
+        short: Identity to a short label.
+        facts: Names what is in an identity, the most telling first.
+
+    Returns:
+        Identity to label; a label that was unique is as it was.
+
+    Example:
+        >>> labels_apart({("a", 1): "x", ("a", 2): "x"}, lambda key: {"seed": key[1]})
+        {('a', 1): 'x (seed 1)', ('a', 2): 'x (seed 2)'}
+    """
+    alike: dict[str, list[Key]] = defaultdict(list)
+    for key, label in short.items():
+        alike[label].append(key)
+    found: dict[Key, str] = {}
+    for label, keys in alike.items():
+        if len(keys) == 1:
+            found[keys[0]] = label
+        else:
+            found |= _apart(label, {key: facts(key) for key in keys})
+    taken = set(found.values())
+    if len(taken) < len(found):  # a lengthened label may be what another was called from the start
+        found = {key: f"{label} #{n}" for n, (key, label) in enumerate(found.items(), start=1)}
+    return {key: found[key] for key in short}
 
 
 def newest(records: Iterable[Record]) -> list[Record]:
@@ -87,38 +155,95 @@ def newest(records: Iterable[Record]) -> list[Record]:
 
 @dataclass(frozen=True)
 class Labels:
-    """Short labels for the models, data and settings of some records, all different.
+    """Short labels that tell the cells of a table, report or export apart.
+
+    Two settings of one experiment never share a label; nor do, under one setting, two sets of
+    data or two models.
 
     Args:
-        models: Identity to label.
-        datasets: Identity to label.
-        settings: Identity to label.
+        models: Setting and model to label.
+        names: The same without the mark of a control, for programs.
+        datasets: Setting and data to label.
+        settings: Setting to label.
     """
 
-    models: Mapping[Hashable, str]
-    datasets: Mapping[Hashable, str]
-    settings: Mapping[Hashable, str]
+    models: Mapping[tuple[Key, Key], str]
+    names: Mapping[tuple[Key, Key], str]
+    datasets: Mapping[tuple[Key, Key], str]
+    settings: Mapping[Key, str]
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> Labels:
+    def of(cls, records: Iterable[Record]) -> Labels:
         """Label records that will stand in one table, report or export."""
+        models: dict[tuple[Key, Key], str] = {}
+        names: dict[tuple[Key, Key], str] = {}
+        datasets: dict[tuple[Key, Key], str] = {}
+        settings: dict[Key, str] = {}
+        for record in records:
+            setting, model = setting_of(record), model_of(record)
+            settings[setting] = setting_label(record)
+            datasets[setting, data_of(record)] = data_label(record)
+            models[setting, model] = model_label(record)
+            names[setting, model] = record.provenance.model
         return cls(
-            _labels(records, model_of, _model_label, model_facts),
-            _labels(records, data_of, _data_label, data_facts),
-            _labels(records, setting_of, _setting_label, setting_facts),
-        )
+            apart_within(models, model_facts),
+            apart_within(names, model_facts),
+            apart_within(datasets, data_facts),
+            {key[1]: label for key, label in apart_within(
+                {((setting[0],), setting): label for setting, label in settings.items()},
+                setting_facts,
+            ).items()},
+        )  # fmt: skip
 
     def model(self, record: Record) -> str:
         """Name the model; an untrained control says so."""
-        return self.models[model_of(record)]
+        return self.models[setting_of(record), model_of(record)]
+
+    def name(self, record: Record) -> str:
+        """Name the model without a mark, for programs."""
+        return self.names[setting_of(record), model_of(record)]
 
     def dataset(self, record: Record) -> str:
         """Name the data; a phantom says so."""
-        return self.datasets[data_of(record)]
+        return self.datasets[setting_of(record), data_of(record)]
 
     def setting(self, record: Record) -> str:
         """Say in a few words what was done."""
         return self.settings[setting_of(record)]
+
+
+def apart_within(
+    short: Mapping[tuple[Key, Key], str], facts: Callable[[Key], Mapping[str, Any]]
+) -> dict[tuple[Key, Key], str]:
+    """As `labels_apart`, but only things of one group have to be told apart.
+
+    Args:
+        short: Group and identity to a short label.
+        facts: Names what is in an identity.
+    """
+    groups: dict[Key, dict[Key, str]] = defaultdict(dict)
+    for (group, key), label in short.items():
+        groups[group][key] = label
+    apart = {group: labels_apart(members, facts) for group, members in groups.items()}
+    return {(group, key): apart[group][key] for group, key in short}
+
+
+def model_label(record: Record) -> str:
+    """Name a record's model; other models of the same table may need more words."""
+    return record.provenance.model + (" (control)" if record.details.get("control") else "")
+
+
+def data_label(record: Record) -> str:
+    """Name a record's data; others of the same table may need more words."""
+    origin = record.provenance
+    chosen = "".join(f",{name}={value}" for name, value in origin.selection.items())
+    synthetic = " (phantom)" if record.details.get("synthetic") else ""
+    return f"{origin.dataset or '(none)'}{chosen}{synthetic}"
+
+
+def setting_label(record: Record) -> str:
+    """Word a record's settings; others of the same table may need more words."""
+    return _experiment(record.experiment).label(record.settings) or record.experiment
 
 
 def best_first(records: Sequence[Record]) -> list[Record]:
@@ -165,7 +290,7 @@ def interval(record: Record) -> str:
 
 def _run_table(records: Sequence[Record]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     labels, ordered = Labels.of(records), best_first(records)
-    runs: dict[tuple[Hashable, ...], dict[str, Record]] = {}
+    runs: dict[tuple[Key, ...], dict[str, Record]] = {}
     for record in ordered:
         run = (data_of(record), setting_of(record), model_of(record))
         runs.setdefault(run, {})[record.metric] = record
@@ -214,15 +339,6 @@ def _n(record: Record) -> object:
     return record.details.get("images", record.n)
 
 
-def _experiment(record: Record) -> Any:  # noqa: ANN401 # an Experiment, or a stand-in for none
-    from medssl_models.errors import UnknownExperimentError
-
-    try:
-        return find_experiment(record.experiment)
-    except UnknownExperimentError:
-        return _NOT_INSTALLED
-
-
 @dataclass(frozen=True)
 class _NotInstalled:
     """What is known of an experiment whose package is not here."""
@@ -237,41 +353,14 @@ class _NotInstalled:
 _NOT_INSTALLED = _NotInstalled()
 
 
-def _model_label(record: Record) -> str:
-    return record.provenance.model + (" (control)" if record.details.get("control") else "")
+def _experiment(name: str) -> Experiment | _NotInstalled:
+    try:
+        return find_experiment(name)
+    except UnknownExperimentError:
+        return _NOT_INSTALLED
 
 
-def _data_label(record: Record) -> str:
-    origin = record.provenance
-    chosen = "".join(f",{name}={value}" for name, value in origin.selection.items())
-    synthetic = " (phantom)" if record.details.get("synthetic") else ""
-    return f"{origin.dataset}{chosen}{synthetic}"
-
-
-def _setting_label(record: Record) -> str:
-    return _experiment(record).label(record.settings) or record.experiment
-
-
-def _labels(
-    records: Sequence[Record],
-    identity: Callable[[Record], Hashable],
-    short: Callable[[Record], str],
-    facts: Callable[[Record], Mapping[str, Any]],
-) -> dict[Hashable, str]:
-    """Give each identity its short label, longer by facts where two would share one."""
-    examples = {identity(record): record for record in records}
-    alike: dict[str, dict[Hashable, Record]] = defaultdict(dict)
-    for key, record in examples.items():
-        alike[short(record)][key] = record
-    found: dict[Hashable, str] = {}
-    for label, members in alike.items():
-        found |= dict.fromkeys(members, label) if len(members) == 1 else _apart(
-            label, {key: facts(record) for key, record in members.items()}
-        )  # fmt: skip
-    return {key: found[key] for key in examples}
-
-
-def _apart(label: str, members: Mapping[Hashable, Mapping[str, Any]]) -> dict[Hashable, str]:
+def _apart(label: str, members: Mapping[Key, Mapping[str, Any]]) -> dict[Key, str]:
     """Add to a label the fewest leading facts that tell its members apart."""
     names = list(dict.fromkeys(name for facts in members.values() for name in facts))
     differing = [
@@ -280,6 +369,7 @@ def _apart(label: str, members: Mapping[Hashable, Mapping[str, Any]]) -> dict[Ha
         if len({canonical_json(facts.get(name)) for facts in members.values()}) > 1
     ]
     chosen: list[str] = []
+    labels = dict.fromkeys(members, label)
     for name in differing:
         chosen.append(name)
         labels = {
@@ -293,14 +383,14 @@ def _apart(label: str, members: Mapping[Hashable, Mapping[str, Any]]) -> dict[Ha
 
 
 def _fact(name: str, value: object) -> str:
-    if name in _FINGERPRINTS:
+    if name in _FINGERPRINTS and value:
         return f"{name} {str(value)[:_SHOWN]}"
     text = value if isinstance(value, str) else canonical_json(value)
-    return f"{name} {text}"
+    return f"{name} {text or 'none'}"
 
 
 def _setting_place(record: Record) -> tuple[float, ...]:
-    values = (record.settings.get(name) for name in _experiment(record).sorted_by)
+    values = (record.settings.get(name) for name in _experiment(record.experiment).sorted_by)
     return tuple(float(value) for value in values if isinstance(value, int | float))
 
 

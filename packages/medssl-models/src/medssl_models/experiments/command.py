@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 from pydantic import BaseModel, ValidationError
@@ -234,7 +234,8 @@ def _given(settings: type[BaseModel], given: Mapping[str, Any], prefix: str) -> 
     for name, field in settings.model_fields.items():
         value = given.get(f"{prefix}{name}")
         if value is not None:
-            found[name] = parse_value(field, value) if isinstance(value, str) else value
+            text = ",".join(value) if isinstance(value, list) else value
+            found[name] = parse_value(field, text) if isinstance(text, str) else text
     return found
 
 
@@ -298,6 +299,10 @@ def _field_parameters(
         yield _parameter(f"{prefix}{name}", _annotation(name, field, main=main), None)
 
 
+def _is_several(field: FieldInfo) -> bool:
+    return any(get_origin(kind) is tuple for kind in kinds_of(field))
+
+
 def _is_nested(field: FieldInfo) -> bool:
     return any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds_of(field))
 
@@ -314,7 +319,8 @@ def _annotation(name: str, field: FieldInfo, *, main: bool) -> object:
         return Annotated[bool | None, typer.Option(*_flags(name, field), **words)]
     words["metavar"] = declared.metavar or _metavar(field)
     words["autocompletion"] = lambda: words_of(field)
-    return Annotated[str | None, typer.Option(*_flags(name, field), **words)]
+    kind = list[str] if _is_several(field) else str  # commas between, or the option repeated
+    return Annotated[kind | None, typer.Option(*_flags(name, field), **words)]
 
 
 def _flags(name: str, field: FieldInfo) -> tuple[str, ...]:

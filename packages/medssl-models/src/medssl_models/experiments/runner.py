@@ -8,6 +8,7 @@ where it was. Importing this module imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ from medssl_models.experiments.context import RunContext
 from medssl_models.experiments.record_store import Records, RecordStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from medssl_models.backbone import Backbone
     from medssl_models.experiments.experiment import Experiment
@@ -69,8 +70,7 @@ def run(
     made: list[Record] = []
     for backbone in _backbones(experiment, models, settings, context, controls=wanted):
         for place, data in enumerate(datasets):
-            found = _records(experiment, backbone, data, settings, context)
-            _keep(store, found, context)
+            found = _records(experiment, backbone, data, settings, context, store)
             if found and all(record.key in context.known for record in found):
                 context.say(f"{found[0].provenance.model} on {data.name}: done before; "
                             "--force does it again")  # fmt: skip
@@ -119,10 +119,8 @@ def measure(
     context = context or RunContext.default()
     if experiment.check is not None:
         experiment.check(data, settings)
-    found = _records(experiment, backbone, data, settings, context)
-    if context.results is not None:
-        _keep(RecordStore(context.results, context.warn), found, context)
-    return Records(tuple(found))
+    store = None if context.results is None else RecordStore(context.results, context.warn)
+    return Records(tuple(_records(experiment, backbone, data, settings, context, store)))
 
 
 def networks_of(settings: Preset) -> Literal["published", "corrected"]:
@@ -219,9 +217,17 @@ def _records(
     data: Any,  # noqa: ANN401 # any data
     settings: Preset,
     context: RunContext,
+    store: RecordStore | None,
 ) -> list[Record]:
+    """Measure, and keep what a list holds at once, and what is yielded as it comes."""
     found: Iterable[Record] = experiment.run(backbone, data, settings, context)
-    return [annotate(record, backbone, data) for record in found]
+    batches = [found] if isinstance(found, Sequence) else ([record] for record in found)
+    made: list[Record] = []
+    for batch in batches:
+        records = [annotate(record, backbone, data) for record in batch]
+        _keep(store, records, context)
+        made += records
+    return made
 
 
 def _keep(store: RecordStore | None, records: Sequence[Record], context: RunContext) -> None:
