@@ -1,15 +1,14 @@
-"""The whole path of 45 strengths to convergence, against 45 scikit-learn fits cut off at 100 steps.
+"""The whole path of 45 values of C to convergence, against 45 scikit-learn fits cut off at 100 steps.
 
     python packages/medssl-eval/benchmarks/bench_linear.py [--shapes 110x2048,1000x2048,20000x1024]
 
-Both sides get the same standardised float32 features of two classes. scikit-learn fits each
-strength from zero (L-BFGS, max_iter=100); of the largest shape every fifth strength is fitted, and
-the time is multiplied by five. The study's warm-started loop is timed too. Features are made, not a
-network's: rectified mixtures of 64 latent causes with noise, two of which decide the class. The
-objective of scikit-learn's fits is computed in float64, and ours must be lower or equal at every
-strength that was fitted. Small shapes are timed with one thread of linear algebra and with the
-default (of 1,000 rows every fifth strength then, as of the largest shape). Prints ratios, targets
-and a line of JSON.
+Both sides get the same standardised float32 features of two classes. scikit-learn fits each C from
+zero (L-BFGS, max_iter=100); of the largest shape every fifth C is fitted, and the time is multiplied
+by five. The study's warm-started loop is timed too. Features are made, not a network's: rectified
+mixtures of 64 latent causes with noise, two of which decide the class. The objective of
+scikit-learn's fits is computed in float64, and ours must be lower or equal at every C that was
+fitted. Small shapes are timed with one thread of linear algebra and with the default (of 1,000 rows
+every fifth C then, as of the largest shape). Prints ratios, targets and a line of JSON.
 """
 
 import argparse
@@ -20,7 +19,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from medssl_eval.solver.logistic import published_strengths, solve_path
+from medssl_eval.solver.logistic import published_cs, solve_path
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
@@ -53,27 +52,23 @@ def objective(features: np.ndarray, labels: np.ndarray, model: LogisticRegressio
     return float(model.C * losses.sum() + 0.5 * (weights**2).sum())
 
 
-def fitted(
-    features: np.ndarray, labels: np.ndarray, strengths: list[float], *, warm: bool
-) -> list[float]:
-    """Fit each strength with scikit-learn, and give the objectives."""
+def fitted(features: np.ndarray, labels: np.ndarray, cs: list[float], *, warm: bool) -> list[float]:
+    """Fit each C with scikit-learn, and return the objectives."""
     model = LogisticRegression(max_iter=100, warm_start=warm)
-    return [
-        objective(features, labels, model.set_params(C=c).fit(features, labels)) for c in strengths
-    ]
+    return [objective(features, labels, model.set_params(C=c).fit(features, labels)) for c in cs]
 
 
 def compare(shape: str, *, threads: int | None) -> dict[str, float]:
     """Time both sides on one shape, taking turns, with so many threads (None: the default)."""
     rows, columns = map(int, shape.split("x"))
     features, labels = made(rows, columns)
-    grid = list(published_strengths())
+    grid = list(published_cs())
     large = rows * columns > 4_000_000
     step = 5 if large or (threads is None and rows > 500) else 1
     times: dict[str, list[float]] = {"ours": [], "cold": [], "warm": []}
     with threadpool_limits(threads, user_api="blas"):
         for _ in range(1 if large else 3):
-            took, path = seconds(lambda: solve_path(features, labels, strengths=grid))
+            took, path = seconds(lambda: solve_path(features, labels, cs=grid))
             times["ours"].append(took)
             took, cold = seconds(lambda: fitted(features, labels, grid[::step], warm=False))
             times["cold"].append(took * len(grid) / len(grid[::step]))

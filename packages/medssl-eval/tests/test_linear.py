@@ -8,7 +8,7 @@ from medssl_eval.errors import InfeasibleError, UnknownNameError
 from medssl_eval.experiments.features import Means
 from medssl_eval.experiments.linear import Scaling, fit_linear, separable
 from medssl_eval.experiments.predictions import read_predictions
-from medssl_eval.solver.logistic import published_strengths
+from medssl_eval.solver.logistic import published_cs
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
@@ -31,7 +31,7 @@ def sample(rows, columns=30, classes=3, seed=0):
 def test_the_search_is_that_of_scikit_learn_run_to_convergence(rows, classes):
     training, validation = sample(rows, classes=classes), sample(60, classes=classes, seed=1)
     fit = fit_linear(
-        training, validation, settings=LinearSettings(strengths=GRID), select="balanced_accuracy"
+        training, validation, settings=LinearSettings(Cs=GRID), select="balanced_accuracy"
     )
 
     def oracle(features, labels, c):
@@ -56,10 +56,10 @@ def test_the_search_is_that_of_scikit_learn_run_to_convergence(rows, classes):
     assert not fit.notes()
 
 
-def test_softmax_of_two_classes_is_the_binary_form_with_twice_the_strength():
+def test_softmax_of_two_classes_is_the_binary_form_with_twice_the_c():
     training, validation = sample(80, classes=2), sample(40, classes=2, seed=1)
     softmax, plain = (
-        fit_linear(training, validation, settings=LinearSettings(strengths=(c,), binary_form=form))
+        fit_linear(training, validation, settings=LinearSettings(Cs=(c,), binary_form=form))
         for c, form in ((0.5, "softmax"), (1.0, "log_odds"))
     )
     assert (softmax.solution.c, plain.solution.c) == (0.5, 1.0)
@@ -72,7 +72,7 @@ def test_softmax_of_two_classes_is_the_binary_form_with_twice_the_strength():
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # the study's way
 def test_published_is_the_cut_off_search_on_raw_features():
     training, validation = sample(60), sample(40, seed=1)
-    settings = preset(LinearSettings, "published", strengths=GRID)
+    settings = preset(LinearSettings, "published", Cs=GRID)
     fit = fit_linear(training, validation, settings=settings)
     model = LogisticRegression(warm_start=True, max_iter=100)
     scores = [model.set_params(C=c).fit(*training).score(*validation) for c in GRID]
@@ -92,7 +92,7 @@ def test_soft_targets_are_fitted_as_weights_of_both_classes():
     features, labels = sample(60, columns=6, classes=2)
     second = np.where(labels == 1, np.linspace(0.55, 1, 60), 0.0)
     soft = np.stack([1 - second, second], axis=1)
-    fit = fit_linear((features, soft), (features, soft), settings=LinearSettings(strengths=(2.0,)))
+    fit = fit_linear((features, soft), (features, soft), settings=LinearSettings(Cs=(2.0,)))
     twice = np.concatenate([features] * 4)
     whole = np.concatenate([np.zeros(60, int), np.ones(60, int)] * 2)
     weights = np.concatenate([1 - second, second] * 2)
@@ -105,9 +105,9 @@ def test_soft_targets_are_fitted_as_weights_of_both_classes():
 def test_constant_features_do_no_harm():
     features, labels = sample(50, columns=4, classes=2)
     dull = np.concatenate([features, np.full((50, 2), 0.1)], axis=1).astype(np.float32)
-    fit = fit_linear((dull, labels), (dull, labels), settings=LinearSettings(strengths=(1.0,)))
+    fit = fit_linear((dull, labels), (dull, labels), settings=LinearSettings(Cs=(1.0,)))
     without = fit_linear(
-        (features, labels), (features, labels), settings=LinearSettings(strengths=(1.0,))
+        (features, labels), (features, labels), settings=LinearSettings(Cs=(1.0,))
     )
     assert fit.scaling.constant == 2
     assert fit.summary()["constant_features"] == 2
@@ -120,7 +120,7 @@ def test_a_metric_without_value_on_the_validation_part_is_refused():
     training, validation = sample(60), sample(40, seed=1)
     one = (validation[0], np.zeros(40, int))
     with pytest.raises(InfeasibleError, match=r"has no auroc to choose by.*--select"):
-        fit_linear(training, one, settings=LinearSettings(strengths=GRID), select="auroc")
+        fit_linear(training, one, settings=LinearSettings(Cs=GRID), select="auroc")
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_records_have_every_metric_and_the_predictions_behind_them(tiny_model, p
     backbone = tiny_model("random_r18")
     results = tmp_path / "results.jsonl"
     means = Means(predictions=tmp_path / "results.predictions")
-    settings = LinearSettings(strengths=GRID, fractions=(0.5, 1.0))
+    settings = LinearSettings(Cs=GRID, fractions=(0.5, 1.0))
     records = linear(backbone, phantom, settings=settings, means=means)
     assert [record.settings["fraction"] for record in records] == [0.5] * 6 + [1.0] * 6
     assert len({record.key for record in records}) == 12
@@ -162,7 +162,7 @@ def test_records_have_every_metric_and_the_predictions_behind_them(tiny_model, p
 
 def test_a_seed_is_a_result_and_nothing_else_is(tiny_model, phantom):
     backbone = tiny_model("random_r18")
-    settings = LinearSettings(strengths=GRID, fractions=(0.4,))
+    settings = LinearSettings(Cs=GRID, fractions=(0.4,))
     one, two = (
         [record.value for record in linear(backbone, phantom, settings=settings)] for _ in range(2)
     )
@@ -189,10 +189,10 @@ def test_uncertain_labels_are_soft_or_truncated_by_protocol(tiny_model, phantom)
     from pathlib import Path
 
     folder = Path("results.predictions").resolve()
-    record, labels = test_labels(LinearSettings(strengths=GRID), folder)
+    record, labels = test_labels(LinearSettings(Cs=GRID), folder)
     np.testing.assert_array_equal(labels, positive[test])
     assert record.provenance.label_policy == "soft"
-    truncated = LinearSettings(strengths=GRID, targets="truncated")
+    truncated = LinearSettings(Cs=GRID, targets="truncated")
     record, labels = test_labels(truncated, folder)
     np.testing.assert_array_equal(labels, (targets == 1)[test])
     assert record.provenance.label_policy == "soft, truncated"
@@ -200,7 +200,7 @@ def test_uncertain_labels_are_soft_or_truncated_by_protocol(tiny_model, phantom)
 
 def test_grades_have_their_kappa(tiny_model, phantom):
     backbone = tiny_model("random_r18")
-    records = linear(backbone, phantom, settings=LinearSettings(strengths=(1.0,), ordered=True))
+    records = linear(backbone, phantom, settings=LinearSettings(Cs=(1.0,), ordered=True))
     assert records[-1].metric == "quadratic_kappa"
 
 
@@ -215,4 +215,4 @@ def test_what_cannot_be_done_is_said_before_any_image_is_opened(phantom):
 def test_the_grid_is_the_study_grid():
     training, validation = sample(30, columns=5, classes=2), sample(30, 5, 2, seed=1)
     fit = fit_linear(training, validation, settings=LinearSettings())
-    assert tuple(solution.c for solution in fit.path) == published_strengths()
+    assert tuple(solution.c for solution in fit.path) == published_cs()

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from medssl_eval.errors import FeatureError, LabelError, SettingsError
 from medssl_eval.solver.logistic import (
     SolverSettings,
-    choose_strength,
-    published_strengths,
+    choose_c,
+    published_cs,
     solve,
     solve_path,
 )
 from medssl_eval.solver.published_fit import fit_published
 from sklearn.linear_model import LogisticRegression
 
-STRENGTHS = [1e-3, 1e-1, 1e1, 1e3]
+CS = [1e-3, 1e-1, 1e1, 1e3]
 
 
 def sample(rows, columns, classes, seed=0, overlap=2.0):
@@ -41,7 +41,7 @@ def gradient(solution, features, soft, weights=None):
 @pytest.mark.parametrize("shape", [(40, 90), (150, 12)], ids=["rows<columns", "rows>columns"])
 def test_agrees_with_scikit_learn_converged(classes, shape):
     features, labels = sample(*shape, classes)
-    for solution in solve_path(features, labels, strengths=STRENGTHS):
+    for solution in solve_path(features, labels, cs=CS):
         oracle = LogisticRegression(C=solution.c, solver="newton-cg", tol=1e-10, max_iter=2000)
         oracle.fit(features, labels)
         assert solution.converged
@@ -53,20 +53,18 @@ def test_agrees_with_scikit_learn_converged(classes, shape):
 
 
 @pytest.mark.parametrize("shape", [(60, 200), (300, 20)])
-def test_the_chosen_strength_is_that_of_scikit_learn(shape):
+def test_the_chosen_c_is_that_of_scikit_learn(shape):
     features, labels = sample(*shape, 3)
     held, truth = sample(*shape, 3, seed=1)
-    strengths = np.geomspace(1e-4, 1e3, 8).tolist()
-    ours = [
-        (s.predict(held) == truth).mean() for s in solve_path(features, labels, strengths=strengths)
-    ]
+    cs = np.geomspace(1e-4, 1e3, 8).tolist()
+    ours = [(s.predict(held) == truth).mean() for s in solve_path(features, labels, cs=cs)]
     theirs = [
         LogisticRegression(C=c, tol=1e-8, solver="newton-cg")
         .fit(features, labels)
         .score(held, truth)
-        for c in strengths
+        for c in cs
     ]
-    assert choose_strength(strengths, ours) == choose_strength(strengths, theirs)
+    assert choose_c(cs, ours) == choose_c(cs, theirs)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -75,7 +73,7 @@ def test_gradient_vanishes_for_soft_targets_and_weights(classes, shape):
     rng = np.random.default_rng(3)
     features = rng.normal(size=shape).astype(np.float32)
     soft, weights = rng.dirichlet(np.ones(classes), shape[0]), rng.uniform(0, 2, shape[0])
-    for solution in solve_path(features, soft, strengths=[1e-2, 1.0, 1e2], weights=weights):
+    for solution in solve_path(features, soft, cs=[1e-2, 1.0, 1e2], weights=weights):
         slope, tilt = gradient(solution, features, soft, weights)
         assert np.linalg.norm(slope) <= 2e-6 * np.linalg.norm(solution.coefficients)
         assert np.abs(tilt).max() <= 1e-5 * solution.c * shape[0]
@@ -91,11 +89,11 @@ def test_weights_are_repetitions():
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("shape", [(40, 120), (90, 4)])
-def test_separable_data_and_huge_strengths_reach_the_optimum(classes, shape):
+def test_separable_data_and_huge_cs_reach_the_optimum(classes, shape):
     rng = np.random.default_rng(0)
     labels = np.arange(shape[0]) % classes
     features = rng.normal(size=shape) + 30 * np.eye(classes, shape[1])[labels]
-    path = solve_path(features, labels, strengths=published_strengths())
+    path = solve_path(features, labels, cs=published_cs())
     assert all(solution.converged for solution in path)
     assert (path[0].predict(features) == labels).all()
     slope, _ = gradient(path[0], features, np.eye(classes)[labels])
@@ -104,7 +102,7 @@ def test_separable_data_and_huge_strengths_reach_the_optimum(classes, shape):
 
 def test_a_cold_start_finds_what_the_path_finds():
     features, labels = sample(60, 100, 2)
-    path = solve_path(features, labels, strengths=published_strengths())
+    path = solve_path(features, labels, cs=published_cs())
     cold = solve(features, labels, c=path[0].c)
     np.testing.assert_allclose(cold.coefficients, path[0].coefficients, rtol=1e-3, atol=1e-5)
     assert cold.objective == pytest.approx(path[0].objective, rel=1e-9)
@@ -115,7 +113,7 @@ def test_conflicting_twins_and_a_wide_spectrum_keep_the_gradient_small():
     features = rng.normal(size=(50, 120)) * np.geomspace(100, 1e-4, 120)
     features[1], labels = features[0], np.arange(50) % 2
     soft = np.eye(2)[labels]
-    for solution in solve_path(features, labels, strengths=published_strengths()[::6]):
+    for solution in solve_path(features, labels, cs=published_cs()[::6]):
         slope, _ = gradient(solution, features, soft)
         scale = np.linalg.norm(solution.coefficients)
         rounding = solution.c * 1e-15 * np.linalg.norm(features)
@@ -124,11 +122,11 @@ def test_conflicting_twins_and_a_wide_spectrum_keep_the_gradient_small():
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_where_float32_cannot_succeed_the_path_converges_all_the_same(classes):
-    """Few columns vary, so the classes overlap and no strength makes the curvature small."""
+    """Few columns vary, so the classes overlap and no C makes the curvature small."""
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(60, 200)), np.arange(60) % classes
     features[:, 10:] = 1.0
-    for solution in solve_path(features, labels, strengths=published_strengths()[::4]):
+    for solution in solve_path(features, labels, cs=published_cs()[::4]):
         assert solution.converged
         slope, tilt = gradient(solution, features, np.eye(classes)[labels])
         assert np.linalg.norm(slope[:, :10]) <= 5e-6 * solution.c * np.linalg.norm(features[:, :10])
@@ -168,8 +166,8 @@ def test_a_shift_of_the_features_moves_only_the_intercept(seed, shift, log_c):
     np.testing.assert_allclose(here.coefficients, there.coefficients, rtol=1e-3, atol=1e-6)
 
 
-def test_published_strengths_are_the_study_grid():
-    grid = published_strengths()
+def test_published_cs_are_the_study_grid():
+    grid = published_cs()
     assert len(grid) == 45
     assert grid[0] == pytest.approx(1e6, rel=1e-6)
     assert grid[-1] == pytest.approx(1e-5, rel=1e-6)
@@ -186,7 +184,7 @@ def test_published_search_is_the_warm_started_loop(classes):
     def accuracy(truth, probabilities):
         return float((truth == probabilities.argmax(axis=1)).mean())
 
-    fit = fit_published((features, labels), (held, truth), score=accuracy, strengths=grid)
+    fit = fit_published((features, labels), (held, truth), score=accuracy, cs=grid)
     double = 2 if classes == 2 else 1
     model = LogisticRegression(warm_start=True, max_iter=100)
     scores = [model.set_params(C=c * double).fit(features, labels).score(held, truth) for c in grid]
@@ -204,18 +202,18 @@ def test_published_cut_off_is_reported():
         (features, labels),
         (features, labels),
         score=lambda a, b: 0.0,
-        strengths=[1e5],
+        cs=[1e5],
         max_iterations=2,
     )
     assert not fit.path[0].converged
     assert fit.path[0].iterations == 2
 
 
-def test_ties_keep_the_larger_strength():
-    assert choose_strength([1e3, 1.0, 1e-3], [0.5, 0.8, 0.8]) == 1
-    assert choose_strength([1e-3, 1.0], [0.8, 0.8]) == 1
+def test_ties_keep_the_larger_c():
+    assert choose_c([1e3, 1.0, 1e-3], [0.5, 0.8, 0.8]) == 1
+    assert choose_c([1e-3, 1.0], [0.8, 0.8]) == 1
     with pytest.raises(SettingsError, match="scores"):
-        choose_strength([1.0], [float("nan")])
+        choose_c([1.0], [float("nan")])
 
 
 GOOD = np.arange(8.0).reshape(4, 2)
@@ -233,9 +231,9 @@ GOOD = np.arange(8.0).reshape(4, 2)
         (GOOD, [0, 1, 0], {}, LabelError, "shape"),
         (GOOD, [[0.5, 0.6]] * 4, {}, LabelError, "sum one"),
         (GOOD, [0, 1, 0, 1], {"weights": [1, 1, 1, -1]}, SettingsError, "weights"),
-        (GOOD, [0, 1, 0, 1], {"strengths": [0.0]}, SettingsError, "strengths"),
+        (GOOD, [0, 1, 0, 1], {"cs": [0.0]}, SettingsError, r"cs: \[0.0\]"),
     ],
 )
 def test_bad_input_is_named(features, targets, options, error, words):
     with pytest.raises(error, match=words):
-        solve_path(features, targets, **{"strengths": [1.0], **options})
+        solve_path(features, targets, **{"cs": [1.0], **options})

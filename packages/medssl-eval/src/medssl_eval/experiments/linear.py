@@ -1,4 +1,4 @@
-"""Linear evaluation: logistic regression on frozen features, its strength chosen on validation.
+"""Linear evaluation: logistic regression on frozen features, its C chosen on validation.
 
 The solver is `logistic`'s business, the parts `partition`'s, metrics and intervals `outcome`'s.
 `fit_linear` takes arrays; `linear` joins it with a backbone and a data set.
@@ -21,12 +21,7 @@ from medssl_eval.experiments.scoring import (
     resolved,
     selection,
 )
-from medssl_eval.solver.logistic import (
-    choose_strength,
-    published_strengths,
-    solve,
-    solve_path,
-)
+from medssl_eval.solver.logistic import choose_c, published_cs, solve, solve_path
 from medssl_eval.solver.published_fit import fit_published
 from medssl_eval.statistics.metrics import validation_score
 
@@ -226,7 +221,7 @@ def fit_linear(
     Args:
         training: Features (N, D), and labels (N,) int64 in 0..K-1 or soft targets (N, K).
         validation: The same of V images.
-        settings: Strengths, solver and so on.
+        settings: Cs, solver and so on.
         select: The metric that chooses; ties keep the larger C.
 
     Raises:
@@ -234,27 +229,27 @@ def fit_linear(
         FeatureError: Features of a wrong shape or not finite.
         LabelError: A class without a training image.
     """
-    strengths = published_strengths() if settings.Cs == "grid" else settings.Cs
+    cs = published_cs() if settings.Cs == "grid" else settings.Cs
     scaling = Scaling.of(training[0], standardise=settings.standardise)
     if settings.solver == "cut_off":
-        return _cut_off(training, validation, settings, strengths=strengths, select=select)
+        return _cut_off(training, validation, settings, cs=cs, select=select)
     factor = _factor(training[1], settings)
     path: list[LogisticSolution] = []
     scores: list[float] = []
-    if len(strengths) > 1:
-        candidates = [c * factor for c in strengths]
-        path = solve_path(scaling(training[0]), training[1], strengths=candidates)
+    if len(cs) > 1:
+        candidates = [c * factor for c in cs]
+        path = solve_path(scaling(training[0]), training[1], cs=candidates)
         held, truth = scaling(validation[0]).astype(np.float64), _hard(validation[1])
         scores = [
             validation_score(select, truth, solution.probabilities(held)) for solution in path
         ]
-    chosen = choose_strength(strengths, scores) if scores else 0
+    chosen = choose_c(cs, scores) if scores else 0
     both, targets = _joined(training, validation)
     scaling = Scaling.of(both, standardise=settings.standardise)
-    final = solve(scaling(both), targets, c=strengths[chosen] * factor)
+    final = solve(scaling(both), targets, c=cs[chosen] * factor)
     return LinearFit(
-        solution=replace(final, c=strengths[chosen]),
-        path=tuple(replace(s, c=c) for s, c in zip(path, strengths, strict=False)),
+        solution=replace(final, c=cs[chosen]),
+        path=tuple(replace(s, c=c) for s, c in zip(path, cs, strict=False)),
         scores=tuple(scores),
         scaling=scaling,
     )
@@ -265,7 +260,7 @@ def _cut_off(
     validation: Part,
     settings: LinearSettings,
     *,
-    strengths: Sequence[float],
+    cs: Sequence[float],
     select: str,
 ) -> LinearFit:
     """Search as the study did; features are standardised first where the settings say so."""
@@ -276,7 +271,7 @@ def _cut_off(
         (scaling(training[0]), _hard(training[1])),
         (scaling(validation[0]), held),
         score=lambda _, probabilities: validation_score(select, held, probabilities),
-        strengths=strengths,
+        cs=cs,
         softmax=settings.binary_form == "softmax",
         warm_refit=settings.refit == "from_last_C",
     )

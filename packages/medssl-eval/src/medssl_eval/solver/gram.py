@@ -1,4 +1,4 @@
-"""Two classes, fewer rows than columns: all of Newton's method in the rows' Gram matrix.
+"""Two classes, fewer rows than columns: Newton's method on the rows' Gram matrix alone.
 
 The optimum is a weighted sum of the rows, w = X^T a, so one number a row is sought, and a
 product with X and one with its transpose become one with the small matrix G = X X^T.
@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_eval.solver.newton import TINY, Point, losses_and_residuals, relative_floor
+from medssl_eval.solver.newton import (
+    TINY,
+    Point,
+    forcing_term,
+    losses_and_residuals,
+    relative_floor,
+)
 from medssl_eval.solver.preconditioner import Preconditioner, cholesky
 
 if TYPE_CHECKING:
@@ -22,11 +28,11 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Singles = NDArray[np.float32]
 
-__all__ = ["GramLandscape"]
+__all__ = ["GramObjective"]
 
 
 @dataclass(slots=True)
-class GramLandscape:
+class GramObjective:
     """The objective over (a, intercept), and its Newton steps.
 
     With c W = R R^T the curvature of the losses, a step moves a to R y - c * residuals, where
@@ -35,7 +41,7 @@ class GramLandscape:
     gradients, which is half the memory to read; objective and gradient are float64, so its rounding
     costs a step at most and no accuracy.
 
-    Attributes:
+    Args:
         gram: Inner products of the centred rows, shape (N, N).
         targets: Shape (N, 1), as in `newton.Problem`.
         weights: Shape (N,), not negative.
@@ -51,7 +57,7 @@ class GramLandscape:
     _unit: float = field(init=False)
     _single: Singles = field(init=False)
     _noise: float = field(init=False)
-    _memory: Preconditioner[np.float32] = field(init=False, default_factory=Preconditioner)
+    _preconditioner: Preconditioner[np.float32] = field(init=False, default_factory=Preconditioner)
 
     def __post_init__(self) -> None:
         squares = self.gram.diagonal()
@@ -61,12 +67,12 @@ class GramLandscape:
         self._noise = float(np.sqrt(self.weights**2 @ squares))
 
     @property
-    def easy(self) -> float:
-        """A strength C at which float32 solves the system from a start at zero."""
+    def easy_c(self) -> float:
+        """A C at which float32 solves the system from a start at zero."""
         return 1e3 / (self._unit * len(self.gram))
 
     def evaluate(self, theta: Floats, c: float) -> Point:
-        """Objective and derivatives; `theta` is (N + 1, 1), the intercept as last row."""
+        """Evaluate the objective; `theta` is (N + 1, 1), the intercept as last row."""
         dual = theta[:-1]
         image = self.gram @ dual
         losses, residuals, probabilities = losses_and_residuals(image + theta[-1], self.targets)
@@ -91,21 +97,20 @@ class GramLandscape:
 
     @np.errstate(over="ignore", invalid="ignore")  # float32: seen by the line search
     def step(self, point: Point, c: float, settings: SolverSettings) -> Floats:
-        """Solve for a Newton step so well as the distance from the optimum deserves."""
+        """Compute a Newton step as accurately as the distance from the optimum asks."""
         root = _Root(point.probabilities, self.weights, c * self._unit)
-        new = self._memory.prepare(self._price(), lambda: [self._factor(root.diagonal[0])])
+        new = self._preconditioner.prepare(self._cost(), lambda: [self._factor(root.diagonal[0])])
         slopes, tilt = point.gradient[:-1] / self._unit, point.gradient[-1]
         size = max(float(np.abs(slopes).max()), float(np.abs(tilt).max()), TINY)
         slopes, tilt = slopes / size, tilt / size
         rest = (point.theta[:-1] + c * point.residuals) / size
         right = root(slopes.T.astype(np.float32))
-        constraint = _Constraint(root, self._memory)
-        solution, balance = constraint.meet(right, tilt.astype(np.float32))
+        constraint = _Constraint(root, self._preconditioner)
+        solution, balance = constraint.project(right, tilt.astype(np.float32))
         if not new:  # a new factor is the whole system's
-            fall = float(np.vdot(slopes, rest - root(solution).T))
-            fall = max(fall, 1e-4 * float(np.vdot(slopes, rest)))
-            target = min(0.1, max(point.relative, 0.3 * settings.tolerance / point.relative))
-            goal = fall * target**2
+            energy = float(np.vdot(slopes, rest - root(solution).T))
+            energy = max(energy, 1e-4 * float(np.vdot(slopes, rest)))
+            goal = energy * forcing_term(point, settings) ** 2
             balance = self._improve(solution, right, constraint, goal, settings.max_inner)
         change = root(solution).T - rest
         return np.asarray(size * np.concatenate([change, self._unit * balance[None]]), np.float64)
@@ -121,30 +126,30 @@ class GramLandscape:
         residual = right - self._product(constraint.root, solution)
         balance = np.zeros(len(right), np.float32)
         direction, previous = np.zeros_like(right), 1.0
-        for steps in range(limit + 1):  # noqa: B007 - read after the loop
+        for count in range(limit + 1):  # noqa: B007 # read after the loop
             balance += constraint.balance(residual)
-            solved = self._memory.solve(residual)
+            solved = self._preconditioner.solve(residual)
             inner = float(np.vdot(residual, solved))
             if float(np.vdot(residual, residual)) - inner <= goal:
                 break
             direction = solved + np.float32(inner / previous) * direction
             previous = inner
             product = self._product(constraint.root, direction)
-            bend = float(np.vdot(direction, product))
-            if not bend > 0:
+            curvature = float(np.vdot(direction, product))
+            if not curvature > 0:
                 break
-            length = np.float32(inner / bend)
+            length = np.float32(inner / curvature)
             solution += length * direction
             residual -= length * product
-        self._memory.account(steps)
+        self._preconditioner.account(count)
         return balance
 
     def _product(self, root: _Root, columns: Singles) -> Singles:
-        """(I + R^T G R) columns, shape (1, N)."""
+        """Multiply (I + R^T G R) by columns, shape (1, N)."""
         return np.asarray(columns + root(root(columns) @ self._single), np.float32)
 
-    def _price(self) -> float:
-        """What a renewal costs, in conjugate-gradient steps (measured: 0.4 for 110 rows, 28)."""
+    def _cost(self) -> float:
+        """Estimate a new factor in conjugate-gradient steps (measured: 0.4 for 110 rows, 28)."""
         rows = len(self.gram)
         return float(rows**3 / (rows**2 + 300**2) / 33)
 
@@ -158,10 +163,10 @@ class GramLandscape:
 class _Root:
     """R of the curvature R R^T, row by row: c * weight * p (1 - p).
 
-    Arguments:
+    Args:
         probabilities: Shape (N, 1).
         weights: Shape (N,).
-        c: The strength.
+        c: C of the loss, times the unit of the Gram matrix.
     """
 
     def __init__(self, probabilities: Floats, weights: Floats, c: float) -> None:
@@ -173,26 +178,26 @@ class _Root:
 
 
 class _Constraint:
-    """The preconditioner, kept to steps under which the intercept stays balanced."""
+    """The preconditioner, restricted to steps under which the intercept stays balanced."""
 
-    def __init__(self, root: _Root, memory: Preconditioner[np.float32]) -> None:
-        self.root, self._memory = root, memory
+    def __init__(self, root: _Root, preconditioner: Preconditioner[np.float32]) -> None:
+        self.root, self._preconditioner = root, preconditioner
         self._ones = root.diagonal
-        self._flat = memory.solve(root.diagonal)
+        self._flat = preconditioner.solve(root.diagonal)
         self._inverse = 1 / np.maximum((self._ones @ self._flat.T).astype(np.float64), TINY)
 
-    def meet(self, right: Singles, tilt: Singles) -> tuple[Singles, Singles]:
-        """The preconditioner's solution under which the intercept's slope falls by `tilt`.
+    def project(self, right: Singles, tilt: Singles) -> tuple[Singles, Singles]:
+        """Solve with the preconditioner so that the intercept's slope falls by `tilt`.
 
         Returns:
             The solution (1, N), and the change of the intercept that goes with it, shape (1,).
         """
-        solved = self._memory.solve(right)
+        solved = self._preconditioner.solve(right)
         change = (self._inverse @ (self._flat @ right.ravel() - tilt)).astype(np.float32)
         return solved - (change @ self._flat).reshape(solved.shape), change
 
     def balance(self, residual: Singles) -> Singles:
-        """Take from `residual` what a change of the intercepts makes good; gives that change."""
+        """Take from `residual` what a change of the intercept makes good; return that change."""
         amounts: Singles = (self._inverse @ (self._flat @ residual.ravel())).astype(np.float32)
         residual -= (amounts @ self._ones).reshape(residual.shape)
         return amounts

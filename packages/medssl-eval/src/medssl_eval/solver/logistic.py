@@ -1,4 +1,4 @@
-"""L2-regularised logistic regression over a whole path of strengths, solved to convergence.
+"""L2-regularised logistic regression over a whole path of C, solved to convergence.
 
 The objective is scikit-learn's: C * sum(loss) + 0.5 * ||coefficients||^2, intercepts free. What to
 feed it (standardised or raw features, which split) is the business of `linear`.
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl_eval.errors import FeatureError, LabelError, SettingsError
-from medssl_eval.solver.gram import GramLandscape
+from medssl_eval.solver.gram import GramObjective
 from medssl_eval.solver.newton import (
     Design,
     Problem,
-    RowLandscape,
+    RowObjective,
     SolverSettings,
     evaluate_all,
     minimise,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-    from medssl_eval.solver.newton import Landscape, Point
+    from medssl_eval.solver.newton import Objective, Point
 
     Floats = NDArray[np.float64]
 
@@ -41,8 +41,8 @@ __all__ = [
     "ascending",
     "checked_features",
     "checked_targets",
-    "choose_strength",
-    "published_strengths",
+    "choose_c",
+    "published_cs",
     "solve",
     "solve_path",
 ]
@@ -55,8 +55,8 @@ ONE_THREAD_ROWS = 2048
 class LogisticSolution:
     """One fitted model and how well it was fitted.
 
-    Attributes:
-        c: The strength C of the loss; its inverse is the weight decay.
+    Args:
+        c: Weight C of the loss; its inverse is the weight decay.
         coefficients: Shape (K, D), float64; K = 1 for two classes (log-odds of the second).
         intercepts: Shape (K,).
         objective: C * sum(loss) + 0.5 * ||coefficients||^2 at the solution.
@@ -76,8 +76,33 @@ class LogisticSolution:
     iterations: int
     converged: bool
 
+    @classmethod
+    def at(
+        cls, point: Point, mean: Floats, *, c: float, iterations: int, converged: bool
+    ) -> LogisticSolution:
+        """Make the solution for features as they came from a point over centred ones.
+
+        Args:
+            point: Over all columns.
+            mean: What was subtracted from the features, shape (D,).
+            c: Weight of the loss.
+            iterations: That led to the point.
+            converged: Whether the tolerance was reached.
+        """
+        coefficients = point.theta[:-1]
+        return cls(
+            c=c,
+            coefficients=np.ascontiguousarray(coefficients.T),
+            intercepts=point.theta[-1] - mean @ coefficients,
+            objective=point.objective,
+            gradient_norm=float(np.linalg.norm(point.gradient)),
+            relative_gradient=point.relative,
+            iterations=iterations,
+            converged=converged,
+        )
+
     def probabilities(self, features: ArrayLike) -> Floats:
-        """Class probabilities, shape (N, classes), rows summing to one."""
+        """Compute class probabilities, shape (N, classes), rows summing to one."""
         logits = np.asarray(features) @ self.coefficients.T + self.intercepts
         if logits.shape[1] == 1:
             logits = np.concatenate([-logits / 2, logits / 2], axis=1)
@@ -85,12 +110,17 @@ class LogisticSolution:
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float64)
 
     def predict(self, features: ArrayLike) -> NDArray[np.int64]:
-        """The likeliest class of each row, shape (N,)."""
+        """Return the likeliest class of each row, shape (N,)."""
         return np.asarray(self.probabilities(features).argmax(axis=1), np.int64)
 
 
-def published_strengths() -> tuple[float, ...]:
-    """The study's 45 values of C in its order: 1 / 10^(-6 + 0.25 i) in float32, 1e6 to 1e-5."""
+def published_cs() -> tuple[float, ...]:
+    """Return the study's 45 values of C in its order: 1 / 10^(-6 + 0.25 i) in float32.
+
+    Example:
+        >>> [float(f"{c:.1e}") for c in published_cs()[::11]]
+        [1000000.0, 1800.0, 3.2, 0.0056, 1e-05]
+    """
     decays = np.power(10.0, -6 + 0.25 * np.arange(45)).astype(np.float32)
     return tuple(1 / float(decay) for decay in decays)
 
@@ -99,7 +129,7 @@ def solve_path(
     features: ArrayLike,
     targets: ArrayLike,
     *,
-    strengths: Sequence[float],
+    cs: Sequence[float],
     weights: ArrayLike | None = None,
     classes: int | None = None,
     settings: SolverSettings | None = None,
@@ -110,36 +140,41 @@ def solve_path(
     no part outside it. Memory is one float64 copy of the features plus (classes x D^2) numbers,
     of the lesser side.
 
-    Arguments:
+    Args:
         features: Shape (N, D), float32 or float64, finite.
         targets: Labels 0 .. classes-1, shape (N,), or soft targets, shape (N, classes), rows
             summing to one.
-        strengths: Values of C, positive, in any order.
+        cs: Values of C, positive, in any order.
         weights: One non-negative weight for each row, shape (N,).
         classes: How many classes the labels may take (default: the highest label plus one).
         settings: Tolerance and limits.
 
     Returns:
-        The solutions in the order of `strengths`.
+        The solutions in the order of `cs`.
 
     Raises:
         FeatureError: Features of a wrong shape or not finite.
         LabelError: Labels or targets that cannot be fitted: one class only, a class without rows.
-        SettingsError: A strength or a weight that is not positive.
+        SettingsError: A C that is not positive, or a weight that is negative.
+
+    Example:
+        >>> path = solve_path([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], cs=[0.1, 10.0])
+        >>> [round(float(solution.coefficients[0, 0]), 3) for solution in path]
+        [0.089, 0.815]
     """
     rows = checked_features(features)
     row_weights = _checked_weights(weights, len(rows))
     soft = checked_targets(targets, row_weights, classes)
-    ascending(strengths)
+    ascending(cs)
     columns = soft[:, 1:] if soft.shape[1] == 2 else soft
     options = settings or SolverSettings()
     mean = rows.mean(axis=0, dtype=np.float64)
     if len(rows) < rows.shape[1]:
         with _blas_threads(len(rows)):
-            return _solve_in_span(rows, mean, columns, row_weights, strengths, options)
+            return _solve_in_span(rows, mean, columns, row_weights, cs, options)
     design = Design(rows, mean, copy_limit=options.copy_limit)
-    walked = _walk_rows(Problem(design, columns, row_weights), strengths, options)
-    return [walk.solution(walk.point, mean) for walk in walked]
+    fits = _path_over_rows(Problem(design, columns, row_weights), cs, options)
+    return [fit.solution(fit.point, mean) for fit in fits]
 
 
 def _solve_in_span(
@@ -147,69 +182,68 @@ def _solve_in_span(
     mean: Floats,
     targets: Floats,
     weights: Floats,
-    strengths: Sequence[float],
+    cs: Sequence[float],
     settings: SolverSettings,
 ) -> list[LogisticSolution]:
-    """By way of the Gram matrix; strengths at which its rounding shows by an orthogonal way."""
+    """Solve by way of the Gram matrix, and by orthogonal axes where its rounding shows."""
     design = Design(rows, mean, copy_limit=8 * rows.size)
     centred, whole = design.centred, Problem(design, targets, weights)
     gram = centred @ centred.T
     if targets.shape[1] == 1:  # of more classes the principal axes were measured to be faster
-        landscape = GramLandscape(gram, targets, weights)
-        walked = _walk(landscape, targets.shape, strengths, _brief(settings), landscape.easy)
-        certified = _certified(walked, centred.T, whole, mean, settings)
+        objective = GramObjective(gram, targets, weights)
+        fits = _path(objective, targets.shape, cs, _limited(settings), objective.easy_c)
+        solutions = _verified(fits, centred.T, whole, mean, settings)
     else:
         values, vectors = np.linalg.eigh(gram)
         kept = values > max(values[-1], 0) * len(gram) * np.finfo(float).eps
         spectrum, axes = values[kept], vectors[:, kept] / np.sqrt(values[kept])
         rotated = Problem(_axes(axes * spectrum), targets, weights)
-        walked = _walk_rows(rotated, strengths, settings, spectrum)
-        certified = _certified(walked, centred.T @ axes, whole, mean, settings)
-    missed = [index for index, solution in enumerate(certified) if not solution.converged]
+        fits = _path_over_rows(rotated, cs, settings, spectrum)
+        solutions = _verified(fits, centred.T @ axes, whole, mean, settings)
+    missed = [index for index, solution in enumerate(solutions) if not solution.converged]
     if missed:
         axes, triangle = np.linalg.qr(centred.T)
         vectors = np.linalg.eigh(triangle @ triangle.T)[1]
         turned = triangle.T @ vectors
         rotated = Problem(_axes(turned), targets, weights)
-        left = [strengths[index] for index in missed]
-        walked = _walk_rows(rotated, left, settings, (turned**2).sum(axis=0))
-        again = _certified(walked, axes @ vectors, whole, mean, settings)
+        left = [cs[index] for index in missed]
+        fits = _path_over_rows(rotated, left, settings, (turned**2).sum(axis=0))
+        again = _verified(fits, axes @ vectors, whole, mean, settings)
         for index, solution in zip(missed, again, strict=True):
-            certified[index] = solution
-    return certified
+            solutions[index] = solution
+    return solutions
 
 
 def _axes(rotated: Floats) -> Design:
     return Design(rotated, np.zeros(rotated.shape[1]))
 
 
-def _brief(settings: SolverSettings) -> SolverSettings:
-    """Limits within which float32 either succeeds or should give up: the other way is sure."""
+def _limited(settings: SolverSettings) -> SolverSettings:
+    """Set limits within which float32 either succeeds or should give up: the other way is sure."""
     inner, steps = min(settings.max_inner, 100), min(settings.max_iterations, 25)
     return replace(settings, max_inner=inner, max_iterations=steps)
 
 
-def _certified(
-    walked: Sequence[_Walked], axes: Floats, whole: Problem, mean: Floats, settings: SolverSettings
+def _verified(
+    fits: Sequence[_Fit], axes: Floats, whole: Problem, mean: Floats, settings: SolverSettings
 ) -> list[LogisticSolution]:
-    """Solutions with objective and gradient as the features themselves give them."""
-    duals = np.concatenate([walk.point.theta[:-1].T for walk in walked])
-    parts = np.split(duals @ axes.T, len(walked))
+    """Make solutions with objective and gradient as the features themselves give them."""
+    duals = np.concatenate([fit.point.theta[:-1].T for fit in fits])
+    parts = np.split(duals @ axes.T, len(fits))
     thetas = [
-        np.vstack([part.T, walk.point.theta[-1]]) for part, walk in zip(parts, walked, strict=True)
+        np.vstack([part.T, fit.point.theta[-1]]) for part, fit in zip(parts, fits, strict=True)
     ]
-    points = evaluate_all(whole, thetas, [walk.c for walk in walked])
+    points = evaluate_all(whole, thetas, [fit.c for fit in fits])
     solutions = []
-    for walk, point in zip(walked, points, strict=True):
+    for fit, point in zip(fits, points, strict=True):
         close = point.relative <= 2 * max(settings.tolerance, point.floor)
-        solution = replace(walk, converged=walk.converged and close).solution(point, mean)
-        solutions.append(solution)
+        solutions.append(replace(fit, converged=fit.converged and close).solution(point, mean))
     return solutions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Walked:
-    """Where the path came to at one strength."""
+class _Fit:
+    """Where the path came to at one C."""
 
     c: float
     point: Point
@@ -217,71 +251,63 @@ class _Walked:
     converged: bool
 
     def solution(self, point: Point, mean: Floats) -> LogisticSolution:
-        """Give it for features as they came; `point` is over all their centred columns."""
-        coefficients = point.theta[:-1]
-        return LogisticSolution(
-            c=self.c,
-            coefficients=np.ascontiguousarray(coefficients.T),
-            intercepts=point.theta[-1] - mean @ coefficients,
-            objective=point.objective,
-            gradient_norm=float(np.linalg.norm(point.gradient)),
-            relative_gradient=point.relative,
-            iterations=self.iterations,
-            converged=self.converged,
+        """Make the solution of `point`, which is over all centred columns."""
+        return LogisticSolution.at(
+            point, mean, c=self.c, iterations=self.iterations, converged=self.converged
         )
 
 
-def _walk_rows(
+def _path_over_rows(
     problem: Problem,
-    strengths: Sequence[float],
+    cs: Sequence[float],
     settings: SolverSettings,
     spectrum: Floats | None = None,
-) -> list[_Walked]:
+) -> list[_Fit]:
     shape = problem.design.columns, problem.targets.shape[1]
-    return _walk(RowLandscape(problem, spectrum), shape, strengths, settings, math.inf)
+    return _path(RowObjective(problem, spectrum), shape, cs, settings, math.inf)
 
 
-def _walk(
-    landscape: Landscape,
+def _path(
+    objective: Objective,
     shape: tuple[int, int],
-    strengths: Sequence[float],
+    cs: Sequence[float],
     settings: SolverSettings,
-    easy: float,
-) -> list[_Walked]:
+    easy_c: float,
+) -> list[_Fit]:
     """Solve from the smallest C to the largest.
 
-    Arguments:
-        landscape: The objective.
+    Args:
+        objective: The objective.
         shape: Of its parameters without the intercepts.
-        strengths: Values of C.
+        cs: Values of C.
         settings: Tolerance and limits.
-        easy: A strength that can be solved from zero. Beyond it no stride is longer than a decade:
+        easy_c: A C that can be solved from zero. Beyond it no stride is longer than a decade:
             rough solutions between lead on, and their steps count.
     """
-    trail = _Trail((shape[0] + 1, shape[1]))
-    found: dict[int, _Walked] = {}
+    known = _Extrapolation((shape[0] + 1, shape[1]))
+    found: dict[int, _Fit] = {}
     rough = replace(settings, tolerance=max(settings.tolerance, 1e-2))
-    for index in ascending(strengths):
-        c, steps = float(strengths[index]), 0
-        for between in [easy][: not found and easy < c] + _between(easy, c):
-            point, taken, _ = minimise(landscape, trail.guess(between), between, rough)
-            trail.add(between, point.theta)
+    for index in ascending(cs):
+        c, steps = float(cs[index]), 0
+        for between in [easy_c][: not found and easy_c < c] + _between(easy_c, c):
+            point, taken, _ = minimise(objective, known.guess(between), between, rough)
+            known.add(between, point.theta)
             steps += taken
-        point, taken, converged = minimise(landscape, trail.guess(c), c, settings)
-        trail.add(c, point.theta)
-        found[index] = _Walked(c, point, steps + taken, converged)
-        easy = max(easy, c)
-    return [found[index] for index in range(len(strengths))]
+        point, taken, converged = minimise(objective, known.guess(c), c, settings)
+        known.add(c, point.theta)
+        found[index] = _Fit(c, point, steps + taken, converged)
+        easy_c = max(easy_c, c)
+    return [found[index] for index in range(len(cs))]
 
 
 def _between(start: float, end: float) -> list[float]:
-    """Strengths that part the way from `start` to `end` into strides of at most ten."""
+    """List values of C that part the way from `start` to `end` into strides of at most ten."""
     strides = math.ceil(math.log10(end / start)) if end > start else 0
     return [start * (end / start) ** (stride / strides) for stride in range(1, strides)]
 
 
 def _blas_threads(rows: int) -> AbstractContextManager[object]:
-    """One thread for small matrices: to wake and await a second costs more than it brings."""
+    """Take one thread for small matrices: waking a second costs more than it brings."""
     if rows > ONE_THREAD_ROWS:
         return nullcontext()
     limited: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
@@ -290,8 +316,8 @@ def _blas_threads(rows: int) -> AbstractContextManager[object]:
 
 @cache
 def _blas() -> ThreadpoolController:
-    """The linear algebra libraries of numpy and scipy; to find them takes milliseconds."""
-    import scipy.linalg.blas  # noqa: F401 - or its library would not be loaded yet
+    """Find the linear algebra libraries of numpy and scipy, which takes milliseconds."""
+    import scipy.linalg.blas  # noqa: F401 # or its library would not be loaded yet
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -306,16 +332,22 @@ def solve(
     classes: int | None = None,
     settings: SolverSettings | None = None,
 ) -> LogisticSolution:
-    """Fit one C from zero; arguments and errors as in `solve_path`."""
+    """Fit one C from zero; arguments and errors as in `solve_path`.
+
+    Example:
+        >>> solution = solve([[0.0], [1.0], [2.0], [3.0]], [0, 1, 0, 1], c=1.0)
+        >>> solution.converged, solution.predict([[-1.0], [4.0]]).tolist()
+        (True, [0, 1])
+    """
     return solve_path(
-        features, targets, strengths=[c], weights=weights, classes=classes, settings=settings
+        features, targets, cs=[c], weights=weights, classes=classes, settings=settings
     )[0]
 
 
-class _Trail:
+class _Extrapolation:
     """The solutions so far, continued along log C to guess the next one.
 
-    Measured on 45 strengths: 158 Newton steps from the last solution, 107 from a line through the
+    Measured on 45 values of C: 158 Newton steps from the last solution, 107 from a line through the
     last two, 76 from a parabola through three, 72 through four.
     """
 
@@ -327,9 +359,9 @@ class _Trail:
 
     def guess(self, c: float) -> Floats:
         guess = self._first.copy()
-        for strength, theta in self._past:
-            others = [other for other, _ in self._past if other != strength]
-            share = math.prod(math.log(c / o) / math.log(strength / o) for o in others)
+        for past, theta in self._past:
+            others = [other for other, _ in self._past if other != past]
+            share = math.prod(math.log(c / o) / math.log(past / o) for o in others)
             guess += share * theta
         return guess
 
@@ -339,7 +371,7 @@ class _Trail:
 
 
 def checked_features(features: ArrayLike) -> NDArray[np.floating]:
-    """Features as float32 or float64 rows.
+    """Return features as float32 or float64 rows.
 
     Raises:
         FeatureError: A wrong shape, or rows that are not finite.
@@ -369,7 +401,7 @@ def _checked_weights(weights: ArrayLike | None, rows: int) -> Floats:
 
 
 def checked_targets(targets: ArrayLike, weights: Floats, classes: int | None) -> Floats:
-    """Soft targets of shape (N, classes).
+    """Return soft targets of shape (N, classes).
 
     Raises:
         LabelError: What cannot be fitted, such as a class without rows.
@@ -402,26 +434,30 @@ def _one_hot(labels: NDArray[np.generic], classes: int | None) -> Floats:
     return np.asarray(np.eye(count)[whole], np.float64)
 
 
-def ascending(strengths: Sequence[float]) -> list[int]:
+def ascending(cs: Sequence[float]) -> list[int]:
     """Order from the smallest C, whose solution is nearest to zero.
 
     Raises:
-        SettingsError: No strength, or one that is not positive.
+        SettingsError: No C, or one that is not positive.
     """
-    if not len(strengths) or not all(np.isfinite(c) and c > 0 for c in strengths):
-        message = f"strengths: {list(strengths)}; give at least one C, all positive and finite"
+    if not len(cs) or not all(np.isfinite(c) and c > 0 for c in cs):
+        message = f"cs: {list(cs)}; give at least one C, all positive and finite"
         raise SettingsError(message)
-    return sorted(range(len(strengths)), key=lambda index: strengths[index])
+    return sorted(range(len(cs)), key=lambda index: cs[index])
 
 
-def choose_strength(strengths: Sequence[float], scores: Sequence[float]) -> int:
-    """Index of the best score (higher is better); ties keep the larger C, as in the study.
+def choose_c(cs: Sequence[float], scores: Sequence[float]) -> int:
+    """Find the index of the best score (higher is better); ties keep the larger C, as in the study.
 
     Raises:
         SettingsError: Lists of different lengths, or no score that is a number.
+
+    Example:
+        >>> choose_c([0.1, 1.0, 10.0], [0.7, 0.8, 0.8])
+        2
     """
-    if len(strengths) != len(scores) or not np.isfinite(scores).any():
-        message = f"scores: {list(scores)} for {len(strengths)} strengths; give one number for each"
+    if len(cs) != len(scores) or not np.isfinite(scores).any():
+        message = f"scores: {list(scores)} for {len(cs)} values of C; give one number for each"
         raise SettingsError(message)
     numbers = np.where(np.isnan(scores), -np.inf, scores)
-    return max(range(len(strengths)), key=lambda index: (numbers[index], strengths[index]))
+    return max(range(len(cs)), key=lambda index: (numbers[index], cs[index]))

@@ -1,7 +1,8 @@
-"""Truncated Newton for L2-regularised logistic models: one strength C from one start.
+"""Truncated Newton for L2-regularised logistic models: one C from one start.
 
-Curvature is met by preconditioned conjugate gradients. Here is the way over coefficients, row by
-row; `gram` has the way over the rows' weights. Paths and classes are not known here.
+Each step is solved by preconditioned conjugate gradients. Here the parameters are coefficients and
+the rows are passed one by one; in `gram` they are weights of the rows. Paths over C are
+`logistic`'s business.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Design",
-    "Landscape",
+    "Objective",
     "Point",
     "Problem",
-    "RowLandscape",
+    "RowObjective",
     "SolverSettings",
     "evaluate",
     "evaluate_all",
@@ -43,10 +44,10 @@ MAX_HALVINGS = 40
 class SolverSettings:
     """When a solution counts as converged, and what it may cost.
 
-    Attributes:
+    Args:
         tolerance: Bound on the relative gradient (see `Point`). The objective is 1-strongly convex
             in the coefficients, so their relative error is about this at most.
-        max_iterations: Newton steps for each strength.
+        max_iterations: Newton steps for each C.
         max_inner: Conjugate-gradient steps for each Newton step.
         copy_limit: Largest float64 copy of the features that is kept, in bytes. Beyond it every
             pass converts anew: about three times slower (measured), and no memory.
@@ -61,7 +62,7 @@ class SolverSettings:
 class Design:
     """Rows of features, centred, served in float64 blocks.
 
-    Arguments:
+    Args:
         features: Rows, shape (N, D), float32 or float64.
         mean: What is subtracted from each row, shape (D,), float64.
         copy_limit: See `SolverSettings`.
@@ -83,12 +84,12 @@ class Design:
 
     @property
     def centred(self) -> Floats:
-        """All centred rows, shape (N, D)."""
+        """Return all centred rows, shape (N, D)."""
         kept = self._centred
         return kept if kept is not None else self._features - self._mean
 
     def blocks(self) -> Iterator[tuple[slice, Floats]]:
-        """Slices of the rows, each with its centred block, shape (n, D)."""
+        """Yield slices of the rows, each with its centred block, shape (n, D)."""
         for start in range(0, self.rows, self._step):
             rows = slice(start, min(start + self._step, self.rows))
             if self._centred is None:
@@ -101,7 +102,7 @@ class Design:
 class Problem:
     """A design with its targets.
 
-    Attributes:
+    Args:
         design: The centred rows.
         targets: Shape (N, K) in [0, 1]. K = 1 is the binary form (probability of the second
             class), K > 1 the multinomial one (rows sum to one).
@@ -117,7 +118,7 @@ class Problem:
 class Point:
     """Objective and derivatives at one vector of parameters.
 
-    Attributes:
+    Args:
         theta: Coefficients with the intercepts as last row, shape (D + 1, K).
         objective: C * sum(loss) + 0.5 * ||coefficients||^2.
         gradient: Shape (D + 1, K).
@@ -138,9 +139,9 @@ class Point:
 
 
 def _binary(logits: Floats, targets: Floats) -> tuple[Floats, Floats, Floats]:
-    """Losses, residuals and probabilities, without cancellation where a prediction is sure.
+    """Compute losses, residuals and probabilities without cancellation where a prediction is sure.
 
-    All of the shape of the logits, whose columns need not belong together.
+    All have the shape of the logits, whose columns need not belong together.
     """
     tail = np.exp(-np.abs(logits))
     positive = logits > 0
@@ -152,7 +153,7 @@ def _binary(logits: Floats, targets: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _multinomial(logits: Floats, targets: Floats) -> tuple[Floats, Floats, Floats]:
-    """The same for the softmax; the likeliest class is kept apart, so that 1 - p stays exact."""
+    """Do the same for the softmax; the likeliest class is kept apart, so that 1 - p stays exact."""
     rows, top = np.arange(len(logits)), logits.argmax(axis=1)
     shifted = logits - logits[rows, top][:, None]
     exponentials = np.exp(shifted)
@@ -168,7 +169,7 @@ def _multinomial(logits: Floats, targets: Floats) -> tuple[Floats, Floats, Float
 
 
 def losses_and_residuals(logits: Floats, targets: Floats) -> tuple[Floats, Floats, Floats]:
-    """Losses (N,), residuals (N, K) and probabilities (N, K) of logits (N, K)."""
+    """Compute losses (N,), residuals (N, K) and probabilities (N, K) of logits (N, K)."""
     if logits.shape[1] > 1:
         return _multinomial(logits, targets)
     losses, residuals, probabilities = _binary(logits, targets)
@@ -176,7 +177,7 @@ def losses_and_residuals(logits: Floats, targets: Floats) -> tuple[Floats, Float
 
 
 def evaluate(problem: Problem, theta: Floats, c: float) -> Point:
-    """Objective and gradient at `theta`, in one pass over the rows."""
+    """Evaluate the objective and its gradient at `theta`, in one pass over the rows."""
     pull = np.zeros_like(theta)
     probabilities, residuals = np.empty_like(problem.targets), np.empty_like(problem.targets)
     loss = 0.0
@@ -190,10 +191,8 @@ def evaluate(problem: Problem, theta: Floats, c: float) -> Point:
     return _point(problem, theta, c, loss, pull[:-1], probabilities, residuals)
 
 
-def evaluate_all(
-    problem: Problem, thetas: Sequence[Floats], strengths: Sequence[float]
-) -> list[Point]:
-    """The same at many vectors of parameters, each with its C, in one pass together."""
+def evaluate_all(problem: Problem, thetas: Sequence[Floats], cs: Sequence[float]) -> list[Point]:
+    """Evaluate at many vectors of parameters, each with its C, in one pass together."""
     classes = problem.targets.shape[1]
     owns = [slice(start, start + classes) for start in range(0, classes * len(thetas), classes)]
     stacked = np.concatenate(thetas, axis=1)
@@ -214,7 +213,7 @@ def evaluate_all(
         pulls += residuals[rows].T @ block
     return [
         _point(problem, theta, c, loss, pulls[own].T, probabilities[:, own], residuals[:, own])
-        for theta, c, loss, own in zip(thetas, strengths, losses.tolist(), owns, strict=True)
+        for theta, c, loss, own in zip(thetas, cs, losses.tolist(), owns, strict=True)
     ]
 
 
@@ -246,9 +245,9 @@ def _point(
 
 
 def relative_floor(noise: float, weights: Floats, size: float) -> float:
-    """The relative gradient that rounding alone can leave.
+    """Compute the relative gradient that rounding alone can leave.
 
-    Arguments:
+    Args:
         noise: What one unit of rounding in each residual adds to the gradient, against its scale.
         weights: Of the rows, shape (N,).
         size: Sum of the absolute residuals.
@@ -256,42 +255,52 @@ def relative_floor(noise: float, weights: Floats, size: float) -> float:
     return ROUNDING * max(noise, float(weights.sum()) / max(size, TINY))
 
 
-def _bend(probabilities: Floats, change: Floats) -> Floats:
-    """Change of the residuals that a change of the logits brings, shape (n, K)."""
+def forcing_term(point: Point, settings: SolverSettings) -> float:
+    """Compute how far a Newton step must reduce its residual: near the optimum it pays to be exact.
+
+    References:
+        Dembo, Eisenstat and Steihaug, Inexact Newton methods, 1982.
+    """
+    return min(0.1, max(point.relative, 0.3 * settings.tolerance / point.relative))
+
+
+def _residual_change(probabilities: Floats, change: Floats) -> Floats:
+    """Compute the change of the residuals that a change of the logits brings, shape (n, K)."""
     weighted: Floats = probabilities * change
     if probabilities.shape[1] == 1:
         return np.asarray(weighted * (1 - probabilities), np.float64)
     return np.asarray(weighted - probabilities * weighted.sum(axis=1, keepdims=True), np.float64)
 
 
-def _curvature(problem: Problem, point: Point, direction: Floats, c: float) -> Floats:
-    """The Hessian at `point` times `direction`, shape (D + 1, K), in one pass."""
+def _hessian_product(problem: Problem, point: Point, direction: Floats, c: float) -> Floats:
+    """Multiply the Hessian at `point` by `direction`, shape (D + 1, K), in one pass."""
     product = np.zeros_like(direction)
     for rows, block in problem.design.blocks():
         change = block @ direction[:-1] + direction[-1]
-        bend = _bend(point.probabilities[rows], change) * problem.weights[rows, None]
-        product[:-1] += block.T @ bend
-        product[-1] += bend.sum(axis=0)
+        residuals = _residual_change(point.probabilities[rows], change)
+        residuals *= problem.weights[rows, None]
+        product[:-1] += block.T @ residuals
+        product[-1] += residuals.sum(axis=0)
     product *= c
     product[:-1] += direction[:-1]
     return product
 
 
-class Landscape(Protocol):
-    """What is minimised: an objective over some parameters, and its Newton steps."""
+class Objective(Protocol):
+    """What is minimised over some parameters, and its Newton steps."""
 
     def evaluate(self, theta: Floats, c: float) -> Point:
-        """Objective and derivatives at `theta`."""
+        """Evaluate the objective and its derivatives at `theta`."""
 
     def step(self, point: Point, c: float, settings: SolverSettings) -> Floats:
-        """Solve Hessian x step = -gradient so well as the distance from the optimum deserves."""
+        """Solve Hessian x step = -gradient as accurately as the distance from the optimum asks."""
 
 
 @dataclass(frozen=True, slots=True)
-class RowLandscape:
+class RowObjective:
     """The objective over coefficients with the intercepts as last row, shape (D + 1, K).
 
-    Attributes:
+    Args:
         problem: Rows and targets.
         spectrum: Squared singular values of the design where its columns are principal axes, shape
             (D,). Then the first preconditioner is diagonal; it takes the curvature as equal for
@@ -300,40 +309,41 @@ class RowLandscape:
 
     problem: Problem
     spectrum: Floats | None = None
-    _memory: Preconditioner[np.float64] = field(default_factory=Preconditioner)
+    _preconditioner: Preconditioner[np.float64] = field(default_factory=Preconditioner)
 
     def evaluate(self, theta: Floats, c: float) -> Point:
-        """Objective and derivatives at `theta`."""
+        """Evaluate the objective and its derivatives at `theta`."""
         return evaluate(self.problem, theta, c)
 
     def step(self, point: Point, c: float, settings: SolverSettings) -> Floats:
-        """A Newton step, by conjugate gradients."""
-        memory = self._memory
-        cheap = None if self.spectrum is None else lambda: self._diagonal(point, c)
-        memory.prepare(self._price(), lambda: self._factors(point, c), cheap)
-        target = min(0.1, max(point.relative, 0.3 * settings.tolerance / point.relative))
+        """Compute a Newton step by conjugate gradients."""
+        preconditioner, spectrum = self._preconditioner, self.spectrum
+        diagonal = None if spectrum is None else lambda: self._diagonal(point, c, spectrum)
+        preconditioner.prepare(self._cost(), lambda: self._factors(point, c), diagonal)
         step, residual = np.zeros_like(point.theta), -point.gradient
-        solved = memory.solve(residual.T).T
+        solved = preconditioner.solve(residual.T).T
         direction, inner = solved.copy(), float(np.vdot(residual, solved))
-        goal = inner * target**2
-        for steps in range(1, settings.max_inner + 1):  # noqa: B007 - read after the loop
-            product = _curvature(self.problem, point, direction, c)
-            bend = float(np.vdot(direction, product))
-            if not bend > 0:
+        goal = inner * forcing_term(point, settings) ** 2
+        count = 0
+        while count < settings.max_inner:
+            count += 1
+            product = _hessian_product(self.problem, point, direction, c)
+            curvature = float(np.vdot(direction, product))
+            if not curvature > 0:
                 break
-            length = inner / bend
+            length = inner / curvature
             step += length * direction
             residual -= length * product
-            solved = memory.solve(residual.T).T
+            solved = preconditioner.solve(residual.T).T
             previous, inner = inner, float(np.vdot(residual, solved))
             if inner <= goal:
                 break
             direction = solved + inner / previous * direction
-        memory.account(steps)
+        preconditioner.account(count)
         return step if step.any() else direction
 
-    def _price(self) -> float:
-        """What a renewal costs, in conjugate-gradient steps (measured on 1 core: 30 to 100)."""
+    def _cost(self) -> float:
+        """Estimate new factors in conjugate-gradient steps (measured on 1 core: 30 to 100)."""
         size, classes = self.problem.design.columns, int(self.problem.targets.shape[1])
         return float((size + size**2 / self.problem.design.rows) / 20 * min(classes, 2))
 
@@ -341,9 +351,8 @@ class RowLandscape:
         spread = point.probabilities * (1 - point.probabilities)
         return np.asarray(spread * self.problem.weights[:, None], np.float64)
 
-    def _diagonal(self, point: Point, c: float) -> list[Floats]:
-        curvature, spectrum = self._curvature(point), self.spectrum
-        assert spectrum is not None  # noqa: S101 - asked for only where there is one
+    def _diagonal(self, point: Point, c: float, spectrum: Floats) -> list[Floats]:
+        curvature = self._curvature(point)
         scaled = 1 + c * np.outer(curvature.mean(axis=0), spectrum)
         last = c * curvature.sum(axis=0) + TINY**0.5
         return list(np.sqrt(np.column_stack([scaled, last])))
@@ -356,7 +365,7 @@ class RowLandscape:
 
 
 def _factor(design: Design, weights: Floats, c: float) -> Floats:
-    """Cholesky factor of I + c * X^T diag(weights) X with its border for the intercept."""
+    """Factorise I + c * X^T diag(weights) X with its border for the intercept."""
     size = design.columns
     hessian = np.zeros((size + 1, size + 1))
     root = np.sqrt(c * weights)
@@ -373,13 +382,13 @@ def _factor(design: Design, weights: Floats, c: float) -> Floats:
     return np.asarray(cholesky(hessian.T), np.float64)
 
 
-def _line_search(landscape: Landscape, point: Point, step: Floats, c: float) -> Point | None:
-    """The first halving of the step that lowers the objective; None when none does."""
+def _line_search(objective: Objective, point: Point, step: Floats, c: float) -> Point | None:
+    """Find the first halving of the step that lowers the objective; None when none does."""
     slope = float(np.vdot(point.gradient, step))
     slack = ROUNDING * abs(point.objective)
     length = 1.0
     for _ in range(MAX_HALVINGS):
-        trial = landscape.evaluate(point.theta + length * step, c)
+        trial = objective.evaluate(point.theta + length * step, c)
         # where the objective drowns in rounding the gradient still says which point is nearer
         if trial.relative <= 0.5 * point.relative and length == 1:
             return trial
@@ -390,28 +399,28 @@ def _line_search(landscape: Landscape, point: Point, step: Floats, c: float) -> 
 
 
 def minimise(
-    landscape: Landscape, start: Floats, c: float, settings: SolverSettings
+    objective: Objective, start: Floats, c: float, settings: SolverSettings
 ) -> tuple[Point, int, bool]:
     """Minimise C * sum(loss) + 0.5 * ||coefficients||^2 from `start`.
 
-    Arguments:
-        landscape: The objective; what it keeps of one strength serves the next.
+    Args:
+        objective: What it keeps of one C serves the next.
         start: Its parameters, with the intercepts as last row.
-        c: The strength C.
+        c: C of the loss.
         settings: Tolerance and limits.
 
     Returns:
         The last point, the Newton steps taken, and whether the tolerance (or the floor that
         rounding sets) was reached.
     """
-    point = landscape.evaluate(start, c)
+    point = objective.evaluate(start, c)
     for iteration in range(settings.max_iterations + 1):
         if point.relative <= max(settings.tolerance, point.floor):
             return point, iteration, True
         if iteration == settings.max_iterations:
             break
-        step = landscape.step(point, c, settings)
-        trial = _line_search(landscape, point, step, c)
+        step = objective.step(point, c, settings)
+        trial = _line_search(objective, point, step, c)
         if trial is None:
             return point, iteration, False
         point = trial

@@ -1,4 +1,4 @@
-"""Cholesky factors that precondition conjugate gradients, renewed when they have become dear."""
+"""Cholesky factors that precondition conjugate gradients, refreshed when stale."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ FACTOR_BYTES = 2**29  # above it all classes share one factor of averaged curvat
 class Preconditioner(Generic[T]):
     """Factors of the Hessian's diagonal blocks, one a class, taken at some earlier point.
 
-    They are handed from one strength to the next and renewed by the rule of optimal replacement:
-    when the last solve cost more than the average since the renewal, the renewal's price included.
+    They are handed from one C to the next and refreshed by the rule of optimal replacement: when
+    the last solve cost more than the average since the refresh, the refresh itself included.
     """
 
     _factors: list[NDArray[T]] = field(default_factory=list)
@@ -34,29 +34,29 @@ class Preconditioner(Generic[T]):
 
     def prepare(
         self,
-        price: float,
-        renew: Callable[[], Sequence[NDArray[T]]],
-        cheap: Callable[[], Sequence[NDArray[T]]] | None = None,
+        cost: float,
+        dense: Callable[[], Sequence[NDArray[T]]],
+        diagonal: Callable[[], Sequence[NDArray[T]]] | None = None,
     ) -> bool:
-        """Take new factors where it pays; `price` is theirs in conjugate-gradient steps.
+        """Compute new factors where it pays.
 
-        Arguments:
-            price: Of `renew`.
-            renew: Gives the factors, shape (n, n) each.
-            cheap: Gives diagonal ones, shape (n,) each, which cost nothing; they serve until the
-                first real ones pay.
+        Args:
+            cost: Of `dense`, in conjugate-gradient steps.
+            dense: Computes factors, shape (n, n) each.
+            diagonal: Computes diagonal ones, shape (n,) each, at no cost; they serve until the
+                first dense ones pay.
 
         Returns:
             Whether they are new.
         """
-        worn = self._solves and self._last > (price + self._spent) / self._solves
-        dense = bool(self._factors) and self._factors[0].ndim == 2
-        if cheap is not None and not dense and not worn:
-            self._factors = list(cheap())
+        stale = self._solves and self._last > (cost + self._spent) / self._solves
+        are_dense = bool(self._factors) and self._factors[0].ndim == 2
+        if diagonal is not None and not are_dense and not stale:
+            self._factors = list(diagonal())
             return True
-        if self._factors and price >= 1 and not worn:
+        if self._factors and cost >= 1 and not stale:
             return False
-        self._factors = list(renew())
+        self._factors = list(dense())
         self._solves, self._spent, self._last = 0, 0.0, 0
         return True
 
@@ -79,16 +79,17 @@ class Preconditioner(Generic[T]):
             solved[k] = solver(factor, half, lower=1, trans=1, overwrite_x=1)
         return solved
 
-    def account(self, inner: int) -> None:
+    def account(self, steps: int) -> None:
         """Note how many conjugate-gradient steps a solve took."""
-        self._last, self._solves, self._spent = inner, self._solves + 1, self._spent + inner
+        self._last, self._solves, self._spent = steps, self._solves + 1, self._spent + steps
 
 
 def cholesky(matrix: NDArray[T]) -> NDArray[T]:
-    """The lower factor of a symmetric matrix in Fortran order, which is overwritten.
+    """Factorise a symmetric matrix in Fortran order, which is overwritten.
 
-    Where rounding has made it indefinite, the factor of its diagonal: a preconditioner need not be
-    exact.
+    Returns:
+        The lower factor; where rounding has made the matrix indefinite, that of its diagonal: a
+        preconditioner need not be exact.
     """
     from scipy.linalg.lapack import dpotrf, spotrf
 

@@ -17,8 +17,8 @@ from medssl_eval.solver.logistic import (
     ascending,
     checked_features,
     checked_targets,
-    choose_strength,
-    published_strengths,
+    choose_c,
+    published_cs,
 )
 from medssl_eval.solver.newton import Design, Problem, evaluate
 
@@ -37,7 +37,7 @@ __all__ = ["PublishedFit", "fit_published"]
 class PublishedFit:
     """The study's classifier, step by step.
 
-    Attributes:
+    Args:
         path: One solution for each C, on the training part, in the order of the grid.
         scores: Validation score of each.
         chosen: Index of the chosen C.
@@ -55,21 +55,21 @@ def fit_published(
     validation: tuple[ArrayLike, ArrayLike],
     *,
     score: Callable[[NDArray[np.int64], Floats], float],
-    strengths: Sequence[float] | None = None,
+    cs: Sequence[float] | None = None,
     max_iterations: int = 100,
     softmax: bool = True,
     warm_refit: bool = True,
 ) -> PublishedFit:
-    """The study's search: scikit-learn's L-BFGS, cut off, warm-started along the grid.
+    """Search for C as the study did: L-BFGS, cut off, warm-started along the grid.
 
     For two classes the study's softmax with two weight vectors is the binary form with C doubled;
     the `c` of a solution is the study's, its objective that of the doubled one.
 
-    Arguments:
+    Args:
         training: Features (N, D) and labels (N,).
         validation: The same for the validation part.
         score: (labels, probabilities) -> number, higher is better.
-        strengths: Values of C in the order of the visit (default: `published_strengths`).
+        cs: Values of C in the order of the visit (default: `published_cs`).
         max_iterations: L-BFGS iterations for each C.
         softmax: Whether two classes have two weight vectors, as in the study.
         warm_refit: Whether the refit starts from the last point of the grid, as in the study (not
@@ -78,10 +78,17 @@ def fit_published(
     Raises:
         FeatureError: Features of a wrong shape or not finite.
         LabelError: A class without a training row.
+
+    Example:
+        >>> part = [[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1]
+        >>> accuracy = lambda labels, scores: (labels == scores.argmax(axis=1)).mean()
+        >>> fit = fit_published(part, part, score=accuracy, cs=[10.0, 0.1])
+        >>> fit.chosen, fit.final.c
+        (0, 10.0)
     """
     from sklearn import linear_model
 
-    grid = published_strengths() if strengths is None else strengths
+    grid = published_cs() if cs is None else cs
     ascending(grid)
     rows, held = checked_features(training[0]), checked_features(validation[0])
     labels, truth = np.asarray(training[1]), np.asarray(validation[1], np.int64)
@@ -90,7 +97,7 @@ def fit_published(
     model = linear_model.LogisticRegression(max_iter=max_iterations, warm_start=True, tol=1e-4)
     path = [_cut_off(model, rows, labels, c * factor) for c in grid]
     scores = [score(truth, solution.probabilities(held)) for solution in path]
-    chosen = choose_strength(grid, scores)
+    chosen = choose_c(grid, scores)
     both, both_labels = np.concatenate([rows, held]), np.concatenate([labels, truth])
     model.set_params(warm_start=warm_refit)
     final = _cut_off(model, both, both_labels, grid[chosen] * factor)
@@ -101,27 +108,23 @@ def fit_published(
 def _cut_off(
     model: LogisticRegression, rows: NDArray[np.floating], labels: NDArray[np.generic], c: float
 ) -> LogisticSolution:
-    """One warm-started fit by scikit-learn, measured with our own objective."""
+    """Fit once by warm-started scikit-learn, measured with our own objective."""
     from sklearn.exceptions import ConvergenceWarning
 
     model.set_params(C=c)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # reported as `converged`
         model.fit(rows, labels)
-    coefficients = np.array(model.coef_, np.float64)
-    intercepts = np.array(model.intercept_, np.float64)
     soft = checked_targets(labels, np.ones(len(rows)), None)
-    design = Design(rows, np.zeros(rows.shape[1]))
-    problem = Problem(design, soft[:, 1:] if soft.shape[1] == 2 else soft, np.ones(len(rows)))
-    point = evaluate(problem, np.vstack([coefficients.T, intercepts]), c)
+    mean = np.zeros(rows.shape[1])
+    columns = soft[:, 1:] if soft.shape[1] == 2 else soft
+    problem = Problem(Design(rows, mean), columns, np.ones(len(rows)))
+    theta = np.vstack([model.coef_.T, model.intercept_]).astype(np.float64)
     iterations = int(model.n_iter_[0])
-    return LogisticSolution(
+    return LogisticSolution.at(
+        evaluate(problem, theta, c),
+        mean,
         c=c,
-        coefficients=coefficients,
-        intercepts=intercepts,
-        objective=point.objective,
-        gradient_norm=float(np.linalg.norm(point.gradient)),
-        relative_gradient=point.relative,
         iterations=iterations,
         converged=iterations < model.max_iter,
     )
