@@ -6,7 +6,7 @@ import gc
 import tomllib
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib import import_module, metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from medssl_data.readers.sources import cut_settings, cut_view, find_source, rea
 from medssl_data.splits import split_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from medssl_data.manifest import Manifest
 
@@ -293,19 +293,16 @@ def _built_in() -> dict[str, Plugin]:
             facts = tomllib.loads(file.read_text(encoding="utf-8"))
             module, _, function = str(facts.pop("reader")).partition(":")
             card = DatasetCard.model_validate(facts)
-            found[card.name] = Plugin(card, _lazy_reader(card, module, function))
+            found[card.name] = Plugin(card, partial(_read_card, card, module, function))
     return found
 
 
-def _lazy_reader(
-    card: DatasetCard, module: str, function: str
-) -> Callable[[Path, Options], Manifest]:
-    def read(root: Path, options: Options) -> Manifest:
-        reader = getattr(import_module(f"medssl_data.readers.{module}"), function)
-        manifest: Manifest = reader(card, root, options)
-        return manifest
-
-    return read
+def _read_card(
+    card: DatasetCard, module: str, function: str, root: Path, options: Options
+) -> Manifest:
+    reader = getattr(import_module(f"medssl_data.readers.{module}"), function)
+    manifest: Manifest = reader(card, root, options)
+    return manifest
 
 
 @cache

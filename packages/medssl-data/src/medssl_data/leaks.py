@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image
 
-from medssl_data.errors import DataError, LeakError, MissingFileError, UnreadableImageError
+from medssl_data.errors import LeakError, MissingFileError, UnreadableImageError
 from medssl_data.files import sha256_of
 from medssl_data.images.parallel import each
-from medssl_data.images.preview import tile_sheet
+from medssl_data.images.preview import draw_row, tile_sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -154,7 +154,7 @@ def leak_sheet(data: ImageDataset, leaks: Sequence[Leak], *, most: int = 40) -> 
     place = {ident: index for index, ident in enumerate(data.ids)}
     rows = [
         [
-            (_drawn(data, place[ident]), f"{side} | {ident}")
+            (draw_row(data, place[ident]), f"{side} | {ident}")
             for ident, side in zip((leak.left, leak.right), leak.sides, strict=True)
         ]
         for leak in sorted(leaks, key=lambda leak: order[leak.kind])[:most]
@@ -164,13 +164,6 @@ def leak_sheet(data: ImageDataset, leaks: Sequence[Leak], *, most: int = 40) -> 
         for start in range(0, len(rows), 3)
     ]
     return tile_sheet(beside, f"{data.name}: {len(leaks)} leaks between splits, in pairs")
-
-
-def _drawn(data: ImageDataset, index: int) -> Image.Image:
-    try:
-        return data.image(index)
-    except DataError:
-        return Image.new("RGB", (_SIDE, _SIDE), "red")
 
 
 def _patients(data: ImageDataset) -> Iterator[Leak]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medssl_data.errors import DuplicateIdError, LabelError, ManifestError
 from medssl_data.files import sha256_of
@@ -36,6 +36,9 @@ UNLABELLED = -1
 
 Drawer = Callable[[str], "Image.Image"]
 """Makes the picture of a row from its `item` where no file holds one; must be picklable."""
+
+_COLUMNS = ("ids", "paths", "labels", "groups", "views", "splits", "items")
+"""Columns of a manifest in the order of `Row`."""
 
 _LEADING = ("target", "view", "classes")
 """What comes first in a selection."""
@@ -129,7 +132,8 @@ class Manifest:
             >>> Manifest.from_rows("mine", Path(), ("ill",), [Row("a", "a.png", 0)]).summary()
             'mine: 1 image, 1 class (ill 1), labels as given'
         """
-        counts, named = self.counts(), ", ".join([self.name, *_pairs(self.selection)])
+        counts = self.counts()
+        named = ", ".join([self.name, *(f"{key}={text}" for key, text in self.selection.items())])
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         parts = [
             f"{named}: {_number(len(self), 'image')}",
@@ -141,7 +145,12 @@ class Manifest:
 
     @classmethod
     def from_rows(
-        cls, name: str, root: Path, classes: Sequence[str], rows: Iterable[Row], **fields: object
+        cls,
+        name: str,
+        root: Path,
+        classes: Sequence[str],
+        rows: Iterable[Row],
+        **fields: Any,  # noqa: ANN401 - as the dataclass has them
     ) -> Manifest:
         """Build a manifest from rows.
 
@@ -158,36 +167,13 @@ class Manifest:
             >>> len(Manifest.from_rows("mine", Path("."), ("normal", "ill"), rows))
             2
         """
-        columns = list(zip(*rows, strict=True)) or [()] * len(Row._fields)
-        ids, paths, labels, groups, views, splits, items = columns
-        return cls(
-            name,
-            root,
-            tuple(classes),
-            ids,
-            paths,
-            labels,
-            groups,
-            views,
-            splits,
-            items,
-            **fields,  # type: ignore[arg-type]  # the dataclass names them
-        )
+        columns: list[Any] = list(zip(*rows, strict=True)) or [()] * len(_COLUMNS)
+        return cls(name, root, tuple(classes), *columns, **fields)
 
     @property
     def rows(self) -> Iterator[Row]:
         """The images row by row."""
-        columns = zip(
-            self.ids,
-            self.paths,
-            self.labels,
-            self.groups,
-            self.views,
-            self.splits,
-            self.items,
-            strict=True,
-        )
-        return map(Row._make, columns)
+        return map(Row._make, zip(*(getattr(self, name) for name in _COLUMNS), strict=True))
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -236,20 +222,13 @@ class Manifest:
         """
         chosen = [int(index) for index in indices]
 
-        def pick(column: tuple[str, ...]) -> tuple[str, ...]:
+        def pick(column: Sequence[Any]) -> tuple[Any, ...]:
             return tuple([column[index] for index in chosen])
 
-        return replace(
-            self,
-            ids=pick(self.ids),
-            paths=pick(self.paths),
-            labels=tuple([self.labels[index] for index in chosen]),
-            groups=pick(self.groups),
-            views=pick(self.views),
-            splits=pick(self.splits),
-            items=pick(self.items),
-            targets=None if self.targets is None else tuple([self.targets[i] for i in chosen]),
-        )
+        columns: dict[str, Any] = {name: pick(getattr(self, name)) for name in _COLUMNS}
+        if self.targets is not None:
+            columns["targets"] = pick(self.targets)
+        return replace(self, **columns)
 
     def filter(
         self,
@@ -311,19 +290,7 @@ class Manifest:
         return {name: found[label] for label, name in enumerate(self.classes)}
 
     def pairs(self, first: str, second: str, *, rule: PairRule = "same-folder") -> Pairs:
-        """Pair the views of one patient; see `medssl_data.views.pair_views`.
-
-        Args:
-            first: View of the left column.
-            second: View of the right column.
-            rule: How partners are found.
-
-        Returns:
-            (P, 2) int64 positions.
-
-        Raises:
-            PairError: No pair exists.
-        """
+        """Pair the views of one patient, (P, 2) positions; see `medssl_data.views.pair_views`."""
         return pair_views(self, first, second, rule=rule)
 
     def noted(self, *notes: str) -> Manifest:
@@ -371,13 +338,8 @@ def _number(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def _pairs(selection: Mapping[str, str]) -> list[str]:
-    return [f"{name}={value}" for name, value in selection.items()]
-
-
 def _check_lengths(manifest: Manifest) -> None:
-    columns = ("paths", "labels", "groups", "views", "splits", "items")
-    lengths = {name: len(getattr(manifest, name)) for name in columns}
+    lengths = {name: len(getattr(manifest, name)) for name in _COLUMNS}
     if manifest.targets is not None:
         lengths["targets"] = len(manifest.targets)
     for name, length in lengths.items():

@@ -69,11 +69,7 @@ def _check(path: Path, dataset: Dataset, reading: Reading) -> None:
     if frames > 1:
         message = f"{path} holds {frames} frames; export the frame you mean as a file of its own"
         raise UnreadableImageError(message)
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    if rows * columns > reading.pixel_limit:
-        limit = f"{reading.pixel_limit:,}"
-        message = f"{path} has {columns} x {rows} pixels, more than the limit of {limit}"
-        raise UnreadableImageError(message)
+    reading.check_size(path, (int(dataset.Columns), int(dataset.Rows)))
 
 
 def _decode(path: Path, dataset: Dataset) -> npt.NDArray[np.generic]:

@@ -46,7 +46,7 @@ def read_pillow(path: Path, reading: Reading) -> tuple[Image.Image, str]:
     try:
         # Our own limit speaks, and faults of EXIF harm no pixel.
         with quietly(), Image.open(path, formats=_FORMATS) as image:
-            _check_size(path, image.size, reading)
+            reading.check_size(path, image.size)
             note = _reduce(image, reading)
             turn = _orientation(image)
             image.load()
@@ -63,13 +63,6 @@ def read_pillow(path: Path, reading: Reading) -> tuple[Image.Image, str]:
         reason = f"cannot be decoded ({error or type(error).__name__})"
         raise UnreadableImageError.of(path, reason) from error
     return plain, "; ".join(part for part in (note, turned, rule) if part)
-
-
-def _check_size(path: Path, size: tuple[int, int], reading: Reading) -> None:
-    width, height = size
-    if width * height > reading.pixel_limit:
-        reason = f"has {width} x {height} pixels, more than the limit of {reading.pixel_limit:,}"
-        raise UnreadableImageError.of(path, reason)
 
 
 def _reduce(image: Image.Image, reading: Reading) -> str:

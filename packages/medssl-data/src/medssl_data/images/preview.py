@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from medssl_data.dataset import ImageDataset
 
-__all__ = ["contact_sheet", "pair_sheet", "save_sheet", "tile_sheet"]
+__all__ = ["contact_sheet", "draw_row", "pair_sheet", "save_sheet", "tile_sheet"]
 
 _TILE = 160
 _TEXT = 14
@@ -49,7 +49,7 @@ def contact_sheet(data: ImageDataset, *, per_class: int = 6, seed: int = 0) -> I
     for label, name in enumerate(data.classes):
         indices = np.flatnonzero(data.labels == label)
         chosen = np.sort(generator.permutation(indices)[:per_class])
-        rows.append([(_picture(data, int(i)), f"{name} | {data.ids[i]}") for i in chosen])
+        rows.append([(draw_row(data, int(i)), f"{name} | {data.ids[i]}") for i in chosen])
     return tile_sheet([row for row in rows if row], _heading(data))
 
 
@@ -64,7 +64,7 @@ def pair_sheet(data: ImageDataset, *, per_class: int = 6, seed: int = 0) -> Imag
     pairs = card_pairs(data.manifest, data.card)
     chosen = np.random.default_rng(seed).permutation(len(pairs))[: per_class * 2]
     rows = [
-        [(_picture(data, i), f"{data.views[i]} | {data.ids[i]}") for i in map(int, pairs[number])]
+        [(draw_row(data, i), f"{data.views[i]} | {data.ids[i]}") for i in map(int, pairs[number])]
         for number in np.sort(chosen)
     ]
     halves = [left + right for left, right in zip(rows[::2], rows[1::2], strict=False)]
@@ -112,7 +112,8 @@ def _heading(data: ImageDataset) -> str:
     return f"{data.name}: {len(data)} {kind}"
 
 
-def _picture(data: ImageDataset, index: int) -> Image.Image:
+def draw_row(data: ImageDataset, index: int) -> Image.Image:
+    """Return the picture of a row, or a crossed box where it cannot be read."""
     try:
         return data.image(index)
     except DataError:

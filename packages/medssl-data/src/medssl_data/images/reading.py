@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from medssl_data.errors import SettingError
+from medssl_data.errors import SettingError, UnreadableImageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 __all__ = ["PIXEL_LIMIT", "SETTINGS", "Reading", "read_slice_name"]
 
@@ -77,6 +78,22 @@ class Reading(BaseModel):
                 raise SettingError(message)
             changes[field] = value
         return Reading.model_validate(self.model_dump() | changes)
+
+    def check_size(self, path: Path, size: tuple[int, int], what: str = "") -> None:
+        """Refuse a picture beyond the limit.
+
+        Args:
+            path: For messages.
+            size: Width and height in pixels.
+            what: What has this size, where it is not the file.
+
+        Raises:
+            UnreadableImageError: It has more pixels than the limit.
+        """
+        width, height = size
+        if width * height > self.pixel_limit:
+            limit = f"more than the limit of {self.pixel_limit:,}"
+            raise UnreadableImageError.of(path, f"has {what}{width} x {height} pixels, {limit}")
 
     def differences(self, other: Reading) -> dict[str, str]:
         """List the settings in which the rules differ from others, each in one spelling.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -77,7 +76,8 @@ def _cut(path: Path, reading: Reading) -> tuple[npt.NDArray[np.float64], int]:
         raise UnreadableImageError(message)
     if _is_upright(reader.GetDirection()) or reading.transposed:
         index = slice_index(path, size[reading.axis], reading.position)
-        _check_plane(path, size, reading)
+        width, height = (length for axis, length in enumerate(size) if axis != reading.axis)
+        reading.check_size(path, (width, height), "slices of ")
         start = [0, 0, 0]
         start[reading.axis], size[reading.axis] = index, 0
         reader.SetExtractIndex(start)
@@ -114,13 +114,6 @@ def _is_upright(direction: tuple[float, ...]) -> bool:
     return bool(np.allclose(direction, np.eye(3).ravel(), atol=1e-3))
 
 
-def _check_plane(path: Path, size: list[int], reading: Reading) -> None:
-    plane = math.prod(size) // max(size[reading.axis], 1)
-    if plane > reading.pixel_limit:
-        message = f"{path} has slices of {plane:,} pixels, more than {reading.pixel_limit:,}"
-        raise UnreadableImageError(message)
-
-
 def slice_index(path: Path, length: int, position: float) -> int:
     """Compute the index of a slice: floor(fraction x length), or the index itself.
 
@@ -133,8 +126,7 @@ def slice_index(path: Path, length: int, position: float) -> int:
         UnreadableImageError: No slices, or none there.
     """
     if length == 0:
-        message = f"{path} has no slices; replace the file or leave it out"
-        raise UnreadableImageError(message)
+        raise UnreadableImageError.of(path, "has no slices")
     index = min(int(position * length), length - 1) if isinstance(position, float) else position
     if not 0 <= index < length:
         message = f"{path} has {length} slices and none at {position}; choose another position"

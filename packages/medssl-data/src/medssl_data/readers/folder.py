@@ -17,24 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SUFFIXES", "read_folder"]
 
-SUFFIXES = frozenset(
-    [
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".pgm",
-        ".ppm",
-        ".webp",
-        ".dcm",
-        ".mha",
-        ".nrrd",
-        ".nii",
-        ".nii.gz",
-    ]
-)
+SUFFIXES = frozenset([
+    ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".pgm", ".ppm", ".webp",
+    ".dcm", ".mha", ".nrrd", ".nii", ".nii.gz",
+])  # fmt: skip
 """Files that count as images; all others in a class folder are left alone."""
 
 _SPLITS = {

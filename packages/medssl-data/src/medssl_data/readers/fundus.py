@@ -68,14 +68,7 @@ def read_amd(card: DatasetCard, root: Path, options: Options) -> Manifest:
     folders = {1: "AMD", 0: "Non-AMD"}
     where: Callable[[int], str] = str
     if path.is_file():
-        table = _positional(path, 2)
-        where = table.where
-        named = [
-            (name, levels_label(cell, 2, table.where(index)))
-            for index, (name, cell) in enumerate(
-                zip(table.required("0"), table.required("1"), strict=True)
-            )
-        ]
+        named, where = _graded(path, "0", "1", levels=2)
     else:
         named = [
             (file.stem, label)
@@ -97,14 +90,7 @@ def read_pm(card: DatasetCard, root: Path, options: Options) -> Manifest:
     path = root / card.tables[0]
     where: Callable[[int], str] = str
     if path.is_file():
-        table = _positional(path, 5)
-        where = table.where
-        named = [
-            (name, levels_label(cell, 3, table.where(index)))
-            for index, (name, cell) in enumerate(
-                zip(table.required("1"), table.required("4"), strict=True)
-            )
-        ]
+        named, where = _graded(path, "1", "4", levels=3)
     else:
         files = sorted(_pictures(root / card.images), key=lambda file: _initial_order(file.name))
         named = [(file.name, _initial(file)) for file in files]
@@ -142,10 +128,21 @@ def _pictures(folder: Path) -> list[Path]:
     return found
 
 
-def _positional(path: Path, width: int) -> Table:
-    """Read a table whose columns go by their places; a heading line is recognised and skipped."""
-    table = read_table(path, header=tuple(map(str, range(width))))
-    label = table.column(str(width - 1))
-    if not label[0].removesuffix(".0").isdecimal():
-        return replace(table, rows=table.rows[1:], lines=table.lines[1:])
-    return table
+def _graded(
+    path: Path, name: str, label: str, *, levels: int
+) -> tuple[list[tuple[str, int]], Callable[[int], str]]:
+    """Read names and levels from columns that go by their places; a heading line is skipped.
+
+    Returns:
+        Name and level of each row, and what names the place of a row in the file.
+    """
+    table = read_table(path, header=tuple(map(str, range(int(label) + 1))))
+    if not table.column(label)[0].removesuffix(".0").isdecimal():
+        table = replace(table, rows=table.rows[1:], lines=table.lines[1:])
+    named = [
+        (name, levels_label(cell, levels, table.where(index)))
+        for index, (name, cell) in enumerate(
+            zip(table.required(name), table.required(label), strict=True)
+        )
+    ]
+    return named, table.where

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from medssl_data.catalog import dataset_card
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -100,22 +102,6 @@ def _bach(rows: int, generator: np.random.Generator) -> Plan:
     return Plan({f"{top}/microscopy_ground_truth.csv": table}, scenes)
 
 
-_FINDINGS = [
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-    "Consolidation",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Pleural_Thickening",
-    "Hernia",
-]
 _STUDIED = (0, 1, 2, 3, 4, 5, 7)
 _FINDING_SHARES = [0.12 if index in _STUDIED else 0.16 / 7 for index in range(14)]
 """The study's seven are drawn more often, so that small stand-ins have enough of each."""
@@ -127,6 +113,7 @@ _CHESTX_HEAD = (
 
 
 def _chestx(rows: int, generator: np.random.Generator) -> Plan:
+    findings = dataset_card("chestx").findings[1:]  # the first is "No Finding"
     lines, scenes, lists = [_CHESTX_HEAD], [], (list[str](), list[str]())
     for patient, images in _visits(rows, generator, 6):
         chosen = lists[int(generator.random() < 0.23)]
@@ -134,7 +121,7 @@ def _chestx(rows: int, generator: np.random.Generator) -> Plan:
             name = f"{patient:08d}_{follow_up:03d}.png"
             number = int(generator.choice(3, p=[0.3, 0.6, 0.1]))
             found = generator.choice(14, number, replace=False, p=_FINDING_SHARES).tolist()
-            labels = "|".join(_FINDINGS[index] for index in sorted(found)) or "No Finding"
+            labels = "|".join(findings[index] for index in sorted(found)) or "No Finding"
             view = "AP" if generator.random() < 0.4 else "PA"
             lines.append(
                 f"{name},{labels},{follow_up},{patient},058,M,{view},2682,2749,0.143,0.143,"

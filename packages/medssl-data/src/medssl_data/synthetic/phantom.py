@@ -36,6 +36,9 @@ __all__ = [
 PHANTOMS = {"chest-xray": "synthetic chest radiograph"}
 """Phantoms that are drawn on demand, and what they stand for."""
 
+_TABLES = ("manifest.csv", "images.csv")
+"""Tables that name the pictures of phantoms without a card."""
+
 NOTE = "synthetic phantom: procedural pictures of nobody; numbers say nothing about patients"
 
 
@@ -233,25 +236,22 @@ def write_phantom(
         raise SettingError(message)
     if name in PHANTOMS:
         images = len(draw_phantom(phantom_manifest(name, settings), directory))
-        use = f"table:{directory / 'manifest.csv'}"
     else:
-        images = _write_layout(name, directory, settings, size=size, progress=progress)
-        tables = f"table:{directory / 'images.csv'}"
-        use = tables if (directory / "images.csv").is_file() else f"{name} --root {root}"
+        from medssl_data.synthetic.stand_ins import write_layout
+
+        seed, archive = _layout_settings(name, settings)
+        images = write_layout(
+            name, directory, size=size, seed=seed, archive=archive, progress=progress
+        )
     write_atomically(directory / "PHANTOM.txt", f"{NOTE}\n".encode())
+    tables = [path for path in map(directory.joinpath, _TABLES) if path.is_file()]
+    use = f"table:{tables[0]}" if tables else f"{name} --root {root}"
     return {"name": name, "path": str(directory), "images": images, "use": use}
 
 
-def _write_layout(
-    name: str,
-    directory: Path,
-    settings: Mapping[str, str],
-    *,
-    size: Literal["small", "full"],
-    progress: Progress | None,
-) -> int:
-    from medssl_data.synthetic.stand_ins import write_layout
-
+def _layout_settings(
+    name: str, settings: Mapping[str, str]
+) -> tuple[int, Literal["binary", "python"]]:
     known = {"seed"} | ({"archive"} if LAYOUTS[name].archives else set())
     foreign = sorted(set(settings) - known)
     if foreign:
@@ -262,14 +262,7 @@ def _write_layout(
     if archive not in ("binary", "python"):
         message = f"phantom {name}: archive={archive!r} is neither binary nor python"
         raise SettingError(message)
-    return write_layout(
-        name,
-        directory,
-        size=size,
-        seed=int(settings.get("seed", "0")),
-        archive="python" if archive == "python" else "binary",
-        progress=progress,
-    )
+    return int(settings.get("seed", "0")), "python" if archive == "python" else "binary"
 
 
 def _check(**ranges: tuple[float, float, float]) -> None:
