@@ -19,22 +19,14 @@ if TYPE_CHECKING:
 __version__ = version("medssl-data")
 
 _HOMES = {
-    "UNLABELLED": "manifest",
-    "DataError": "errors",
-    "DatasetCard": "card",
-    "ImageDataset": "dataset",
-    "Manifest": "manifest",
-    "Options": "card",
-    "Picture": "images.decoding",
-    "PictureCache": "images.cache",
-    "Plugin": "card",
-    "Reading": "images.reading",
-    "Row": "manifest",
-    "dataset_card": "catalog",
-    "list_datasets": "catalog",
-    "load_dataset": "catalog",
-    "read_image": "images.decoding",
-    "read_rgb": "images.decoding",
+    "card": ("DatasetCard", "Options", "Plugin"),
+    "catalog": ("dataset_card", "list_datasets", "load_dataset"),
+    "dataset": ("ImageDataset",),
+    "errors": ("DataError",),
+    "images.cache": ("PictureCache",),
+    "images.decoding": ("Picture", "read_image", "read_rgb"),
+    "images.reading": ("Reading",),
+    "manifest": ("UNLABELLED", "Manifest", "Row"),
 }
 
 __all__ = [
@@ -59,11 +51,12 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import a public name's module when it is first used."""
-    if name not in _HOMES:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *__all__})

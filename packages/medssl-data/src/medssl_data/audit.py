@@ -154,7 +154,7 @@ def audit_manifest(
         manifest.name,
         len(manifest),
         manifest.counts(),
-        _split_counts(manifest),
+        manifest.split_counts(),
         tuple(findings),
         manifest.notes,
         manifest.fingerprint,
@@ -217,7 +217,7 @@ def _compare_splits(card: DatasetCard, root: Path, *, synthetic: bool) -> Iterat
     """Compare the owner's own splits, where their files are here."""
     remedy = "needed only for split official"
     try:
-        found = _split_counts(load_manifest(card.name, root=root, options=Options(official=True)))
+        found = load_manifest(card.name, root=root, options=Options(official=True)).split_counts()
     except MissingFileError as error:
         yield Finding("no official split", str(error), remedy, fatal=False)
         return
@@ -230,10 +230,6 @@ def _compare_splits(card: DatasetCard, root: Path, *, synthetic: bool) -> Iterat
             where = f"{split} has {found.get(split, 0)} rows instead of {wanted}"
             remedy = "fetch the owner's tables again"
             yield Finding("count of a split", where, remedy, fatal=not synthetic)
-
-
-def _split_counts(manifest: Manifest) -> dict[str, int]:
-    return {split: count for split, count in Counter(manifest.splits).items() if split}
 
 
 def _compare_suffixes(manifest: Manifest) -> Iterator[Finding]:
@@ -289,18 +285,10 @@ def _missing(manifest: Manifest) -> Iterator[Finding]:
 
 def _duplicates(manifest: Manifest) -> Iterator[Finding]:
     """Find byte-identical files; only files of equal size are read."""
-    by_size: dict[int, set[str]] = defaultdict(set)
-    for path, size in zip(manifest.paths, manifest.sizes, strict=True):
-        if size > 0:
-            by_size[size].add(path)
-    for paths in by_size.values():
-        if len(paths) > 1:
-            yield from _identical(manifest, sorted(paths))
-
-
-def _identical(manifest: Manifest, paths: list[str]) -> Iterator[Finding]:
+    sizes = dict(zip(manifest.paths, manifest.sizes, strict=True))
+    common = Counter(sizes.values())
     seen: dict[str, str] = {}
-    for path in paths:
+    for path in sorted(path for path, size in sizes.items() if size > 0 and common[size] > 1):
         digest = sha256_of(manifest.root / path)
         if digest in seen:
             where = f"{path} = {seen[digest]}"  # full-size phantoms share their pictures

@@ -98,9 +98,11 @@ class UnreadableImageError(DataError, OSError, ValueError):
     exit_code = 3
 
     @classmethod
-    def of(cls, path: Path, reason: str) -> UnreadableImageError:
+    def of(
+        cls, path: Path, reason: str, advice: str = "replace the file or leave it out"
+    ) -> UnreadableImageError:
         """Say which file it is, why it is not a picture, and what to do."""
-        return cls(f"{path} {reason}; replace the file or leave it out")
+        return cls(f"{path} {reason}; {advice}")
 
 
 class MissingFileError(DataError, FileNotFoundError):

@@ -289,6 +289,10 @@ class Manifest:
         found = Counter(self.labels)
         return {name: found[label] for label, name in enumerate(self.classes)}
 
+    def split_counts(self) -> dict[str, int]:
+        """Count the images of each split; those of no split are left out."""
+        return {split: number for split, number in Counter(self.splits).items() if split}
+
     def pairs(self, first: str, second: str, *, rule: PairRule = "same-folder") -> Pairs:
         """Pair the views of one patient, (P, 2) positions; see `medssl_data.views.pair_views`."""
         return pair_views(self, first, second, rule=rule)

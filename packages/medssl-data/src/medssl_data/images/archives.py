@@ -75,8 +75,8 @@ def member_headers(path: Path) -> dict[str, ArrayHeader]:
     except PermissionError:
         raise
     except _FAULTS as error:
-        message = f"{path} is not a readable .npz file ({error}); fetch it again"
-        raise UnreadableImageError(message) from error
+        reason = f"is not a readable .npz file ({error})"
+        raise UnreadableImageError.of(path, reason, "fetch it again") from error
 
 
 def _header_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:

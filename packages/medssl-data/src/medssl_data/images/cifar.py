@@ -27,6 +27,7 @@ _ARCHIVES = {
     "cifar-100-binary": "cifar-100-binary.tar.gz",
     "cifar-100-python": "cifar-100-python.tar.gz",
 }
+_AGAIN = "fetch it again"
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
@@ -76,8 +77,7 @@ def _unpacked(archive: Path, files: list[tuple[str, str]]) -> Path | None:
                 if name in wanted and member.isfile() and folder in _ARCHIVES:
                     _unpack_member(members, member, top / folder / name)
     except (tarfile.TarError, EOFError, OSError) as error:
-        message = f"{archive} cannot be unpacked ({error}); fetch it again"
-        raise UnreadableImageError(message) from error
+        raise UnreadableImageError.of(archive, f"cannot be unpacked ({error})", _AGAIN) from error
     return top
 
 
@@ -136,8 +136,8 @@ def _binary(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], list[int]]:
     # CIFAR-100 has a coarse label before the fine one.
     width = next((w for w in (1, 2) if size and size % (_PIXELS + w) == 0), None)
     if width is None:
-        message = f"{path} has {size} bytes, no whole number of records; fetch it again"
-        raise UnreadableImageError(message)
+        reason = f"has {size} bytes, which is not a whole number of records"
+        raise UnreadableImageError.of(path, reason, _AGAIN)
     records = np.memmap(path, np.uint8, "r").reshape(-1, _PIXELS + width)
     return records[:, width:], records[:, width - 1].tolist()
 
@@ -160,9 +160,8 @@ def _pickled(path: Path) -> tuple[npt.NDArray[np.uint8], list[int]]:
     except PermissionError:
         raise
     except Exception as error:  # a damaged pickle fails in any way
-        message = f"{path} is not a CIFAR batch ({error}); fetch it again"
-        raise UnreadableImageError(message) from error
+        raise UnreadableImageError.of(path, f"is not a CIFAR batch ({error})", _AGAIN) from error
     if len(labels) != len(pixels):
-        message = f"{path} has {len(labels)} labels for {len(pixels)} pictures; fetch it again"
-        raise UnreadableImageError(message)
+        reason = f"has {len(labels)} labels for {len(pixels)} pictures"
+        raise UnreadableImageError.of(path, reason, _AGAIN)
     return pixels, labels

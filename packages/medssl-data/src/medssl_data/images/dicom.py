@@ -63,12 +63,11 @@ def read_dicom(path: Path, reading: Reading) -> tuple[Image.Image, str]:
 def _check(path: Path, dataset: Dataset, reading: Reading) -> None:
     if "PixelData" not in dataset:
         kind = getattr(dataset, "Modality", "") or "report"
-        message = f"{path} is a DICOM {kind} without pixels; leave it out"
-        raise UnreadableImageError(message)
+        raise UnreadableImageError.of(path, f"is a DICOM {kind} without pixels", "leave it out")
     frames = int(getattr(dataset, "NumberOfFrames", 1) or 1)
     if frames > 1:
-        message = f"{path} holds {frames} frames; export the frame you mean as a file of its own"
-        raise UnreadableImageError(message)
+        advice = "export the frame that you mean as a file of its own"
+        raise UnreadableImageError.of(path, f"holds {frames} frames", advice)
     reading.check_size(path, (int(dataset.Columns), int(dataset.Rows)))
 
 

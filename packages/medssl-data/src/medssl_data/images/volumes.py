@@ -104,10 +104,8 @@ def _check_header(path: Path) -> None:
         lines = [rest for key, rest in found if key == name.encode()]
         pattern = re.compile(rb"[ \t]*[=:][ \t]*" + sound + rb"[ \t]*")
         if not lines or not all(pattern.fullmatch(rest) for rest in lines):
-            message = (
-                f"{path} is not a binary MetaImage ({name}); write it again with BinaryData = True"
-            )
-            raise UnreadableImageError(message)
+            reason = f"is not a binary MetaImage ({name})"
+            raise UnreadableImageError.of(path, reason, "write it again with BinaryData = True")
 
 
 def _is_upright(direction: tuple[float, ...]) -> bool:

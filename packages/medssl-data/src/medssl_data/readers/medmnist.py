@@ -97,11 +97,13 @@ def _columns(
             message = f"{path} has one label for each picture; leave target={target} out"
             raise SettingError(message)
         columns = {part: array[:, 0].astype(int).tolist() for part, array in labels.items()}
-        highest = max((max(column) for column in columns.values() if column), default=-1)
-        lowest = min((min(column) for column in columns.values() if column), default=0)
-        classes = known or [str(label) for label in range(highest + 1)]
-        if lowest < 0 or highest >= len(classes):
-            message = f"{path}: label {highest} is outside the {len(classes)} classes of this set"
+        found = {label for column in columns.values() for label in column}
+        classes = known or [str(label) for label in range(max(found, default=-1) + 1)]
+        strange = sorted(found - set(range(len(classes))))
+        if strange:
+            message = (
+                f"{path}: label {strange[-1]} is outside the {len(classes)} classes of this set"
+            )
             raise LabelError(message)
         return classes, columns, ""
     findings = known or [str(index) for index in range(width.pop())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,20 +109,14 @@ def _cut_path(text: str) -> tuple[Path, dict[str, str]]:
     return Path(text), settings
 
 
-def _folder(text: str, options: Options) -> Manifest:
+def _read_path(source: str, text: str, options: Options) -> Manifest:
     from medssl_data.readers.folder import read_folder
+    from medssl_data.readers.table import read_manifest_table
 
     del options
     path, settings = _cut_path(text)
-    return read_as(read_folder(path), f"folder:{path}", settings)
-
-
-def _table(text: str, options: Options) -> Manifest:
-    from medssl_data.readers.table import read_manifest_table as read
-
-    del options
-    path, settings = _cut_path(text)
-    return read_as(read(path), f"table:{path}", settings)
+    read = read_folder if source == "folder" else read_manifest_table
+    return read_as(read(path), f"{source}:{path}", settings)
 
 
 def _medmnist(text: str, options: Options) -> Manifest:
@@ -143,8 +138,8 @@ def _phantom(text: str, options: Options) -> Manifest:
 
 
 _READERS: Mapping[str, Callable[[str, Options], Manifest]] = {
-    "folder": _folder,
-    "table": _table,
+    "folder": partial(_read_path, "folder"),
+    "table": partial(_read_path, "table"),
     "medmnist": _medmnist,
     "phantom": _phantom,
 }

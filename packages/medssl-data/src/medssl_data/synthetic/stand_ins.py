@@ -51,13 +51,12 @@ def write_layout(
     archive: Literal["binary", "python"] = "binary",
     progress: Progress | None = None,
 ) -> int:
-    """Write a synthetic stand-in of a data set.
+    """Write a synthetic stand-in of a data set; see `phantom.write_phantom`.
 
     Args:
         name: One of `LAYOUTS`.
         directory: The data set's own folder.
-        size: "small" draws every file; "full" has the owner's number of rows, whose files are
-            links to a few pictures.
+        size: "small" draws every file; the files of "full" are links to a few pictures.
         seed: Of everything that is drawn.
         archive: Which of the owner's two archives of CIFAR.
         progress: Makes a progress display.

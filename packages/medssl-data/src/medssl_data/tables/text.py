@@ -45,18 +45,15 @@ class Table:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def has(self, name: str) -> bool:
-        """Tell whether there is a column of this name, whatever its case."""
-        return name.casefold() in map(str.casefold, self.headings)
-
     def column(self, name: str, *, optional: bool = False) -> tuple[str, ...]:
         """Return the cells of a column, whatever the case of its heading, (N,).
 
         Raises:
             TableError: There is no such column.
         """
-        if self.has(name):
-            place = [heading.casefold() for heading in self.headings].index(name.casefold())
+        headings = [heading.casefold() for heading in self.headings]
+        if name.casefold() in headings:
+            place = headings.index(name.casefold())
             cells = [row[place] for row in self.rows]
             return tuple(map(str.strip, cells)) if self.strip else tuple(cells)
         if optional:
