@@ -57,11 +57,12 @@ if TYPE_CHECKING:
     from medssl_models.experiments.record_store import Records
     from medssl_models.experiments.released import Agreement, ReleasedNumber
 
-__all__ = ["RESULTS", "add_commands", "command", "options_of", "show"]
+__all__ = ["RESULTS", "ROOT", "add_commands", "command", "options_of", "show"]
 
 ROOT, RESULTS = Path("data"), Path("results.jsonl")
 FURTHER = "Further settings"
 _LISTED = 10  # more files than that are not listed one by one
+_EXTRACTION = ("device", "precision", "batch_size", "workers", "skip_unreadable", "force")
 OpenDatasets = Callable[..., Sequence[Any]]
 
 
@@ -150,8 +151,9 @@ def show(console: Console, experiment: Experiment, records: Records, context: Ru
 
 
 def options_of(settings: type[BaseModel]) -> dict[str, str]:
-    """Map the fields of a class of settings to the options that set them."""
-    return {name: _flags(name, field)[0] for name, field in settings.model_fields.items()}
+    """Map the fields of a class of settings to the options that set them; nested ones have none."""
+    fields = settings.model_fields.items()
+    return {name: _flags(name, field)[0] for name, field in fields if not _is_nested(field)}
 
 
 def _settings(experiment: Experiment, given: Mapping[str, Any], console: Console) -> Any:  # noqa: ANN401 # the experiment's
@@ -194,27 +196,12 @@ def _data(
 
 
 def _context(experiment: Experiment, given: Mapping[str, Any], console: Console) -> RunContext:
-    from medssl_models.features.extraction import ExtractionSettings
-    from medssl_models.features.store import FeatureStore
-
-    extraction = ExtractionSettings(
-        device=given["device"],
-        precision=given["precision"],
-        batch_size=given["batch_size"],
-        workers=given["workers"],
-        skip_unreadable=given["skip_unreadable"],
-        force=given["force"],
-    )
-    return RunContext(
-        extraction=extraction,
-        store=FeatureStore(),
+    return RunContext.of_command(
+        console,
         results=given["results"],
         output=given.get("output"),
-        progress=console.progress,
-        say=console.say,
-        warn=console.warn,
-        force=given["force"],
         options=_options(experiment, given),
+        **{name: given[name] for name in _EXTRACTION},
     )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from medssl_models.backbone import Backbone
-    from medssl_models.console import Progress
+    from medssl_models.console import Console, Progress
     from medssl_models.experiments.record import Record
     from medssl_models.experiments.settings import Preset
     from medssl_models.features.extraction import ExtractionSettings
@@ -61,11 +61,41 @@ class RunContext:
     def default(cls) -> RunContext:
         """What a call from Python uses: the store, and progress as on the command line."""
         from medssl_models.console import Console
+
+        return cls.of_command(Console())
+
+    @classmethod
+    def of_command(
+        cls,
+        console: Console,
+        *,
+        results: Path | None = None,
+        output: Path | None = None,
+        options: Any = None,  # noqa: ANN401 # the experiment's own
+        **extraction: object,
+    ) -> RunContext:
+        """What a command uses: the store, and the console for progress, notes and warnings.
+
+        Args:
+            console: The command's.
+            results: As above.
+            output: As above.
+            options: As above.
+            extraction: Fields of `ExtractionSettings`; with `force` records are made again too.
+        """
+        from medssl_models.features.extraction import ExtractionSettings as Settings
         from medssl_models.features.store import FeatureStore
 
-        console = Console()
         return cls(
-            store=FeatureStore(), progress=console.progress, say=console.say, warn=console.warn
+            extraction=Settings.model_validate(extraction),
+            store=FeatureStore(),
+            results=results,
+            output=output,
+            progress=console.progress,
+            say=console.say,
+            warn=console.warn,
+            force=bool(extraction.get("force")),
+            options=options,
         )
 
     @property
