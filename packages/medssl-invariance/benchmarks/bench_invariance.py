@@ -88,7 +88,7 @@ def bench(name: str, native: int, rounds: int, views: int) -> None:
     """Time one network."""
     backbone = create_model(name)
     own = backbone.preprocessing
-    grid = find_family("rotation").honest
+    grid = find_family("rotation").corrected
     framed = own.replace(resize=max(own.resize, 320))
     dimension = backbone.feature_dim
     rng = np.random.default_rng(0)

@@ -4,13 +4,13 @@ import csv
 import json
 from pathlib import Path
 
-import medssl_models
 import pytest
+from medssl_invariance import synthetic
 from medssl_invariance.cli import app
-from medssl_invariance.experiments import runs
-from medssl_invariance.experiments.released import published_similarity, released
-from medssl_models import read_records
+from medssl_models import RunContext, read_records
+from medssl_models import backbone as networks
 from medssl_models.console import run
+from medssl_models.experiments.released import find_released, released_numbers
 from PIL import Image
 
 SOURCE = ("-d", "phantom:chest-xray,count=24,size=80")
@@ -24,34 +24,33 @@ def call(capsys, *words):
 
 @pytest.fixture(autouse=True)
 def tiny_models(monkeypatch, backbone):
-    monkeypatch.setattr(medssl_models, "create_model", lambda name, protocol="corrected": backbone)
-    monkeypatch.setattr(runs, "with_controls", list)
+    monkeypatch.setattr(networks, "create_model", lambda name, protocol="corrected": backbone)
 
 
-def synthetic(capsys, *words):
+def measure(capsys, *words):
     return call(
         capsys, "synthetic", "-m", "random_r18", *SOURCE, "-t", "blur", "--images", 6, *words
     )
 
 
 def test_synthetic_gives_a_table_with_baselines_and_records(capsys, tmp_path):
-    code, out, err = synthetic(capsys)
+    code, out, err = measure(capsys)
     assert code == 0, err
     for word in ("blur", "(control)", "(phantom)", "random other", "6 x 8", "undefined"):
         assert word in out
     assert "N < D" in err
     assert len(read_records(tmp_path / "results.jsonl")) == 5
-    assert synthetic(capsys)[0] == 0
+    assert measure(capsys)[0] == 0
     assert len(read_records(tmp_path / "results.jsonl")) == 5
-    assert synthetic(capsys, "--force")[0] == 0
+    assert measure(capsys, "--force")[0] == 0
     assert len(read_records(tmp_path / "results.jsonl")) == 10
 
 
 def test_json_is_one_document(capsys):
-    code, out, err = synthetic(capsys, "--json")
+    code, out, err = measure(capsys, "--json")
     assert code == 0, err
     document = json.loads(out)
-    assert document["records"][0]["metric"] == "whitened cosine"
+    assert document["records"][0]["metric"] == "whitened_cosine"
     assert document["published"] == []
 
 
@@ -78,11 +77,13 @@ def test_curve_writes_pictures_and_their_numbers(capsys, tmp_path):
         "--images", 6, "-o", "shown",
     )  # fmt: skip
     assert code == 0, err
-    for name in ("phantom-chest-xray-curves.png", "phantom-chest-xray-summary.png"):
+    stem = "phantom-chest-xray-count-24-size-80"
+    for name in (f"{stem}-curves.png", f"{stem}-summary.png"):
         assert name in out
         with Image.open(tmp_path / "shown" / name) as picture:
             assert min(picture.size) > 200
-    with (tmp_path / "shown" / "curves.csv").open() as file:
+    assert f"{stem}-curves.csv" in out
+    with (tmp_path / "shown" / f"{stem}-curves.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 5 * (8 + 1 + 8)
     assert {line["transform"] for line in lines} == {"blur", "h_flip", "hue"}
@@ -113,8 +114,8 @@ def test_views_compares_pairs_and_counts_who_has_no_partner(capsys, pairs):
     assert details["views"] == ["left", "right"]
     assert (details["pairs"], details["available_pairs"], details["without_partner"]) == (5, 10, 1)
     assert details["median_rank"] < 4
-    cosine = records["whitened cosine"]
-    assert cosine["value"] > cosine["details"]["baselines"]["random other"]["value"]
+    cosine = records["whitened_cosine"]
+    assert cosine["value"] > cosine["details"]["baselines"]["random_other"]["value"]
     assert any("10-left.png" in note for note in cosine["notes"])
 
 
@@ -133,33 +134,59 @@ def test_views_without_views_are_bad_input(capsys):
 def test_an_unwritable_home_still_measures(capsys, home):
     home.parent.mkdir(exist_ok=True)
     home.write_text("a file where the folder should be")
-    code, _, err = synthetic(capsys)
+    code, _, err = measure(capsys)
     assert code == 0, err
     assert "cannot be written" in err
 
 
-def test_published_numbers_carry_their_flags(backbone, data, capsys):
-    table = {(one.dataset, one.model, one.transform): one for one in released()}
+def test_released_numbers_carry_their_flags(capsys):
+    table = [one for one in released_numbers() if one.experiment == "invariance"]
     assert len(table) == 109
-    assert sum(bool(one.flag) for one in table.values()) == 29
-    assert table["montgomerycxr", "simclr-v1", "h_flip"].value == 0.50285
-    assert synthetic(capsys)[0] == 0
+    assert sum(bool(one.flags) for one in table) == 29
+    words = ("--protocol", "published", "--images", 100, "-t", "h_flip")
+    assert call(capsys, "synthetic", "-m", "random_r18", *SOURCE, *words)[0] == 0
     record = read_records(Path("results.jsonl"))[0]
-    assert published_similarity(record) is None
-    real = record.model_copy(update={
-        "details": {**record.details, "synthetic": False},
-        "settings": {**record.settings, "transform": "rotation"},
-        "provenance": record.provenance.model_copy(
-            update={"dataset": "montgomerycxr", "model": "moco-v2"}
-        ),
-    })  # fmt: skip
-    found = published_similarity(real)
+    of_study = {"dataset": "montgomerycxr", "model": "moco-v2", "selection": {}}
+    real = record.model_copy(update={"provenance": record.provenance.model_copy(update=of_study)})
+    found = find_released(real).number
     assert found is not None
-    assert found.value == 0.018896
+    assert (found.value, found.flags) == (0.546951, ())
+    chest = real.provenance.model_copy(update={"dataset": "chestx"})
+    late = real.model_copy(update={"provenance": chest})
+    (flag,) = find_released(late).number.flags
+    assert flag.startswith("F9")
+
+
+@pytest.mark.parametrize(
+    ("setting", "difference"),
+    [
+        ({"members": 1}, "members is 1, the study's 2"),
+        ({"covariance": "ledoit-wolf"}, "covariance is ledoit-wolf, the study's sample"),
+        ({"transform": "v_flip"}, "transform is v_flip"),
+        ({"identity_in_mean": False}, "identity_in_mean is false, the study's true"),
+    ],
+)
+def test_what_was_measured_otherwise_is_held_against_no_released_number(
+    backbone, data, setting, difference
+):
+    record = synthetic(
+        backbone, data, protocol="published", transforms=["h_flip"], context=RunContext()
+    )[0]
+    other = record.model_copy(
+        update={
+            "settings": {**record.settings, **setting},
+            "provenance": record.provenance.model_copy(
+                update={"dataset": "montgomerycxr", "model": "moco-v2"}
+            ),
+        }
+    )
+    match = find_released(other)
+    assert match.number is None
+    assert any(difference in one for one in match.differences)
 
 
 def test_batchnorm_in_training_mode_is_for_the_published_protocol(capsys, pairs):
-    code, out, err = synthetic(capsys, "--batchnorm", "training")
+    code, out, err = measure(capsys, "--batchnorm", "training")
     assert (code, out) == (2, "")
     assert "published" in err
     words = ("views", "-m", "random_r18", *pairs)

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 from medssl_data import load_dataset
+from medssl_data.opening import open_datasets
 from medssl_data.synthetic.phantom import write_phantom
-from medssl_invariance.experiments.runs import open_datasets
-from medssl_invariance.experiments.settings import SyntheticSettings, ViewsSettings, preset
-from medssl_invariance.experiments.synthetic import synthetic
-from medssl_invariance.experiments.views import views
-from medssl_invariance.transforms.families import find_families
+from medssl_invariance import synthetic, views
+from medssl_invariance.experiments.declarations import VIEWS
+from medssl_models import RunContext
 from PIL import Image
 
 PNEUMONIA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "pneumoniamnist.npz"
@@ -19,9 +18,16 @@ PNEUMONIA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "pn
 @pytest.mark.parametrize("protocol", ["corrected", "published"])
 def test_pneumoniamnist(backbone, protocol):
     data = load_dataset(f"medmnist:{PNEUMONIA}").select(range(40))
-    settings = preset(SyntheticSettings, protocol, images=5, members=2, bootstrap=100)
-    names = ["blur", "contrast", "rotation"]
-    records = list(synthetic(backbone, data, find_families(names), settings=settings))
+    records = synthetic(
+        backbone,
+        data,
+        protocol=protocol,
+        transforms=["blur", "contrast", "rotation"],
+        images=5,
+        members=2,
+        bootstrap=100,
+        context=RunContext(),
+    )
     blur, contrast, rotation = records[::5]
     assert -1 <= rotation.value < contrast.value + 1
     assert all(record.details["undefined"] == 0 for record in (blur, contrast, rotation))
@@ -39,8 +45,8 @@ def test_photographs_in_colour(backbone, tmp_path):
             tile = pixels[part * 60 : part * 60 + 200, :200, :3]
             Image.fromarray(tile).save(tmp_path / "photos" / name / f"{part}.png")
     data = load_dataset(f"folder:{tmp_path / 'photos'}")
-    settings = preset(SyntheticSettings, images=4, bootstrap=100)
-    (hue, *_) = synthetic(backbone, data, find_families(["hue"]), settings=settings)
+    asked = {"transforms": ["hue"], "images": 4, "bootstrap": 100}
+    (hue, *_) = synthetic(backbone, data, **asked, context=RunContext())
     assert hue.value < 0.999
     assert not any("grey" in note for note in hue.notes)
 
@@ -58,8 +64,8 @@ def test_every_layout_of_the_study(backbone, tmp_path, name):
     write_phantom(name, tmp_path, {})
     data = load_dataset(name, root=tmp_path)
     few = data.select(range(6))
-    settings = preset(SyntheticSettings, images=2, members=2, bootstrap=100)
-    records = list(synthetic(backbone, few, find_families(["gamma"]), settings=settings))
+    asked = {"transforms": ["gamma"], "images": 2, "members": 2, "bootstrap": 100}
+    records = synthetic(backbone, few, **asked, context=RunContext())
     assert len(records) == 5
     assert -1 <= records[0].value < 1
     assert records[0].details["synthetic"]
@@ -73,11 +79,17 @@ def test_every_layout_of_the_study(backbone, tmp_path, name):
 )
 def test_views_of_the_studys_two_sets(backbone, tmp_path, name, pair, protocol):
     write_phantom(name, tmp_path, {})
-    settings = preset(ViewsSettings, protocol, images=6, bootstrap=100)
-    (data,) = open_datasets([name], root=tmp_path, labels=settings.labels, pairing=settings.pairing)
-    records = {one.metric: one for one in views(backbone, data, settings=settings)}
-    cosine, retrieval = records["raw cosine"], records["retrieval"]
+    settings = VIEWS.settings_for(protocol, {"images": 6, "bootstrap": 100})
+    (data,) = open_datasets(
+        [name],
+        root=tmp_path,
+        protocol=settings.labels,
+        of_card=lambda card: VIEWS.of_dataset(card, settings),
+    )
+    found = views(backbone, data, settings=settings, context=RunContext())
+    records = {one.metric: one for one in found}
+    cosine, retrieval = records["raw_cosine"], records["retrieval"]
     assert retrieval.details["views"] == pair
     assert retrieval.details["pairs"] <= 6
     assert 1 <= retrieval.details["median_rank"] <= retrieval.details["gallery"]
-    assert "random other" in cosine.details["baselines"]
+    assert "random_other" in cosine.details["baselines"]

@@ -8,33 +8,42 @@ import sys
 import numpy as np
 import pytest
 import torch
-from medssl_invariance.errors import FeatureError, GridError, SettingsError, TooFewImagesError
-from medssl_invariance.experiments.checkpoint import Unfinished
-from medssl_invariance.experiments.reference_set import plan_images
-from medssl_invariance.experiments.runs import Means
-from medssl_invariance.experiments.settings import SyntheticSettings, differences, preset
-from medssl_invariance.experiments.synthetic import clean_preprocessing, synthetic
-from medssl_invariance.similarity import METRICS, cosine
+from medssl_invariance import SyntheticSettings, synthetic
+from medssl_invariance.errors import FeatureError, GridError, TooFewImagesError
+from medssl_invariance.experiments import checkpoint
+from medssl_invariance.experiments.checkpoint import Checkpoint
+from medssl_invariance.experiments.declarations import SYNTHETIC
+from medssl_invariance.experiments.image_plan import plan_images
+from medssl_invariance.experiments.metrics import METRICS
+from medssl_invariance.experiments.synthetic import clean_preprocessing
+from medssl_invariance.similarity import cosine
 from medssl_invariance.transforms.families import find_families
 from medssl_invariance.whitening import fit_whitening
-from medssl_models import ExtractionSettings, FeatureStore, model_card
+from medssl_models import ExtractionSettings, FeatureStore, RunContext, model_card
+from medssl_models.errors import SettingsError
+from medssl_models.experiments.models import control_of
+from medssl_models.experiments.settings import differences
 from medssl_models.testing import tiny_backbone
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
 
-def run(backbone, data, *names, means=None, protocol="corrected", **changes):
-    settings = preset(SyntheticSettings, protocol, **{"images": 8, "bootstrap": 200, **changes})
-    return list(synthetic(backbone, data, find_families(names), settings=settings, means=means))
+def run(backbone, data, *names, context=None, **changes):
+    asked = {"images": 8, "bootstrap": 200, **changes}
+    return synthetic(backbone, data, transforms=names, context=context or RunContext(), **asked)
+
+
+def settings_of(protocol, **changes):
+    return SYNTHETIC.settings_for(protocol, changes)
 
 
 def test_each_family_gives_five_records_with_baselines_and_a_curve(backbone, data):
     records = run(backbone, data, "blur", "h_flip")
-    assert [record.metric for record in records] == [*METRICS, *METRICS]
+    assert [record.metric for record in records] == [one.name for one in (*METRICS, *METRICS)]
     first = records[0]
     assert first.ci_low <= first.value <= first.ci_high
-    assert {"random other", "same class"} <= set(first.details["baselines"])
-    assert first.details["baselines"]["random other"]["value"] < first.value
+    assert {"random_other", "same_class"} <= set(first.details["baselines"])
+    assert first.details["baselines"]["random_other"]["value"] < first.value
     assert len(first.details["curve"]) == first.details["members"] == 8
     curve = [point["value"] for point in first.details["curve"]]
     assert curve[0] > curve[-1]
@@ -55,7 +64,7 @@ def test_the_published_mean_holds_the_identity(backbone, data):
 
 
 def test_the_list_of_images_is_the_studys():
-    settings = preset(SyntheticSettings, "published")
+    settings = settings_of("published")
     assert plan_images(400, settings).compared[:10].tolist() == [
         172, 47, 117, 192, 323, 251, 195, 359, 9, 211,
     ]  # fmt: skip
@@ -65,16 +74,16 @@ def test_the_list_of_images_is_the_studys():
 
 
 def test_corrected_compares_each_image_once_and_apart_from_the_covariance():
-    plan = plan_images(60, preset(SyntheticSettings))
+    plan = plan_images(60, SyntheticSettings())
     assert len(set(plan.compared.tolist())) == len(plan.compared) == 30
     assert not set(plan.compared.tolist()) & set(plan.covariance.tolist())
     assert set(plan.needed.tolist()) == set(range(60))
 
 
 def test_numbers_do_not_depend_on_what_is_kept(backbone, data, tmp_path):
-    means = Means(store=FeatureStore(tmp_path / "features"))
-    first = run(backbone, data, "gamma", means=means)
-    again = run(backbone, data, "gamma", means=means)
+    context = RunContext(store=FeatureStore(tmp_path / "features"))
+    first = run(backbone, data, "gamma", context=context)
+    again = run(backbone, data, "gamma", context=context)
     bare = run(backbone, data, "gamma")
     assert [r.value for r in first] == [r.value for r in again]
     assert [r.value for r in first] == pytest.approx([r.value for r in bare], abs=1e-6)
@@ -84,7 +93,7 @@ def test_numbers_do_not_depend_on_what_is_kept(backbone, data, tmp_path):
 def test_known_records_are_not_measured_again(backbone, data):
     first = run(backbone, data, "gamma")
     known = {record.key: record for record in first}
-    assert run(backbone, data, "gamma", means=Means(known=known)) == first
+    assert run(backbone, data, "gamma", context=RunContext(known=known)) == first
 
 
 def test_the_clean_branch_is_cut_like_the_turned_one(backbone):
@@ -93,7 +102,7 @@ def test_the_clean_branch_is_cut_like_the_turned_one(backbone):
     assert clean_preprocessing(backbone, settings) == own
     framed = clean_preprocessing(backbone, settings, frame=2**0.5)
     assert (framed.resize, framed.crop) == (48, own.crop)
-    study = clean_preprocessing(backbone, preset(SyntheticSettings, "published"))
+    study = clean_preprocessing(backbone, settings_of("published"))
     assert (study.resize, study.crop, study.interpolation) == (256, 224, "bilinear")
 
 
@@ -102,7 +111,7 @@ def test_a_turn_of_nothing_is_the_clean_image(backbone, data):
     from medssl_invariance.transforms.batches import Block, resized_views
     from medssl_invariance.transforms.grids import Member
 
-    grid = find_families(["rotation"])[0].honest
+    grid = find_families(["rotation"])[0].corrected
     preprocessing = clean_preprocessing(backbone, SyntheticSettings(), frame=grid.frame)
     block = Block(data, np.array([3, 5]))
     (views,) = resized_views(
@@ -149,7 +158,9 @@ def test_too_few_images_and_impossible_k_are_refused_before_any_is_opened(backbo
 
 
 def test_every_difference_of_the_protocols_has_its_reason():
-    found = {one.field: one.entries for one in differences(SyntheticSettings)}
+    found = {
+        one.field: one.entries for one in differences(settings_of("published"), SyntheticSettings())
+    }
     assert found["identity_in_mean"] == ("I-26",)
     assert {"covariance", "draw", "applied", "border", "ranges"} <= set(found)
     numbers = {entry for entries in found.values() for entry in entries}
@@ -158,15 +169,12 @@ def test_every_difference_of_the_protocols_has_its_reason():
 
 KILLED = """
 import os, signal
-from pathlib import Path
 import numpy
 import torch
 from medssl_data import load_dataset
-from medssl_invariance.transforms.families import find_families
-from medssl_invariance.experiments.settings import SyntheticSettings, preset
-from medssl_invariance.experiments.runs import Means
-from medssl_invariance.experiments.synthetic import synthetic
-from medssl_models import ExtractionSettings
+from medssl_invariance import synthetic
+from medssl_invariance.experiments import checkpoint
+from medssl_models import ExtractionSettings, FeatureStore, RunContext
 from medssl_models.testing import tiny_backbone
 write, calls = numpy.savez, []
 def dying(file, **arrays):
@@ -177,41 +185,40 @@ def dying(file, **arrays):
         os.kill(os.getpid(), signal.SIGKILL)
     write(file, **arrays)
 numpy.savez = dying
+checkpoint.SECONDS = 0
 torch.set_num_threads(1)
 data = load_dataset("phantom:chest-xray,count=40,size=80")
-settings = preset(SyntheticSettings, images=16, bootstrap=200, members=20)
-means = Means(unfinished=Path("unfinished"), save_seconds=0,
-              extraction=ExtractionSettings(batch_size=4))
-list(synthetic(tiny_backbone(width=4), data, find_families(["rotation"]),
-               settings=settings, means=means))
+context = RunContext(store=FeatureStore(), extraction=ExtractionSettings(batch_size=4))
+synthetic(tiny_backbone(width=4), data, transforms=["rotation"], images=16, bootstrap=200,
+          members=20, context=context)
 """
 
 
-def test_a_killed_run_goes_on_and_gives_the_same_numbers(data, tmp_path):
+def test_a_killed_run_goes_on_and_gives_the_same_numbers(data, home):
     """A real kill -9 while it writes; what was kept before is gone on with, in as many threads."""
-    child = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, check=False)
+    child = subprocess.run([sys.executable, "-c", KILLED], check=False)
     assert child.returncode == -signal.SIGKILL
-    folder = tmp_path / "unfinished"
+    folder = home / "invariance"
     (kept,) = folder.glob("*.npz")
     with np.load(kept) as file:
         assert file["done"].mean() == 0.5
 
     def measure(**where):
-        means = Means(**where, extraction=ExtractionSettings(batch_size=4))
-        return run(tiny_backbone(width=4), data, "rotation", means=means, images=16, members=20)
+        context = RunContext(**where, extraction=ExtractionSettings(batch_size=4))
+        return run(tiny_backbone(width=4), data, "rotation", context=context, images=16, members=20)
 
-    resumed, whole = measure(unfinished=folder), measure()
+    resumed, whole = measure(store=FeatureStore()), measure()
     assert [one.value for one in resumed] == [one.value for one in whole]
     assert [one.details["curve"] for one in resumed] == [one.details["curve"] for one in whole]
     assert not list(folder.iterdir())
 
 
-def test_a_broken_unfinished_file_is_measured_anew(backbone, data, tmp_path):
+def test_a_broken_checkpoint_is_measured_anew(backbone, data, home):
     first = run(backbone, data, "gamma")
-    folder = tmp_path / "unfinished"
-    folder.mkdir()
+    folder = home / "invariance"
+    folder.mkdir(parents=True)
     (folder / f"{first[0].key}.npz").write_bytes(b"no archive")
-    again = run(backbone, data, "gamma", means=Means(unfinished=folder))
+    again = run(backbone, data, "gamma", context=RunContext(store=FeatureStore()))
     assert [r.value for r in again] == [r.value for r in first]
 
 
@@ -231,10 +238,9 @@ def test_memory_does_not_grow_with_k(backbone, data):
 
 
 def test_controls_bear_names_of_untrained_models():
-    from medssl_invariance.experiments.runs import with_controls
-
-    assert with_controls(["supervised_r18", "random_r18"]) == ["supervised_r18", "random_r18"]
-    assert model_card(with_controls(["moco-v2"])[-1]).control
+    assert control_of("supervised_r18") == "random_r18"
+    assert control_of("random_r18") is None
+    assert model_card(control_of("moco-v2")).control
 
 
 # ------------------------------------------------------------------- BatchNorm in training mode
@@ -258,13 +264,13 @@ def test_batchnorm_in_training_mode_is_the_studys(backbone, data):
         members=5,
         images=3,
     )
-    settings = preset(SyntheticSettings, "published", images=3, members=5, batchnorm="training")
+    settings = settings_of("published", images=3, members=5, batchnorm="training")
     preprocessing = clean_preprocessing(backbone, settings)
     plan, trunk = plan_images(len(data), settings), backbone.trunk
     behind = torch.stack([preprocessing(data[int(row)][0]) for row in plan.covariance])
     whitening = fit_whitening(study_features(trunk, behind), "sample", unfactorable="stop")
     (family,) = find_families(["brightness"])
-    members, values = family.members("study", 5), []
+    members, values = family.members("published", 5), []
     for row in plan.compared.tolist():
         picture = data[row][0]
         batch = [tv.adjust_brightness(picture, member.values["factor"]) for member in members]
@@ -278,17 +284,18 @@ def test_batchnorm_in_training_mode_is_the_studys(backbone, data):
     assert not any(module.training for module in backbone.modules())
 
 
-def test_batchnorm_in_training_mode_goes_on_with_whole_batches(backbone, data, tmp_path):
+def test_batchnorm_in_training_mode_goes_on_with_whole_batches(backbone, data, home, monkeypatch):
     asked = {"protocol": "published", "batchnorm": "training", "members": 4, "images": 4}
-    whole, folder = run(backbone, data, "blur", **asked), tmp_path / "unfinished"
-    kept = Unfinished.open(folder, whole[0].key, (5, 4, 4), seconds=0)
+    whole, folder = run(backbone, data, "blur", **asked), home / "invariance"
+    monkeypatch.setattr(checkpoint, "SECONDS", 0)
+    kept = Checkpoint.open(folder, whole[0].key, (5, 4, 4))
     kept.keep(np.zeros((5, 12)), np.repeat(np.arange(4), 3), np.tile([0, 1, 3], 4))
     assert list(folder.iterdir())
-    resumed = run(backbone, data, "blur", means=Means(unfinished=folder), **asked)
+    resumed = run(backbone, data, "blur", context=RunContext(store=FeatureStore()), **asked)
     assert [one.value for one in resumed] == [one.value for one in whole]
 
 
 @pytest.mark.parametrize("changes", [{}, {"protocol": "published", "applied": "after_resize"}])
-def test_batchnorm_in_training_mode_is_for_the_study_only(changes):
+def test_batchnorm_in_training_mode_is_for_the_study_only(backbone, data, changes):
     with pytest.raises(SettingsError, match="batchnorm training"):
-        preset(SyntheticSettings, batchnorm="training", **changes)
+        run(backbone, data, "blur", batchnorm="training", **changes)

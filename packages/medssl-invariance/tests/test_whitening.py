@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medssl_invariance.errors import CovarianceError, FeatureError, TooFewImagesError
-from medssl_invariance.similarity import Gallery, bootstrap_mean, compare, cosine
+from medssl_invariance.similarity import Gallery, compare, cosine
 from medssl_invariance.whitening import RIDGE, fit_whitening
+from medssl_models.experiments.intervals import bootstrap_mean
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from medssl_invariance.errors import InvarianceError as InvarianceError
-    from medssl_invariance.experiments.runs import Means as Means
     from medssl_invariance.experiments.settings import SyntheticSettings as SyntheticSettings
     from medssl_invariance.experiments.settings import ViewsSettings as ViewsSettings
-    from medssl_invariance.experiments.settings import differences as differences
-    from medssl_invariance.experiments.settings import preset as preset
     from medssl_invariance.experiments.synthetic import synthetic as synthetic
     from medssl_invariance.experiments.views import views as views
-    from medssl_invariance.similarity import bootstrap_mean as bootstrap_mean
+    from medssl_invariance.similarity import Gallery as Gallery
     from medssl_invariance.similarity import compare as compare
+    from medssl_invariance.similarity import cosine as cosine
     from medssl_invariance.transforms.families import Family as Family
     from medssl_invariance.transforms.families import find_families as find_families
     from medssl_invariance.whitening import Whitening as Whitening
@@ -27,34 +25,30 @@ __version__ = version("medssl-invariance")
 
 _HOMES = {
     "Family": "transforms.families",
+    "Gallery": "similarity",
     "InvarianceError": "errors",
-    "Means": "experiments.runs",
     "SyntheticSettings": "experiments.settings",
     "ViewsSettings": "experiments.settings",
     "Whitening": "whitening",
-    "bootstrap_mean": "similarity",
     "compare": "similarity",
-    "differences": "experiments.settings",
+    "cosine": "similarity",
     "find_families": "transforms.families",
     "fit_whitening": "whitening",
-    "preset": "experiments.settings",
     "synthetic": "experiments.synthetic",
     "views": "experiments.views",
 }
 
 __all__ = [
     "Family",
+    "Gallery",
     "InvarianceError",
-    "Means",
     "SyntheticSettings",
     "ViewsSettings",
     "Whitening",
-    "bootstrap_mean",
     "compare",
-    "differences",
+    "cosine",
     "find_families",
     "fit_whitening",
-    "preset",
     "synthetic",
     "views",
 ]

@@ -56,7 +56,7 @@ class WhiteningReport:
     notes: tuple[str, ...] = ()
 
     def as_details(self) -> dict[str, object]:
-        """Give it as part of a record."""
+        """Return it as part of a record."""
         return asdict(self)
 
 
@@ -91,7 +91,7 @@ class Whitening:
     def distances(
         self, first: NDArray[np.floating], second: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Give Mahalanobis distances of rows, `(N,)`.
+        """Compute Mahalanobis distances of rows, `(N,)`.
 
         Args:
             first: `(N, D)` features.
@@ -134,7 +134,7 @@ def fit_whitening(
         CovarianceError: It cannot be factored, with `stop`.
 
     Example:
-        >>> rows = np.random.default_rng(0).normal(size=(50, 3))
+        >>> rows = np.random.default_rng(0).normal(size=(5000, 3))
         >>> fit_whitening(rows).deviations(rows).std(axis=0).round(1).tolist()
         [1.0, 1.0, 1.0]
     """
@@ -247,7 +247,7 @@ def _sample_whitening(sample: _Sample) -> Whitening:
 
 
 def _shrunk_whitening(sample: _Sample) -> Whitening:
-    """Give the symmetric factor of ((1 - s) S + s m I) ** -1, m the mean variance."""
+    """Compute the symmetric factor of ((1 - s) S + s m I) ** -1, m the mean variance."""
     from sklearn.covariance import ledoit_wolf_shrinkage
 
     dimension = sample.size[1]

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.files import clear_drafts, replacing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-__all__ = ["Unfinished"]
+__all__ = ["SECONDS", "Checkpoint"]
 
 LOG = logging.getLogger("medssl.invariance")
+SECONDS = 20.0
+"""How often a checkpoint is written at least."""
 
 
 @dataclass
-class Unfinished:
+class Checkpoint:
     """Values of images under members, and which of them are there.
 
     Args:
@@ -31,33 +33,24 @@ class Unfinished:
         done: `(n, k)` bool.
         grey: `(n,)` bool, whether a picture is grey.
         path: The file; None keeps nothing.
-        seconds: How often it is written at least.
     """
 
     values: NDArray[np.float64]
     done: NDArray[np.bool_]
     grey: NDArray[np.bool_]
     path: Path | None
-    seconds: float
     _saved: float = field(default_factory=time.monotonic)
 
     @classmethod
     def open(
-        cls,
-        folder: Path | None,
-        key: str,
-        shape: tuple[int, int, int],
-        *,
-        seconds: float = 20.0,
-        anew: bool = False,
-    ) -> Unfinished:
+        cls, folder: Path | None, key: str, shape: tuple[int, int, int], *, anew: bool = False
+    ) -> Checkpoint:
         """Go on with what a folder holds under a key, or begin.
 
         Args:
-            folder: Where unfinished runs lie; None keeps nothing.
+            folder: Where checkpoints lie; None keeps nothing.
             key: Of the run: settings, weights, images.
             shape: Metrics, images, members.
-            seconds: How often to write.
             anew: Begin, whatever is there.
         """
         path = None if folder is None else folder / f"{key}.npz"
@@ -66,11 +59,10 @@ class Unfinished:
             np.zeros(shape[1:], dtype=np.bool_),
             np.zeros(shape[1], dtype=np.bool_),
             path,
-            seconds,
         )
         if anew or path is None or not path.exists():
             return fresh
-        return fresh._read() or fresh
+        return fresh._read(path) or fresh
 
     def keep(
         self,
@@ -81,43 +73,36 @@ class Unfinished:
         """Take in values `(metrics, N)` of N pairs of image and member; write now and then."""
         self.values[:, images, members] = measured
         self.done[images, members] = True
-        if self.path is not None and time.monotonic() - self._saved >= self.seconds:
-            self._write()
+        if self.path is not None and time.monotonic() - self._saved >= SECONDS:
+            self._write(self.path)
 
     def remove(self) -> None:
         """Forget the file: the result is a record now, or about to be one."""
         if self.path is not None:
-            with contextlib.suppress(OSError):  # a folder that cannot be written to
+            with contextlib.suppress(OSError):  # a folder that is not there or cannot be written to
                 self.path.unlink(missing_ok=True)
-                for draft in self.path.parent.glob(f"{self.path.stem}.*.new"):
-                    draft.unlink(missing_ok=True)  # of a run that was killed while it wrote
+                clear_drafts(self.path)  # of a run that was killed while it wrote
 
-    def _read(self) -> Unfinished | None:
+    def _read(self, path: Path) -> Checkpoint | None:
         """Read the file; None where it is broken or of another shape."""
-        assert self.path is not None  # noqa: S101 - narrows the type: `open` asked
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with np.load(path, allow_pickle=False) as file:
                 values, done, grey = (file[name] for name in ("values", "done", "grey"))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            LOG.warning("%s cannot be read (%s); it is measured anew", self.path, error)
+            LOG.warning("%s cannot be read (%s); it is measured anew", path, error)
             return None
         shapes = (values.shape, done.shape, grey.shape)
         if shapes != (self.values.shape, self.done.shape, self.grey.shape):
-            LOG.warning("%s is of another run; it is measured anew", self.path)
+            LOG.warning("%s is of another run; it is measured anew", path)
             return None
         LOG.info("going on with %d of %d views that were measured before", done.sum(), done.size)
-        return Unfinished(values, done, grey, self.path, self.seconds)
+        return Checkpoint(values, done, grey, path)
 
-    def _write(self) -> None:
-        assert self.path is not None  # noqa: S101 - narrows the type: `keep` asked
-        draft = self.path.with_suffix(f".{os.getpid()}.new")
+    def _write(self, path: Path) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with draft.open("wb") as file:
+            with replacing(path) as draft, draft.open("wb") as file:
                 np.savez(file, values=self.values, done=self.done, grey=self.grey)
-            draft.replace(self.path)
         except OSError as error:
-            draft.unlink(missing_ok=True)
-            LOG.warning("%s: %s; a run that is cut off starts anew", self.path, error.strerror)
+            LOG.warning("%s: %s; a run that is cut off starts anew", path, error.strerror)
             self.path = None
         self._saved = time.monotonic()

@@ -1,7 +1,7 @@
-"""The clean side of a comparison: which images, their features, the whitening, the baselines.
+"""What transformed images, or other views, are compared with: the reference set and the baselines.
 
-The images are a list that depends on their number and the seed alone, never on what is on disk.
-Features come from the store, keyed by content.
+A reference set is features of clean images, a whitening that was estimated from them, and a gallery
+in which the own image must be found again. A baseline is the same similarity with another image.
 """
 
 from __future__ import annotations
@@ -10,184 +10,32 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.experiments.intervals import bootstrap_mean
 
-from medssl_invariance.errors import FeatureError, TooFewImagesError
-from medssl_invariance.similarity import METRICS, Gallery, Mean, bootstrap_mean, compare, cosine
+from medssl_invariance.errors import TooFewImagesError
+from medssl_invariance.experiments.metrics import PAIRWISE
+from medssl_invariance.similarity import Gallery, compare, cosine
 from medssl_invariance.whitening import fit_whitening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from medssl_data import ImageDataset
-    from medssl_models import Backbone, Preprocessing
+    from medssl_models.experiments.intervals import Mean
     from numpy.typing import NDArray
 
-    from medssl_invariance.experiments.runs import Means
-    from medssl_invariance.experiments.settings import Comparison
+    from medssl_invariance.experiments.clean_features import CleanFeatures
+    from medssl_invariance.experiments.image_plan import ImagePlan
+    from medssl_invariance.experiments.settings import ComparisonSettings
     from medssl_invariance.whitening import Whitening
 
     Rows = NDArray[np.int64]
 
-__all__ = [
-    "BASELINES",
-    "CleanFeatures",
-    "Plan",
-    "Reference",
-    "baselines",
-    "check_finite",
-    "plan_images",
-]
-
-BASELINES = ("random other", "same class", "same patient")
-"""Which other images an image is compared with, so that a similarity can be judged."""
-PAIRWISE = METRICS[:3]
+__all__ = ["ReferenceSet", "baselines"]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which images take part.
-
-    Args:
-        compared: `(n,)` rows that are compared; some several times where drawn with replacement.
-        covariance: `(m,)` rows behind the covariance, likewise.
-        rows: How many rows there are.
-    """
-
-    compared: Rows
-    covariance: Rows
-    rows: int
-
-    @property
-    def needed(self) -> Rows:
-        """All rows that take part, ascending, each once."""
-        return np.union1d(self.compared, self.covariance)
-
-
-def plan_images(rows: int, settings: Comparison) -> Plan:
-    """Choose the images before the first one is opened.
-
-    Args:
-        rows: How many there are, N.
-        settings: How many, how they are drawn, and the seed. Where the covariance is of others,
-            at most half of all are compared.
-
-    Raises:
-        TooFewImagesError: Fewer than two images, or none left for the covariance.
-    """
-    apart = settings.covariance_from == "others"
-    least = 3 if apart else 2
-    if rows < least:
-        split = ": 1 to compare and 2 others for the covariance" if apart else ""
-        message = f"at least {least} images are needed{split}; there are {rows}"
-        raise TooFewImagesError(message)
-    if settings.draw == "with_replacement":
-        compared, covariance = _study_draws(rows, settings)
-    else:
-        order = np.random.default_rng(settings.seed).permutation(rows)
-        count = rows // 2 if apart else rows
-        compared, covariance = order[: min(settings.images, count)], order
-        covariance = covariance[: settings.covariance_images + len(compared)]
-    if apart:
-        covariance = covariance[~np.isin(covariance, compared)]
-    if len(covariance) < 2:
-        message = f"of {rows} images {len(covariance)} are left for the covariance; 2 are needed"
-        raise TooFewImagesError(message)
-    return Plan(compared, covariance, rows)
-
-
-def _study_draws(rows: int, settings: Comparison) -> tuple[Rows, Rows]:
-    """Repeat the study's draws of a first run, when nothing was cached yet."""
-    # NumPy's legacy generator is frozen, and it is what the study drew from.
-    draws = np.random.RandomState(settings.seed)
-    covariance: Rows = np.arange(rows)
-    if rows >= settings.covariance_images:
-        covariance = draws.randint(0, rows, max(settings.covariance_images, rows // 10))
-    return draws.randint(0, rows, settings.images).astype(np.int64), covariance.astype(np.int64)
-
-
-@dataclass(frozen=True)
-class CleanFeatures:
-    """Features of the images that take part, as they are.
-
-    Args:
-        rows: `(n,)` their rows in the data set, ascending.
-        features: `(n, D)` float32.
-        unreadable: Names of the images that were skipped.
-        device: Where they were computed.
-        precision_error: Relative error of bf16, as text; `nan` for fp32.
-    """
-
-    rows: Rows
-    features: NDArray[np.float32]
-    unreadable: tuple[str, ...]
-    device: str
-    precision_error: str
-
-    @classmethod
-    def collect(
-        cls,
-        backbone: Backbone,
-        data: ImageDataset,
-        preprocessing: Preprocessing,
-        rows: Rows,
-        means: Means,
-    ) -> CleanFeatures:
-        """Extract features, or read them from the store.
-
-        Args:
-            backbone: The network.
-            data: The images.
-            preprocessing: From image to input.
-            rows: Which images, ascending; all of them share the key of other experiments.
-            means: Settings of the extraction, and the store.
-
-        Raises:
-            FeatureError: Features are not finite.
-            medssl_data.UnreadableImageError: An image cannot be read and is not to be skipped.
-        """
-        from medssl_models import ExtractionSettings, extract
-
-        source = data if len(rows) == len(data) else data.select(rows)
-        table = extract(
-            backbone,
-            source,
-            preprocessing=preprocessing,
-            settings=means.extraction or ExtractionSettings(),
-            store=means.store,
-            progress=means.progress,
-        )
-        readable = np.flatnonzero(table.readable)
-        return cls(
-            rows=rows[readable],
-            features=check_finite(table.features[readable], backbone),
-            unreadable=tuple(data.ids[row] for row in rows[~table.readable]),
-            device=table.provenance.get("device", ""),
-            precision_error=table.provenance.get("precision_error", "nan"),
-        )
-
-    def places(self, rows: Rows) -> Rows:
-        """Find where rows of the data set lie in `features`; all of them must be here."""
-        return np.searchsorted(self.rows, rows)
-
-    def readable(self, rows: Rows) -> Rows:
-        """Keep those rows of the data set that could be read, in order."""
-        return rows[np.isin(rows, self.rows)]
-
-    def at(self, rows: Rows) -> NDArray[np.float32]:
-        """Give the features of rows of the data set, `(len(rows), D)`."""
-        return self.features[self.places(rows)]
-
-
-def check_finite(features: NDArray[np.float32], backbone: Backbone) -> NDArray[np.float32]:
-    """Give the features back, or refuse them where they are not finite."""
-    if not np.isfinite(features).all():
-        message = f"{backbone.name} gives NaN or infinite features; check the weights"
-        raise FeatureError(message)
-    return features
-
-
-@dataclass(frozen=True)
-class Reference:
+class ReferenceSet:
     """All that transformed images, or other views, are compared with.
 
     Args:
@@ -210,12 +58,11 @@ class Reference:
     def build(
         cls,
         clean: CleanFeatures,
-        plan: Plan,
-        settings: Comparison,
+        plan: ImagePlan,
+        settings: ComparisonSettings,
         *,
         gallery: Rows | None = None,
-        spread: NDArray[np.float32] | None = None,
-    ) -> Reference:
+    ) -> ReferenceSet:
         """Estimate the whitening and lay out the gallery.
 
         Args:
@@ -223,8 +70,6 @@ class Reference:
             plan: Which images.
             settings: Way of whitening, size of the gallery.
             gallery: Rows of the gallery; None takes the compared images and then others.
-            spread: `(m, D)` features of the plan's covariance images, where they are others than
-                those that are compared.
 
         Raises:
             TooFewImagesError: Not enough readable images.
@@ -236,7 +81,7 @@ class Reference:
             message = "none of the images that were chosen can be read"
             raise TooFewImagesError(message)
         whitening = fit_whitening(
-            clean.at(behind) if spread is None else spread,
+            clean.at(behind) if clean.in_batches is None else clean.in_batches,
             settings.covariance,
             distinct=len(np.unique(behind)),
             pca_variance=settings.pca_variance,
@@ -288,7 +133,7 @@ class Reference:
         features: NDArray[np.float32],
         whitened: NDArray[np.floating],
     ) -> NDArray[np.float64]:
-        """Give Mahalanobis distances from what is whitened already, where they come from it."""
+        """Compute Mahalanobis distances, from what is whitened already where they come from it."""
         if self.whitening.precision is not None:
             return self.whitening.distances(clean, features)
         return np.asarray(np.linalg.norm(whitened, axis=1), dtype=np.float64)
@@ -307,9 +152,9 @@ def _gallery_rows(compared: Rows, available: Rows, size: int) -> Rows:
 
 
 def baselines(
-    reference: Reference,
+    reference: ReferenceSet,
     data: ImageDataset,
-    settings: Comparison,
+    settings: ComparisonSettings,
     *,
     pool: Rows | None = None,
     except_for: Rows | None = None,
@@ -340,16 +185,16 @@ def baselines(
         return alike
 
     kinds: dict[str, Callable[[int], NDArray[np.bool_]]] = {
-        "random other": lambda row: ~same_patient(row),
-        "same class": same_class,
-        "same patient": same_patient,
+        "random_other": lambda row: ~same_patient(row),
+        "same_class": same_class,
+        "same_patient": same_patient,
     }
     spared = reference.compared if except_for is None else except_for
     found = {}
-    for kind in BASELINES:
+    for kind, fitting in kinds.items():
         partners = [
             _draw_partners(
-                rows[kinds[kind](int(row)) & (rows != row) & (rows != other)], int(row), settings
+                rows[fitting(int(row)) & (rows != row) & (rows != other)], int(row), settings
             )
             for row, other in zip(reference.compared, spared, strict=True)
         ]
@@ -358,13 +203,13 @@ def baselines(
     return found
 
 
-def _draw_partners(candidates: Rows, row: int, settings: Comparison) -> Rows:
+def _draw_partners(candidates: Rows, row: int, settings: ComparisonSettings) -> Rows:
     count = min(settings.partners, len(candidates))
     return np.random.default_rng([settings.seed, row]).choice(candidates, count, replace=False)
 
 
 def _baseline(
-    reference: Reference, partners: Sequence[Rows], settings: Comparison
+    reference: ReferenceSet, partners: Sequence[Rows], settings: ComparisonSettings
 ) -> dict[str, Mean]:
     """Average over the partners of an image, then over images."""
     counts = [len(chosen) for chosen in partners]
@@ -373,12 +218,15 @@ def _baseline(
     clean = reference.clean
     values = compare(clean.at(own), clean.at(others), reference.whitening)
     ends = np.cumsum(counts)[:-1]
-    means = np.array([[nan_mean(part) for part in np.split(line, ends)] for line in values])
-    averaged = bootstrap_mean(means.T, resamples=settings.bootstrap, seed=settings.seed)
-    return dict(zip(PAIRWISE, averaged, strict=True))
+    means = np.array([[_nan_mean(part) for part in np.split(line, ends)] for line in values])
+    averaged = bootstrap_mean(
+        means.T, resamples=settings.bootstrap, seed=settings.seed, draw="counts"
+    )
+    names = [metric.name for metric in PAIRWISE]
+    return dict(zip(names, averaged, strict=True))
 
 
-def nan_mean(values: NDArray[np.float64]) -> float:
+def _nan_mean(values: NDArray[np.float64]) -> float:
     """Average what is defined; NaN where nothing is."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")

@@ -2,35 +2,25 @@
 
 A preset is a set of values. Where the 2022 study's way is a defect, the defect is a field with a
 name, and the field carries the reason; entries such as I-26 number the study's known quirks.
+Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from medssl_models.experiments import settings as presets
-from medssl_models.experiments.settings import (
-    BatchNormPreset,
-    Difference,
-    ProtocolName,
-    from_preset,
-    setting,
-)
+from medssl_models.experiments.settings import BatchNormPreset, Option, setting
 from pydantic import Field, PositiveInt, model_validator
 
-from medssl_invariance.errors import SettingsError
+if TYPE_CHECKING:
+    from medssl_models.experiments.settings import ProtocolName
 
-__all__ = [
-    "Comparison",
-    "SyntheticSettings",
-    "ViewsSettings",
-    "differences",
-    "identity",
-    "preset",
-]
+    from medssl_invariance.transforms.families import Family
+
+__all__ = ["ComparisonSettings", "SyntheticSettings", "ViewsSettings"]
 
 
-class Comparison(BatchNormPreset):
+class ComparisonSettings(BatchNormPreset):
     """What both experiments share: how features are whitened, compared and averaged."""
 
     covariance: Literal["ledoit-wolf", "pca", "sample"] = setting(
@@ -41,6 +31,7 @@ class Comparison(BatchNormPreset):
         corrected="ledoit-wolf",
         published="sample",
         entries=("I-27",),
+        option=Option(help="How features are whitened."),
     )
     pca_variance: Annotated[float, Field(gt=0, le=1)] = setting(
         "Share of the variance that pca retains.", corrected=0.95
@@ -53,7 +44,7 @@ class Comparison(BatchNormPreset):
         entries=("I-27",),
     )
     images: Annotated[int, Field(ge=1)] = setting(
-        "How many images, or pairs, are compared.", corrected=100
+        "How many images, or pairs, are compared.", corrected=100, option=Option()
     )
     draw: Literal["without_replacement", "with_replacement"] = setting(
         "with_replacement: some images count several times, others never. Either list depends on "
@@ -91,35 +82,44 @@ class Comparison(BatchNormPreset):
         corrected="model",
         published="experiment",
     )
-    normalisation: Literal["model", "study"] = setting(
-        "model: what the network was pretrained with. study: what the study fed, which for some "
-        "models is another mean and deviation.",
+    normalisation: Literal["model", "published"] = setting(
+        "model: what the network was pretrained with. published: what the study fed, which for "
+        "some models is another mean and deviation.",
         corrected="model",
-        published="study",
+        published="published",
         entries=("I-11",),
     )
-    padding: Literal["model", "study"] = setting(
-        "model: strided layers pad as where the weights were trained. study: as in torchvision.",
-        corrected="model",
-        published="study",
-    )
-    labels: Literal["corrected", "study"] = setting(
-        "Whose label policy and file selection.", corrected="corrected", published="study"
-    )
-    seed: Annotated[int, Field(ge=0)] = setting("Seed of everything random.", corrected=0)
+
+    @property
+    def fed_by(self) -> ProtocolName:
+        """The protocol under which a network's input is normalised."""
+        return "published" if self.normalisation == "published" else "corrected"
 
 
-class SyntheticSettings(Comparison):
+class SyntheticSettings(ComparisonSettings):
     """Features of an image against those of its transformed versions."""
 
-    members: PositiveInt | None = setting(
-        "Transformed versions of an image, k; none is the family's own number.", corrected=None
+    transforms: tuple[str, ...] = setting(
+        "Families of transforms; all, published and medical mean several.",
+        corrected=("medical",),
+        published=("published",),
+        option=Option(
+            ("--transform", "-t"),
+            metavar="NAME",
+            help="Such as rotation; all, published or medical mean several; repeatable. A wrong "
+            "name lists them.",
+        ),
     )
-    ranges: Literal["honest", "study"] = setting(
-        "study: grids such as shears up to 160 degrees, brightness up to 5, a shear of 1 degree "
-        "inside translation and scale. honest: what a scanner or a technician could do.",
-        corrected="honest",
-        published="study",
+    members: PositiveInt | None = setting(
+        "Transformed versions of an image, k; none is the family's own number.",
+        corrected=None,
+        option=Option(("--k",), help="Versions of an image; each family's own when left out."),
+    )
+    ranges: Literal["corrected", "published"] = setting(
+        "published: grids such as shears up to 160 degrees, brightness up to 5, a shear of 1 "
+        "degree inside translation and scale. corrected: what a scanner or a technician could do.",
+        corrected="corrected",
+        published="published",
         entries=("I-29", "I-30", "I-34"),
     )
     applied: Literal["after_resize", "native"] = setting(
@@ -152,6 +152,17 @@ class SyntheticSettings(Comparison):
         entries=("I-25",),
     )
 
+    @property
+    def families(self) -> list[Family]:
+        """The families of transforms, each once.
+
+        Raises:
+            UnknownFamilyError: A name that no family bears.
+        """
+        from medssl_invariance.transforms.families import find_families
+
+        return find_families(self.transforms)
+
     @model_validator(mode="after")
     def _versions_of_an_image_are_a_batch(self) -> SyntheticSettings:
         if self.batchnorm == "training" and self.applied != "native":
@@ -160,48 +171,18 @@ class SyntheticSettings(Comparison):
         return self
 
 
-class ViewsSettings(Comparison):
+class ViewsSettings(ComparisonSettings):
     """Features of one view of a patient against those of the other view."""
 
-    pairing: Literal["study", "patient"] = setting(
-        "patient: joined by patient and study. study: every lateral with a frontal file that is "
-        "assumed to exist; eyes by the order of the table's rows, only of equal grade.",
+    pairing: Literal["published", "patient"] = setting(
+        "patient: joined by patient and study. published: every lateral with a frontal file that "
+        "is assumed to exist; eyes by the order of the table's rows, only of equal grade.",
         corrected="patient",
-        published="study",
+        published="published",
         entries=("I-35", "I-36"),
     )
     missing: Literal["skip", "refuse"] = setting(
         "What happens with views that have no partner: left out and counted, or an error.",
         corrected="skip",
+        option=Option(help="What to do with views without partner."),
     )
-
-
-S = TypeVar("S", bound=Comparison)
-
-
-def preset(settings: type[S], protocol: ProtocolName = "corrected", **changes: object) -> S:
-    """Make the settings of a protocol, with some fields changed.
-
-    Args:
-        settings: `SyntheticSettings` or `ViewsSettings`.
-        protocol: `published` or `corrected`.
-        changes: Fields to set; None leaves the preset's value.
-
-    Raises:
-        SettingsError: A value is not allowed; the message names the field.
-
-    Example:
-        >>> preset(SyntheticSettings, "published").identity_in_mean
-        True
-    """
-    return from_preset(settings, protocol, changes, refusal=SettingsError)
-
-
-def differences(settings: type[Comparison]) -> list[Difference]:
-    """List what the two presets set differently, with the entries that explain it."""
-    return presets.differences(preset(settings, "published"), preset(settings))
-
-
-def identity(settings: Comparison, **more: object) -> dict[str, object]:
-    """Give what of the settings belongs to a record; protocol and seed are in its provenance."""
-    return {**settings.model_dump(exclude={"protocol", "seed"}), **more}

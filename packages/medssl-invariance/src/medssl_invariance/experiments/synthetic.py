@@ -1,8 +1,8 @@
 """Features of images against those of their transformed versions.
 
-The clean side is in `reference`. Here views are made, run through the network in batches, compared
-as they come, and averaged: whatever k is, no more than a block of images and a batch of views is
-held at a time.
+The clean side is in `reference_set`. Here views are made, run through the network in batches,
+compared as they come, and averaged: whatever k is, no more than a block of images and a batch of
+views is held at a time.
 """
 
 from __future__ import annotations
@@ -14,38 +14,42 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.files import home
 
-from medssl_invariance.experiments.checkpoint import Unfinished
-from medssl_invariance.experiments.clean_features import collect_in_batches
-from medssl_invariance.experiments.measurements import Outcome, make_records
-from medssl_invariance.experiments.reference_set import (
-    CleanFeatures,
-    Reference,
-    baselines,
-    plan_images,
-)
-from medssl_invariance.experiments.runs import Means, prepare_network, provenance_of
-from medssl_invariance.experiments.settings import SyntheticSettings, identity
-from medssl_invariance.similarity import METRICS
+from medssl_invariance.experiments.checkpoint import Checkpoint
+from medssl_invariance.experiments.clean_features import collect_features, prepare_network
+from medssl_invariance.experiments.image_plan import plan_images
+from medssl_invariance.experiments.measurement import FACTS, Measurement, make_records
+from medssl_invariance.experiments.metrics import METRICS
+from medssl_invariance.experiments.reference_set import ReferenceSet, baselines
 from medssl_invariance.transforms.batches import Batch, Block, ViewMaker, frame_side
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from medssl_data import ImageDataset
-    from medssl_models import Backbone, Preprocessing, Record
+    from medssl_models import Backbone, Preprocessing, Record, Records, RunContext
     from medssl_models.console import Advance
+    from medssl_models.experiments.intervals import Mean
     from medssl_models.experiments.settings import ProtocolName
     from medssl_models.features.runtime import FeatureNetwork
     from numpy.typing import NDArray
 
-    from medssl_invariance.similarity import Mean
+    from medssl_invariance.experiments.settings import SyntheticSettings
     from medssl_invariance.transforms.families import Family
 
-__all__ = ["clean_preprocessing", "feasible", "synthetic"]
+__all__ = [
+    "EXPERIMENT",
+    "check_synthetic",
+    "clean_preprocessing",
+    "count_views",
+    "run_synthetic",
+    "synthetic",
+]
 
 LOG = logging.getLogger("medssl.invariance")
-STUDY_GEOMETRY = {"resize": 256, "crop": 224, "interpolation": "bilinear"}
+EXPERIMENT = "invariance"
+PUBLISHED_GEOMETRY = {"resize": 256, "crop": 224, "interpolation": "bilinear"}
 DEFAULT_BATCH = {"cpu": 32}
 ROWS_TO_COMPARE = 512
 """Whitening a few rows costs as much as whitening hundreds: the factor is read once for all."""
@@ -54,46 +58,90 @@ ROWS_TO_COMPARE = 512
 def synthetic(
     backbone: Backbone,
     data: ImageDataset,
-    families: Sequence[Family],
     *,
+    protocol: ProtocolName = "corrected",
     settings: SyntheticSettings | None = None,
-    means: Means | None = None,
-) -> Iterator[Record]:
+    context: RunContext | None = None,
+    **changes: object,
+) -> Records:
     """Measure how stable features are under families of transforms.
 
     Args:
         backbone: The network.
         data: The images.
-        families: Out of `families.find_families`.
-        settings: None takes the corrected preset.
-        means: Extraction, store, and what is known already.
+        protocol: The preset that the settings start from.
+        settings: Settings that are ready made, in place of a protocol.
+        context: How it is run; None uses the feature store and shows progress.
+        changes: Settings as keywords, such as `transforms=["rotation"]` or `images=20`.
 
-    Yields:
+    Returns:
         Five records for each family, one a metric: the cosine of whitened deviations, the raw
         cosine, the Mahalanobis distance, and how often the clean image is the nearest to its
         transformed version, in both spaces. `details` holds the curve over the members, each
         image's value, the baselines, and what the whitening rests on.
 
     Raises:
+        SettingsError: A value is not allowed.
+        UnknownFamilyError: A family that does not exist, or not under this protocol.
         GridError: A family has no such k; said before any image is opened.
         TooFewImagesError: Fewer images than a comparison needs, likewise.
         FeatureError: Constant or non-finite features.
         CovarianceError: A covariance that cannot be factored, where the settings say stop.
+
+    Example:
+        >>> from medssl_data import load_dataset
+        >>> from medssl_models import RunContext
+        >>> from medssl_models.testing import tiny_backbone
+        >>> data = load_dataset("phantom:chest-xray,count=12,size=80")
+        >>> records = synthetic(
+        ...     tiny_backbone(), data, transforms=["h_flip"], images=4, context=RunContext()
+        ... )
+        >>> [record.metric for record in records][:2]
+        ['whitened_cosine', 'raw_cosine']
     """
-    settings, means = settings or SyntheticSettings(), means or Means()
-    feasible(data, families, settings)
-    session = _Session(backbone, data, settings, means)
-    for family in families:
-        measurement = _Measurement(session, family)
-        yield from measurement.records()
-        measurement.forget()  # whoever took the records has kept them by now
+    from medssl_models.experiments.runner import measure
+
+    from medssl_invariance.experiments.declarations import SYNTHETIC
+
+    return measure(
+        SYNTHETIC,
+        backbone,
+        data,
+        protocol=protocol,
+        settings=settings,
+        context=context,
+        **changes,
+    )
 
 
-def feasible(data: ImageDataset, families: Sequence[Family], settings: SyntheticSettings) -> None:
-    """Say before any image is opened whether it can be done; raises as `synthetic` does."""
-    for family in families:
-        family.members(settings.ranges, settings.members)
+def run_synthetic(
+    backbone: Backbone, data: ImageDataset, settings: SyntheticSettings, context: RunContext
+) -> Iterator[Record]:
+    """Yield the records of one family after the other; see `synthetic`."""
+    check_synthetic(data, settings)
+    session = _Session(backbone, data, settings, context)
+    for family in settings.families:
+        measured = _FamilyRun(session, family)
+        yield from measured.records()
+        measured.forget()  # whoever took the records has kept them by now
+
+
+def check_synthetic(data: ImageDataset, settings: SyntheticSettings) -> None:
+    """Tell before any image is opened whether the settings can be carried out.
+
+    Raises:
+        UnknownFamilyError: A family that does not exist, or not under this protocol.
+        GridError: A family has no such k.
+        TooFewImagesError: Fewer images than a comparison needs.
+    """
+    count_views(data, settings)
     plan_images(len(data), settings)
+
+
+def count_views(_: ImageDataset, settings: SyntheticSettings) -> int:
+    """Count the images that run through the network beyond the clean ones, at most."""
+    versions = (len(f.members(settings.ranges, settings.members)) for f in settings.families)
+    return settings.images * sum(versions)
 
 
 def clean_preprocessing(
@@ -107,10 +155,9 @@ def clean_preprocessing(
         frame: How many times larger than the crop the resized image must be; where the resize
             falls short of it, it is raised, for clean and transformed images alike.
     """
-    source: ProtocolName = "published" if settings.normalisation == "study" else "corrected"
-    prepared = backbone.preprocessing_for(source)
+    prepared = backbone.preprocessing_for(settings.fed_by)
     if settings.geometry == "experiment":
-        prepared = prepared.replace(**STUDY_GEOMETRY)
+        prepared = prepared.replace(**PUBLISHED_GEOMETRY)
     else:
         own = backbone.preprocessing
         prepared = prepared.replace(
@@ -129,58 +176,59 @@ class _Session:
     backbone: Backbone
     data: ImageDataset
     settings: SyntheticSettings
-    means: Means
+    context: RunContext
 
     def __post_init__(self) -> None:
         self.plan = plan_images(len(self.data), self.settings)
-        self._references: dict[str, tuple[Reference, dict[str, dict[str, Mean]]]] = {}
+        self.title = f"{self.backbone.name} on {self.data.name}"
+        self._references: dict[str, tuple[ReferenceSet, dict[str, dict[str, Mean]]]] = {}
 
     def reference(
         self, preprocessing: Preprocessing
-    ) -> tuple[Reference, dict[str, dict[str, Mean]]]:
-        """Give the clean side, and the baselines, for a preprocessing; computed once."""
+    ) -> tuple[ReferenceSet, dict[str, dict[str, Mean]]]:
+        """Return the clean side, and the baselines, for a preprocessing; computed once."""
         key = preprocessing.fingerprint
         if key not in self._references:
-            clean, spread = self._clean(preprocessing)
-            reference = Reference.build(clean, self.plan, self.settings, spread=spread)
+            clean = collect_features(
+                self.backbone, self.data, preprocessing, self.plan, self.settings, self.context
+            )
+            reference = ReferenceSet.build(clean, self.plan, self.settings)
             if not self._references:  # another frame changes nothing of it
                 for note in reference.whitening.report.notes:
-                    LOG.warning("%s on %s: %s", self.backbone.name, self.data.name, note)
-            found = baselines(reference, self.data, self.settings)
-            self._references[key] = reference, found
+                    LOG.warning("%s: %s", self.title, note)
+            self._references[key] = reference, baselines(reference, self.data, self.settings)
         return self._references[key]
-
-    def _clean(
-        self, preprocessing: Preprocessing
-    ) -> tuple[CleanFeatures, NDArray[np.float32] | None]:
-        """Give clean features, and others for the covariance where BatchNorm tells them apart."""
-        rows = self.plan.needed
-        if self.settings.batchnorm == "training":
-            return collect_in_batches(self.network, self.data, preprocessing, self.plan, rows)
-        return CleanFeatures.collect(
-            self.backbone, self.data, preprocessing, rows, self.means
-        ), None
 
     @cached_property
     def network(self) -> FeatureNetwork:
         """The fastest copy of the backbone."""
         crop = clean_preprocessing(self.backbone, self.settings).crop
-        return prepare_network(self.backbone, self.settings, self.means, crop=crop)
+        return prepare_network(self.backbone, self.settings, self.context, crop=crop)
 
     @property
     def batch_size(self) -> int:
         """Views that run through the network together, and images in a block."""
-        asked = self.means.extraction.batch_size if self.means.extraction else None
+        asked = self.context.extracting.batch_size
         return asked or DEFAULT_BATCH.get(self.network.device.type, 128)
 
     @property
     def workers(self) -> int:
         """Threads that decode and transform pictures."""
-        asked = self.means.extraction.workers if self.means.extraction else None
+        asked = self.context.extracting.workers
         return 2 if asked is None else asked
 
+    def checkpoint(self, key: str, members: int, images: int) -> Checkpoint:
+        """Open what a cut-off run has left; nothing is kept where features are not kept either."""
+        context = self.context
+        return Checkpoint.open(
+            None if context.store is None else home() / "invariance",
+            key,
+            (len(METRICS), images, members),
+            anew=context.force or context.extracting.force,
+        )
 
-class _Measurement:
+
+class _FamilyRun:
     """One family on one model and data set."""
 
     def __init__(self, session: _Session, family: Family) -> None:
@@ -191,26 +239,30 @@ class _Measurement:
         grid = family.grid(settings.ranges)
         frame = grid.frame if settings.border == "inscribed" else 1.0
         self.preprocessing = clean_preprocessing(session.backbone, settings, frame=frame)
-        self.provenance = provenance_of(
+        self.provenance = session.context.provenance(
             session.backbone,
             session.data,
             settings,
             preprocessing=self.preprocessing.fingerprint,
-            means=session.means,
+            **FACTS,
         )
-        self.unfinished: Unfinished | None = None
-        self.identity = identity(settings, transform=family.name, members=len(self.members))
+        self.identity = session.context.settings_of(
+            settings, transform=family.name, members=len(self.members)
+        )
+        del self.identity["transforms"]  # each has records of its own
+        self.checkpoint: Checkpoint | None = None
 
     def records(self) -> list[Record]:
         from medssl_models.experiments.record import record_key
 
-        known = self.session.means.known
-        keys = [record_key("invariance", m, self.identity, self.provenance) for m in METRICS]
-        if all(key in known for key in keys):
-            return [known[key] for key in keys]
+        names = [metric.name for metric in METRICS]
+        known = self.session.context.recall(EXPERIMENT, names, self.identity, self.provenance)
+        if known is not None:
+            return known
         reference, found = self.session.reference(self.preprocessing)
-        values, grey = self._values(reference, keys[0])
-        outcome = Outcome(
+        key = record_key(EXPERIMENT, names[0], self.identity, self.provenance)
+        values, grey = self._values(reference, key)
+        measurement = Measurement(
             axis=self.family.axis,
             places=np.array([member.at for member in self.members], dtype=np.float64),
             identities=np.array([member.identity for member in self.members]),
@@ -220,67 +272,56 @@ class _Measurement:
             notes=self._notes(reference, grey),
         )
         return make_records(
-            self.session.backbone,
-            self.session.data,
+            EXPERIMENT,
+            measurement,
             self.session.settings,
-            outcome,
             provenance=self.provenance.model_copy(update={"device": reference.clean.device}),
             identity=self.identity,
         )
 
     def forget(self) -> None:
         """Remove what was kept for the case that the run is cut off."""
-        if self.unfinished is not None:
-            self.unfinished.remove()
+        if self.checkpoint is not None:
+            self.checkpoint.remove()
 
-    def _notes(self, reference: Reference, grey: float) -> tuple[str, ...]:
+    def _notes(self, reference: ReferenceSet, grey: float) -> tuple[str, ...]:
         notes = list(reference.whitening.report.notes)
         if self.family.colour and grey > 0:
             share = "all" if grey == 1 else f"{grey:.0%} of the"
             notes.append(f"{share} pictures are grey: {self.family.name} does nothing to them")
         missing = len(np.unique(self.session.plan.compared)) - len(np.unique(reference.compared))
-        if reference.clean.unreadable:
-            notes.append(
-                f"{len(reference.clean.unreadable)} unreadable images were skipped, {missing} of "
-                "them among the compared"
-            )
+        if missing:
+            notes.append(f"{missing} of the images to compare could not be read")
         return tuple(notes)
 
-    def _values(self, reference: Reference, key: str) -> tuple[NDArray[np.float64], float]:
+    def _values(self, reference: ReferenceSet, key: str) -> tuple[NDArray[np.float64], float]:
         """Measure all images under all members: `(5, n, k)`, and the share of grey pictures."""
-        rows, means = reference.compared, self.session.means
-        self.unfinished = unfinished = Unfinished.open(
-            means.unfinished,
-            key,
-            (len(METRICS), len(rows), len(self.members)),
-            seconds=means.save_seconds,
-            anew=means.extraction is not None and means.extraction.force,
-        )
-        title = f"{self.session.backbone.name} on {self.session.data.name}: {self.family.name}"
-        total = len(rows) * len(self.members)
-        with means.progress(title, total) if means.progress else _silent() as advance:
-            advance(int(unfinished.done.sum()))
-            size = self.session.batch_size
+        session, rows = self.session, reference.compared
+        self.checkpoint = kept = session.checkpoint(key, len(self.members), len(rows))
+        progress = session.context.progress or _silent
+        with progress(f"{session.title}: {self.family.name}", kept.done.size) as advance:
+            advance(int(kept.done.sum()))
+            size = session.batch_size
             for start in range(0, len(rows), size):
                 block = slice(start, min(start + size, len(rows)))
-                if not unfinished.done[block].all():
-                    self._measure_block(reference, block, unfinished, advance)
-        return unfinished.values, float(unfinished.grey.mean())
+                if not kept.done[block].all():
+                    self._measure_block(reference, block, kept, advance)
+        return kept.values, float(kept.grey.mean())
 
     def _measure_block(
-        self, reference: Reference, place: slice, unfinished: Unfinished, advance: Advance
+        self, reference: ReferenceSet, place: slice, kept: Checkpoint, advance: Advance
     ) -> None:
         block = Block(self.session.data, reference.compared[place])
-        todo = np.flatnonzero(~unfinished.done[place].all(axis=0))
+        todo = np.flatnonzero(~kept.done[place].all(axis=0))
         if self.session.settings.batchnorm == "training":
             todo = np.arange(len(self.members))  # with fewer of them the batch is another
         waiting: list[tuple[Batch, NDArray[np.float32]]] = []
         for batch in self._maker.batches(block, todo):
             waiting.append((batch, self.session.network(batch.pixels).numpy()))
-            unfinished.grey[place] = block.grey
+            kept.grey[place] = block.grey
             if sum(len(features) for _, features in waiting) >= ROWS_TO_COMPARE:
-                advance(_settle(reference, block.rows, waiting, unfinished, place.start))
-        advance(_settle(reference, block.rows, waiting, unfinished, place.start))
+                advance(_settle(reference, block.rows, waiting, kept, place.start))
+        advance(_settle(reference, block.rows, waiting, kept, place.start))
 
     @property
     def _maker(self) -> ViewMaker:
@@ -291,13 +332,13 @@ class _Measurement:
 
 
 def _settle(
-    reference: Reference,
+    reference: ReferenceSet,
     rows: NDArray[np.int64],
     waiting: list[tuple[Batch, NDArray[np.float32]]],
-    unfinished: Unfinished,
+    kept: Checkpoint,
     start: int,
 ) -> int:
-    """Compare the features that wait, and keep what came out; give how many there were."""
+    """Compare the features that wait, keep what came out, and count it."""
     if not waiting:
         return 0
     features = np.concatenate([computed for _, computed in waiting])
@@ -305,12 +346,12 @@ def _settle(
     members = np.concatenate([batch.members for batch, _ in waiting])
     waiting.clear()
     measured = reference.measure(rows[images], features, rows[images])
-    unfinished.keep(measured, start + images, members)
+    kept.keep(measured, start + images, members)
     return len(features)
 
 
 @contextmanager
-def _silent() -> Iterator[Advance]:
+def _silent(*_: object) -> Iterator[Advance]:
     """Stand in for the progress bar."""
 
     def ignore(n: int = 1, **more: object) -> None:

@@ -7,15 +7,18 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from medssl_data.files import write_atomically
+from medssl_models.files import replacing
 
-from medssl_invariance.figures.tables import cells, dataset_label
+from medssl_invariance.experiments.metrics import METRICS
+from medssl_invariance.figures.tables import cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from medssl_models import Record
+
+    from medssl_invariance.figures.tables import Cell
 
 __all__ = ["CSV_COLUMNS", "csv_text", "write_curves"]
 
@@ -26,52 +29,56 @@ CSV_COLUMNS = (
 
 
 def write_curves(
-    records: Sequence[Record], folder: Path, *, metric: str = "whitened cosine"
+    records: Sequence[Record], folder: Path, *, metric: str = "whitened_cosine"
 ) -> list[Path]:
-    """Write the curves of records: one CSV, and for each data set two PNGs.
+    """Write the curves of records: for each data set one CSV and two PNGs.
 
     Args:
         records: Of `synthetic`.
         folder: Where the files go; each is replaced as a whole.
-        metric: What the pictures show; the CSV holds all.
+        metric: Name of the metric that the pictures show; the CSV holds all.
 
     Returns:
-        The files: `curves.csv`, and `DATASET-curves.png`, `DATASET-summary.png` for each data set.
+        The files: `DATASET-curves.csv`, `DATASET-curves.png` and `DATASET-summary.png` for each
+        data set.
     """
     from medssl_invariance.figures.drawing import draw_curves, draw_summary
 
-    table = folder / "curves.csv"
-    write_atomically(table, csv_text(records).encode())
-    written = [table]
-    shown = [record for record in records if record.metric == metric]
-    for dataset in dict.fromkeys(record.provenance.dataset for record in shown):
-        own = [cell for cell in cells(records) if cell.first.provenance.dataset == dataset]
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip("-")
-        title = dataset_label(own[0].first)
-        for name, draw in (("curves", draw_curves), ("summary", draw_summary)):
-            path = folder / f"{stem}-{name}.png"
-            write_atomically(path, draw(own, metric, title))
+    (shown,) = (one for one in METRICS if one.name == metric)
+    found, written = cells(records), []
+    for dataset in dict.fromkeys(cell.dataset for cell in found):
+        own = [cell for cell in found if cell.dataset == dataset]
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", own[0].plain_dataset).strip("-")
+        contents = {
+            "curves.csv": csv_text(own).encode(),
+            "curves.png": draw_curves(own, shown, dataset),
+            "summary.png": draw_summary(own, shown, dataset),
+        }
+        for name, content in contents.items():
+            path = folder / f"{stem}-{name}"
+            with replacing(path) as draft:
+                draft.write_bytes(content)
             written.append(path)
     return written
 
 
-def csv_text(records: Sequence[Record]) -> str:
+def csv_text(cells: Sequence[Cell]) -> str:
     """Write curves as CSV with `CSV_COLUMNS`, a line for each place on a curve."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for cell in cells(records):
+    for cell in cells:
         for metric, record in cell.records.items():
             points: Any = record.details["curve"]
             head = (
-                record.provenance.dataset,
+                cell.plain_dataset,
                 cell.transform,
-                record.provenance.model,
-                "yes" if record.details.get("control") else "no",
+                cell.plain_model,
+                "yes" if cell.is_control else "no",
                 metric,
                 record.details["axis"],
             )
-            other = cell.baseline(metric, "random other")
+            other = cell.baseline(metric, "random_other")
             for point in points:
                 numbers = (point["at"], point["value"], point["low"], point["high"], other)
                 writer.writerow((*head, *map(_plain, numbers)))

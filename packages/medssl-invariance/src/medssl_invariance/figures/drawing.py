@@ -6,7 +6,6 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from medssl_invariance.figures.tables import model_label
 from medssl_invariance.transforms.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from medssl_models.experiments.metric import Metric
 
     from medssl_invariance.figures.tables import Cell
 
@@ -29,7 +29,7 @@ COLUMNS = 4
 _DPI = 120
 
 
-def draw_curves(cells: Sequence[Cell], metric: str, title: str) -> bytes:
+def draw_curves(cells: Sequence[Cell], metric: Metric, title: str) -> bytes:
     """Draw a panel for each family: a line with its 95 % band for each model.
 
     Args:
@@ -58,36 +58,36 @@ def draw_curves(cells: Sequence[Cell], metric: str, title: str) -> bytes:
     for axis in axes[len(transforms) :]:
         axis.set_visible(False)
     _legend(figure, cells, looks)
-    figure.suptitle(f"{title}: {metric}", x=0.01, ha="left", fontsize=13, color=INK, weight="bold")
+    figure.suptitle(
+        f"{title}: {metric.heading}", x=0.01, ha="left", fontsize=13, color=INK, weight="bold"
+    )
     return _png(figure)
 
 
 def _looks(cells: Sequence[Cell]) -> Mapping[str, tuple[str, str]]:
-    """Give each model a colour and a line; controls are grey."""
-    labels = sorted({model_label(cell.first) for cell in cells})
-    trained = [label for label in labels if not label.endswith("(control)")]
-    controls = [label for label in labels if label.endswith("(control)")]
-    looks = {
+    """Choose a colour and a line for each model; controls are grey."""
+    trained = sorted({cell.model for cell in cells if not cell.is_control})
+    controls = sorted({cell.model for cell in cells if cell.is_control})
+    coloured = {
         label: (HUES[place % len(HUES)], STYLES[place // len(HUES) % len(STYLES)])
         for place, label in enumerate(trained)
     }
-    looks |= {
+    return coloured | {
         label: (GREYS[place % len(GREYS)], STYLES[(place + 1) % len(STYLES)])
         for place, label in enumerate(controls)
     }
-    return looks
 
 
 def _draw_panel(
-    axis: Axes, cells: Sequence[Cell], metric: str, looks: Mapping[str, tuple[str, str]]
+    axis: Axes, cells: Sequence[Cell], metric: Metric, looks: Mapping[str, tuple[str, str]]
 ) -> None:
-    family = FAMILIES.get(cells[0].transform)
+    family = FAMILIES.get(cells[0].family)
     single = all(len(_points(cell, metric)) == 1 for cell in cells)
     for place, cell in enumerate(cells):
-        colour, style = looks[model_label(cell.first)]
+        colour, style = looks[cell.model]
         draw = _draw_single if single else _draw_line
         draw(axis, _points(cell, metric), colour=colour, style=style, place=place)
-        other = cell.baseline(metric, "random other")
+        other = cell.baseline(metric.name, "random_other")
         if other is not None:
             axis.axhline(other, color=colour, lw=0.9, ls=(0, (1, 2)), zorder=1)
     _dress(axis, metric)
@@ -106,8 +106,8 @@ def _draw_panel(
         )  # fmt: skip
 
 
-def _points(cell: Cell, metric: str) -> list[Any]:
-    record = cell.records.get(metric)
+def _points(cell: Cell, metric: Metric) -> list[Any]:
+    record = cell.records.get(metric.name)
     points: Any = [] if record is None else record.details["curve"]
     return [point for point in points if point["value"] is not None]
 
@@ -132,14 +132,14 @@ def _draw_single(axis: Axes, points: list[Any], *, colour: str, style: str, plac
         axis.errorbar(place, point["value"], yerr=spread, color=colour, fmt="o", ms=5, capsize=3)
 
 
-def _dress(axis: Axes, metric: str) -> None:
-    if "cosine" in metric:
-        low = min(axis.get_ylim()[0], -0.05)
-        axis.set_ylim(max(low, -1.05), 1.05)
-    elif "retrieval" in metric:
-        axis.set_ylim(-4, 104)
+def _dress(axis: Axes, metric: Metric) -> None:
+    low, high = metric.bounds
+    if high is None:
+        axis.set_ylim(bottom=low)
     else:
-        axis.set_ylim(bottom=0)
+        margin = 0.05 * high
+        least = (0.0 if low is None else low) - margin
+        axis.set_ylim(max(min(axis.get_ylim()[0], -margin), least), high + margin)
     axis.tick_params(axis="both", length=0, labelsize=8, labelcolor=FAINT)
     axis.grid(color=RULE, lw=0.6)
     axis.set_axisbelow(True)
@@ -147,7 +147,7 @@ def _dress(axis: Axes, metric: str) -> None:
         spine.set_visible(False)
 
 
-def _use_ratios(axis: Axes, cell: Cell, metric: str) -> None:
+def _use_ratios(axis: Axes, cell: Cell, metric: Metric) -> None:
     """Space values by their ratio, and write a few of them below the axis."""
     places = [float(point["at"]) for point in _points(cell, metric)]
     if min(places) <= 0:
@@ -166,7 +166,7 @@ def _legend(figure: Figure, cells: Sequence[Cell], looks: Mapping[str, tuple[str
         Line2D([], [], color=colour, ls=style, lw=1.8, label=label)
         for label, (colour, style) in looks.items()
     ]
-    if any(cell.baseline(metric, "random other") for cell in cells for metric in cell.records):
+    if any(cell.baseline(name, "random_other") for cell in cells for name in cell.records):
         dotted = Line2D([], [], color=INK, ls=(0, (1, 2)), lw=1, label="a random other image")
         handles.append(dotted)
     figure.legend(
@@ -175,7 +175,7 @@ def _legend(figure: Figure, cells: Sequence[Cell], looks: Mapping[str, tuple[str
     )  # fmt: skip
 
 
-def draw_summary(cells: Sequence[Cell], metric: str, title: str) -> bytes:
+def draw_summary(cells: Sequence[Cell], metric: Metric, title: str) -> bytes:
     """Draw models against families as a heat map with the numbers in it.
 
     Args:
@@ -189,7 +189,7 @@ def draw_summary(cells: Sequence[Cell], metric: str, title: str) -> bytes:
     from matplotlib.figure import Figure
 
     transforms = list(dict.fromkeys(cell.transform for cell in cells))
-    by_place = {(model_label(cell.first), cell.transform): cell for cell in cells}
+    by_place = {(cell.model, cell.transform): cell for cell in cells}
     labels = _by_stability(cells, metric)
     figure = Figure(
         figsize=(0.62 * (len(transforms) + 1) + 2.6, 0.42 * len(labels) + 2.3),
@@ -216,53 +216,52 @@ def draw_summary(cells: Sequence[Cell], metric: str, title: str) -> bytes:
     axis.set_xticks(range(len(names) + 1), [*names, "random other image"], rotation=40, ha="right")
     axis.set_yticks(range(len(labels)), labels)
     axis.tick_params(length=0, labelsize=9, labelcolor=INK)
-    axis.set_title(f"{title}: {metric}", loc="left", fontsize=12, color=INK, weight="bold", pad=10)
+    heading = f"{title}: {metric.heading}"
+    axis.set_title(heading, loc="left", fontsize=12, color=INK, weight="bold", pad=10)
     if any(cell.is_moot for cell in cells):
         figure.supxlabel("* nothing changes: the pictures are grey", fontsize=8, color=FAINT)
     return _png(figure)
 
 
-def _by_stability(cells: Sequence[Cell], metric: str) -> list[str]:
+def _by_stability(cells: Sequence[Cell], metric: Metric) -> list[str]:
     """List models, the most stable first, controls last."""
     sums: dict[str, list[float]] = {}
     for cell in cells:
-        value = cell.value(metric)
+        value = cell.value(metric.name)
         if value is not None and not cell.is_moot:
-            sums.setdefault(model_label(cell.first), []).append(value)
-    everyone = dict.fromkeys(model_label(cell.first) for cell in cells)
-    sign = 1 if "distance" in metric else -1
-    return sorted(
-        everyone,
-        key=lambda label: (
-            label.endswith("(control)"),
-            sign * sum(sums.get(label, [0])) / max(len(sums.get(label, [0])), 1),
-        ),
-    )
+            sums.setdefault(cell.model, []).append(value)
+    controls = {cell.model: cell.is_control for cell in cells}
+
+    def place(label: str) -> tuple[bool, float]:
+        values = sums.get(label, [0.0])
+        return controls[label], -metric.sign * sum(values) / len(values)
+
+    return sorted(controls, key=place)
 
 
-def _value(cell: Cell | None, metric: str) -> float:
-    value = None if cell is None else cell.value(metric)
+def _value(cell: Cell | None, metric: Metric) -> float:
+    value = None if cell is None else cell.value(metric.name)
     return math.nan if value is None else value
 
 
-def _other(cells: Sequence[Cell], label: str, metric: str) -> float:
+def _other(cells: Sequence[Cell], label: str, metric: Metric) -> float:
     found = [
         value
         for cell in cells
-        if model_label(cell.first) == label
-        and (value := cell.baseline(metric, "random other")) is not None
+        if cell.model == label and (value := cell.baseline(metric.name, "random_other")) is not None
     ]
     return sum(found) / len(found) if found else math.nan
 
 
-def _draw_cells(axis: Axes, values: list[list[float]], metric: str) -> None:
+def _draw_cells(axis: Axes, values: list[list[float]], metric: Metric) -> None:
     from matplotlib import colormaps
 
     flat = [value for line in values for value in line if not math.isnan(value)]
-    top = 1.0 if "cosine" in metric else 100.0 if "retrieval" in metric else max(flat, default=1)
+    high = metric.bounds[1]
+    top = max(flat, default=1.0) if high is None else high
     colours = colormaps["YlGnBu"].with_extremes(bad="#f3f4f6")
     axis.imshow(values, cmap=colours, vmin=0, vmax=top, aspect="auto")
-    digits = 2 if "cosine" in metric else 0 if "retrieval" in metric else 1
+    digits = 0 if metric.unit == "%" else 1 if high is None else 2
     for row, line in enumerate(values):
         for column, value in enumerate(line):
             shown = "n/a" if math.isnan(value) else f"{value:.{digits}f}".replace("-0.00", "0.00")

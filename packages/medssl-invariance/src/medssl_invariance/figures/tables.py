@@ -5,23 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medssl_invariance.experiments.released import published_similarity
+from medssl_models.experiments.cells import Labels, data_of, interval, model_of, setting_of
+from medssl_models.experiments.experiment import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
 
     from medssl_models import Record
 
-__all__ = [
-    "COLUMNS",
-    "PUBLISHED_COLUMNS",
-    "Cell",
-    "cells",
-    "comparison",
-    "dataset_label",
-    "model_label",
-    "rows",
-]
+__all__ = ["COLUMNS", "Cell", "cells", "tables"]
 
 COLUMNS = (
     "data set",
@@ -40,24 +32,48 @@ COLUMNS = (
     "images x members",
     "undefined",
 )
-PUBLISHED_COLUMNS = ("data set", "transform", "model", "here", "published", "its setting", "flag")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The records of one model, data set and transform, by metric."""
+    """The records of one model, data set and setting, by metric.
+
+    Args:
+        records: Metric to record.
+        dataset: Label of the data; a phantom says so.
+        transform: The family's name, or `views`, and more of the setting where two share it.
+        model: Label of the model; an untrained control says so.
+    """
 
     records: Mapping[str, Record]
+    dataset: str
+    transform: str
+    model: str
 
     @property
     def first(self) -> Record:
-        """Any of them, for what they share."""
+        """Any of the records, for what they share."""
         return next(iter(self.records.values()))
 
     @property
-    def transform(self) -> str:
+    def family(self) -> str:
         """The family's name, or `views`."""
         return str(self.first.settings["transform"])
+
+    @property
+    def plain_dataset(self) -> str:
+        """The label of the data without the word for phantoms, as in names of files."""
+        return self.dataset.removesuffix(" (phantom)")
+
+    @property
+    def plain_model(self) -> str:
+        """The label of the model without the word for controls."""
+        return self.model.removesuffix(" (control)")
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the network is untrained."""
+        return bool(self.first.details.get("control"))
 
     @property
     def is_moot(self) -> bool:
@@ -78,81 +94,68 @@ class Cell:
 
 
 def cells(records: Sequence[Record]) -> list[Cell]:
-    """Gather records by data set, transform and model.
+    """Gather records by data set, setting and model.
 
     Data sets and transforms are in the order in which they came, the most stable model is first.
     """
-    found: dict[tuple[str, str, str], dict[str, Record]] = {}
+    runs: dict[tuple[Hashable, Hashable, Hashable], dict[str, Record]] = {}
+    by_setting: dict[Hashable, list[Record]] = {}
     for record in records:
-        place = record.provenance
-        key = (place.dataset, str(record.settings["transform"]), place.model)
-        found.setdefault(key, {})[record.metric] = record
-    datasets = list(dict.fromkeys(key[0] for key in found))
-    transforms = list(dict.fromkeys(key[1] for key in found))
-    ordered = sorted(
-        found,
-        key=lambda key: (
-            datasets.index(key[0]),
-            transforms.index(key[1]),
-            -found[key]["whitened cosine"].value if "whitened cosine" in found[key] else 0.0,
-        ),
-    )
-    return [Cell(found[key]) for key in ordered]
+        run = data_of(record), setting_of(record), model_of(record)
+        runs.setdefault(run, {})[record.metric] = record
+        by_setting.setdefault(run[1], []).append(record)
+    datasets, settings = (_places(run[part] for run in runs) for part in (0, 1))
+
+    def place(run: tuple[Hashable, Hashable, Hashable]) -> tuple[float, ...]:
+        stable = runs[run].get("whitened_cosine")
+        return datasets[run[0]], settings[run[1]], 0.0 if stable is None else -stable.value
+
+    labels = Labels.of(records)
+    # A larger frame is another preprocessing, but no other model: each transform has its own.
+    models = {setting: Labels.of(own) for setting, own in by_setting.items()}
+    return [
+        Cell(
+            runs[run],
+            labels.dataset(first),
+            labels.setting(first),
+            models[run[1]].model(first),
+        )
+        for run in sorted(runs, key=place)
+        if (first := next(iter(runs[run].values())))
+    ]
 
 
-def rows(records: Sequence[Record]) -> list[tuple[object, ...]]:
-    """Give the cells of a table with `COLUMNS`."""
-    return [_row(cell) for cell in cells(records)]
+def _places(items: Iterable[Hashable]) -> dict[Hashable, int]:
+    return {item: place for place, item in enumerate(dict.fromkeys(items))}
+
+
+def tables(records: Sequence[Record]) -> list[Table]:
+    """Lay records out for people: one table with `COLUMNS`."""
+    return [Table(COLUMNS, [_row(cell) for cell in cells(records)])]
 
 
 def _row(cell: Cell) -> tuple[object, ...]:
     details = cell.first.details
     undefined: list[Any] = [record.details["undefined"] for record in cell.records.values()]
+    whitened = cell.records.get("whitened_cosine")
     return (
-        dataset_label(cell.first),
+        cell.dataset,
         cell.transform,
-        model_label(cell.first),
-        _number(cell.value("whitened cosine")),
-        _interval(cell.records.get("whitened cosine")),
+        cell.model,
+        _number(cell.value("whitened_cosine")),
+        None if whitened is None else interval(whitened),
         *(
-            _number(cell.baseline("whitened cosine", kind))
-            for kind in ("random other", "same class", "same patient")
+            _number(cell.baseline("whitened_cosine", kind))
+            for kind in ("random_other", "same_class", "same_patient")
         ),
-        _number(cell.value("raw cosine")),
-        _number(cell.baseline("raw cosine", "random other")),
-        _number(cell.value("Mahalanobis distance"), digits=1),
-        _number(cell.baseline("Mahalanobis distance", "random other"), digits=1),
+        _number(cell.value("raw_cosine")),
+        _number(cell.baseline("raw_cosine", "random_other")),
+        _number(cell.value("mahalanobis_distance"), digits=1),
+        _number(cell.baseline("mahalanobis_distance", "random_other"), digits=1),
         _percent(cell.value("retrieval")),
         f"{details['images']} x {details['members']}",
         sum(undefined),
     )
-
-
-def comparison(records: Sequence[Record]) -> list[tuple[object, ...]]:
-    """Give the cells of a table with `PUBLISHED_COLUMNS`, for what the study released."""
-    return [
-        (
-            record.provenance.dataset,
-            record.settings["transform"],
-            record.provenance.model,
-            f"{record.value:.4f} ({record.provenance.protocol})",
-            f"{found.value:.4f}",
-            found.setting,
-            found.flag,
-        )
-        for record in records
-        if (found := published_similarity(record)) is not None
-    ]
-
-
-def model_label(record: Record) -> str:
-    """Name the model; an untrained control says so."""
-    return record.provenance.model + (" (control)" if record.details.get("control") else "")
-
-
-def dataset_label(record: Record) -> str:
-    """Name the data set; a phantom says so."""
-    return record.provenance.dataset + (" (phantom)" if record.details.get("synthetic") else "")
 
 
 def _number(value: float | None, *, digits: int = 3) -> str | None:
@@ -161,9 +164,3 @@ def _number(value: float | None, *, digits: int = 3) -> str | None:
 
 def _percent(value: float | None) -> str | None:
     return None if value is None else f"{value:.1f} %"
-
-
-def _interval(record: Record | None) -> str | None:
-    if record is None or record.ci_low is None or record.ci_high is None:
-        return None
-    return f"{record.ci_low:.3f} to {record.ci_high:.3f}"

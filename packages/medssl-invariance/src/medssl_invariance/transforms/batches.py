@@ -99,7 +99,7 @@ class ViewMaker:
     workers: int
 
     def batches(self, block: Block, places: NDArray[np.int64]) -> Iterator[Batch]:
-        """Give all views of a block under some members.
+        """Make all views of a block under some members.
 
         Args:
             block: Images.
@@ -146,7 +146,7 @@ class ViewMaker:
     def _native_view(self, picture: Image.Image, member: Member, row: int, place: int) -> Tensor:
         scene = Scene(
             side=self.preprocessing.crop,
-            smooth=self.settings.ranges == "honest",
+            smooth=self.settings.ranges == "corrected",
             rows=(row,),
             seed=self.settings.seed,
             member=place,
@@ -213,7 +213,7 @@ def _transform(unit: Tensor, grid: Grid, *, grey: bool) -> Callable[[Member, Sce
 
 
 def frame_side(crop: int, frame: float) -> int:
-    """Give a side from which the crop is cut at whole pixels, whichever way halves are rounded.
+    """Compute a side from which the crop is cut at whole pixels, whichever way halves are rounded.
 
     Args:
         crop: Side of the crop.

@@ -1,6 +1,6 @@
 """The families of transforms: how each is applied, and over which members under each protocol.
 
-A family is a record: two grids out of `grids`, functions out of `transforms`. Those of the 2022
+A family is a record: two grids out of `grids`, transforms out of `functions`. Those of the 2022
 study come first, those that medicine adds after them.
 """
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from medssl_invariance.transforms.grids import Maker, Member
     from medssl_invariance.transforms.resampling import Warp
 
-__all__ = ["FAMILIES", "MEDICAL", "STUDY", "Family", "Grid", "find_families", "find_family"]
+__all__ = ["FAMILIES", "MEDICAL", "PUBLISHED", "Family", "Grid", "find_families", "find_family"]
 
-Ranges = Literal["honest", "study"]
+Ranges = Literal["corrected", "published"]
 Apply = Callable[[Any, Mapping[str, float], functions.Scene], Any]
 """`apply(picture, values, scene)`: a PIL picture or a batch `(B, 3, H, W)` -> the same kind."""
 
@@ -52,10 +52,10 @@ class Family:
     """Transforms of one kind.
 
     Args:
-        name: As typed after `--transform`.
+        name: As a user types it.
         axis: What the place of a member on a curve means, with its unit.
-        honest: Under `corrected`.
-        study: Under `published`; None where the study had no such family.
+        corrected: What a scanner, a viewer or a technician could do.
+        published: The study's way; None where it had no such family.
         colour: Whether it does nothing to grey pictures.
         log: Whether a curve reads better on a logarithmic axis.
         final: Whether the result already has the size of the network's input.
@@ -63,8 +63,8 @@ class Family:
 
     name: str
     axis: str
-    honest: Grid
-    study: Grid | None = None
+    corrected: Grid
+    published: Grid | None = None
     colour: bool = False
     log: bool = False
     final: bool = False
@@ -75,22 +75,22 @@ class Family:
         return self.name.replace("_", " ")
 
     def grid(self, ranges: Ranges) -> Grid:
-        """Give the grid of a protocol.
+        """Return the grid of a protocol.
 
         Raises:
             UnknownFamilyError: The study had no such family; those that it had are listed.
         """
-        found = self.honest if ranges == "honest" else self.study
+        found = self.corrected if ranges == "corrected" else self.published
         if found is None:
             message = (
-                f"{self.name} was not part of the study; its families are {', '.join(STUDY)}; "
-                "use --protocol corrected"
+                f"{self.name} was not part of the study, whose families are "
+                f"{', '.join(PUBLISHED)}; the corrected protocol has it"
             )
             raise UnknownFamilyError(message)
         return found
 
     def members(self, ranges: Ranges, k: int | None = None) -> list[Member]:
-        """Give the members of a grid.
+        """List the members of a grid.
 
         Args:
             ranges: Whose grid.
@@ -101,7 +101,7 @@ class Family:
             UnknownFamilyError: As `grid`.
 
         Example:
-            >>> [member.at for member in find_family("rotation").members("honest", 3)]
+            >>> [member.at for member in find_family("rotation").members("corrected", 3)]
             [90.0, 180.0, 270.0]
         """
         grid = self.grid(ranges)
@@ -114,19 +114,26 @@ class Family:
         if len(made) < wanted:
             message = (
                 f"{self.name} with k={wanted}: list index out of range: the study's grid holds "
-                f"{len(made)} members, and there it stopped; --k {len(made)} takes them all"
+                f"{len(made)} members, and there it stopped; k={len(made)} takes them all"
             )
             raise GridError(message)
         return made[:wanted]
 
 
 def find_families(names: Sequence[str]) -> list[Family]:
-    """Find families by name, in order and each once; `all`, `study` and `medical` mean several.
+    """Find families by name, in order and each once; `all`, `published`, `medical` mean several.
+
+    Args:
+        names: Families or groups of them.
 
     Raises:
         UnknownFamilyError: A name that no family bears; all are listed.
+
+    Example:
+        >>> [family.title for family in find_families(["gamma", "h_flip", "gamma"])]
+        ['gamma', 'h flip']
     """
-    groups = {"all": tuple(FAMILIES), "study": STUDY, "medical": MEDICAL}
+    groups = {"all": tuple(FAMILIES), "published": PUBLISHED, "medical": MEDICAL}
     single = [one for name in names for one in groups.get(name, (name,))]
     return [find_family(name) for name in dict.fromkeys(single)]
 
@@ -136,12 +143,16 @@ def find_family(name: str) -> Family:
 
     Raises:
         UnknownFamilyError: No family bears this name; all are listed.
+
+    Example:
+        >>> find_family("rotation").axis
+        'angle, degrees'
     """
     if name in FAMILIES:
         return FAMILIES[name]
     message = (
         f"unknown transform {name!r}{did_you_mean(name, FAMILIES, close_only=True)} (there are "
-        f"{', '.join(FAMILIES)}; all, study and medical mean several)"
+        f"{', '.join(FAMILIES)}; all, published and medical mean several)"
     )
     raise UnknownFamilyError(message)
 
@@ -150,8 +161,8 @@ def _switch(name: str, apply: Apply, *, colour: bool = False) -> Family:
     return Family(
         name,
         "off or on",
-        honest=Grid(apply, grids.switch, 1),
-        study=Grid(apply, grids.study_switch, 2),
+        corrected=Grid(apply, grids.switch, 1),
+        published=Grid(apply, grids.published_switch, 2),
         colour=colour,
     )
 
@@ -160,77 +171,77 @@ def _factor(name: str, apply: Apply, *, colour: bool = False) -> Family:
     return Family(
         name,
         "factor",
-        honest=Grid(apply, grids.two_sided("factor", 2.0, ratio=True), 8),
-        study=Grid(apply, grids.study_ramp("factor", 0.25, 5, neutral=1.0), 256),
+        corrected=Grid(apply, grids.two_sided("factor", 2.0, ratio=True), 8),
+        published=Grid(apply, grids.published_ramp("factor", 0.25, 5, neutral=1.0), 256),
         colour=colour,
         log=True,
     )
 
 
-_IN_STUDY = (
+_PUBLISHED = (
     Family(
         "rotation",
         "angle, degrees",
-        honest=Grid(
+        corrected=Grid(
             functions.rotate,
-            grids.honest_turns,
+            grids.corrected_turns,
             23,
             frame=math.sqrt(2),
             warp=resampling.rotation_source,
         ),
-        study=Grid(functions.rotate, grids.study_turns, 256),
+        published=Grid(functions.rotate, grids.published_turns, 256),
     ),
     _switch("h_flip", functions.h_flip),
     _switch("v_flip", functions.v_flip),
     Family(
         "translation",
         "distance, pixels of 224",
-        honest=Grid(
+        corrected=Grid(
             functions.affine,
             grids.compass(16),
             24,
             frame=256 / 224,
             warp=resampling.affine_source,
         ),
-        study=Grid(functions.affine, grids.study_translations, 256),
+        published=Grid(functions.affine, grids.published_translations, 256),
     ),
     Family(
         "scale",
         "scale",
-        honest=Grid(
+        corrected=Grid(
             functions.affine,
             grids.two_sided("scale", 1.25, ratio=True),
             8,
             frame=1.25,
             warp=resampling.affine_source,
         ),
-        study=Grid(functions.affine, grids.study_scales, 256),
+        published=Grid(functions.affine, grids.published_scales, 256),
         log=True,
     ),
     Family(
         "shear",
         "shear, degrees",
-        honest=Grid(
+        corrected=Grid(
             functions.affine,
             grids.two_sided("shear_x", 20),
             8,
             frame=1 + math.tan(math.radians(20)),
             warp=resampling.affine_source,
         ),
-        study=Grid(functions.affine, grids.study_shears, 256),
+        published=Grid(functions.affine, grids.published_shears, 256),
     ),
     Family(
         "resized_crop",
         "side of the crop, share",
-        honest=Grid(functions.resized_crop, grids.corner_crops, 20),
-        study=Grid(functions.resized_crop, grids.study_crops, 256),
+        corrected=Grid(functions.resized_crop, grids.corner_crops, 20),
+        published=Grid(functions.resized_crop, grids.published_crops, 256),
         final=True,
     ),
     Family(
         "deform",
         "displacement, pixels of 224",
-        honest=Grid(functions.bend, grids.steps("rms", 1, 6), 8, frame=1 + 2 * 18 / 224),
-        study=Grid(functions.jitter_anchors, grids.study_deformations, 256),
+        corrected=Grid(functions.bend, grids.steps("rms", 1, 6), 8, frame=1 + 2 * 18 / 224),
+        published=Grid(functions.jitter_anchors, grids.published_deformations, 256),
     ),
     _switch("grayscale", functions.grayscale, colour=True),
     _factor("brightness", functions.brightness),
@@ -239,29 +250,33 @@ _IN_STUDY = (
     Family(
         "hue",
         "turn of the colour circle",
-        honest=Grid(functions.hue, grids.two_sided("turn", 0.1), 8),
-        study=Grid(functions.hue, grids.study_ramp("turn", -0.5, 0.5, neutral=0.0), 256),
+        corrected=Grid(functions.hue, grids.two_sided("turn", 0.1), 8),
+        published=Grid(functions.hue, grids.published_ramp("turn", -0.5, 0.5, neutral=0.0), 256),
         colour=True,
     ),
     Family(
         "blur",
         "sigma, pixels of 224",
-        honest=Grid(functions.blur, grids.steps("sigma", 0.5, 4), 8),
-        study=Grid(functions.study_blur, grids.study_ramp("sigma", 1e-5, 20, neutral=None), 256),
+        corrected=Grid(functions.blur, grids.steps("sigma", 0.5, 4), 8),
+        published=Grid(
+            functions.published_blur, grids.published_ramp("sigma", 1e-5, 20, neutral=None), 256
+        ),
     ),
     Family(
         "sharpness",
         "factor",
-        honest=Grid(functions.sharpness, grids.steps("factor", 1.5, 5), 8),
-        study=Grid(functions.sharpness, grids.study_ramp("factor", 1, 30, neutral=1.0), 256),
+        corrected=Grid(functions.sharpness, grids.steps("factor", 1.5, 5), 8),
+        published=Grid(
+            functions.sharpness, grids.published_ramp("factor", 1, 30, neutral=1.0), 256
+        ),
     ),
     _switch("invert", functions.invert),
     _switch("equalize", functions.equalize),
     Family(
         "posterize",
         "bits",
-        honest=Grid(functions.posterize, grids.falling_bits, 5),
-        study=Grid(functions.posterize, grids.study_bits, 7),
+        corrected=Grid(functions.posterize, grids.falling_bits, 5),
+        published=Grid(functions.posterize, grids.published_bits, 7),
     ),
 )
 
@@ -269,52 +284,52 @@ _MEDICAL = (
     Family(
         "gamma",
         "gamma",
-        honest=Grid(functions.gamma, grids.two_sided("gamma", 2.0, ratio=True), 8),
+        corrected=Grid(functions.gamma, grids.two_sided("gamma", 2.0, ratio=True), 8),
         log=True,
     ),
     Family(
         "window_width",
         "width, 1 is all",
-        honest=Grid(functions.window, grids.two_sided("width", 1.6, ratio=True), 8),
+        corrected=Grid(functions.window, grids.two_sided("width", 1.6, ratio=True), 8),
         log=True,
     ),
     Family(
         "window_level",
         "shift, 1 is black to white",
-        honest=Grid(functions.window, grids.two_sided("level", 0.2), 8),
+        corrected=Grid(functions.window, grids.two_sided("level", 0.2), 8),
     ),
     Family(
         "gaussian_noise",
         "deviation, 1 is white",
-        honest=Grid(functions.gaussian_noise, grids.steps("sigma", 0.01, 0.08), 8),
+        corrected=Grid(functions.gaussian_noise, grids.steps("sigma", 0.01, 0.08), 8),
     ),
     Family(
         "poisson_noise",
         "photons where white",
-        honest=Grid(functions.poisson_noise, grids.ratios("photons", 3000, 30), 8),
+        corrected=Grid(functions.poisson_noise, grids.ratios("photons", 3000, 30), 8),
         log=True,
     ),
-    Family("jpeg", "quality", honest=Grid(functions.jpeg, grids.whole("quality", 90, 10), 8)),
+    Family("jpeg", "quality", corrected=Grid(functions.jpeg, grids.whole("quality", 90, 10), 8)),
     Family(
         "motion_blur",
         "length, pixels of 224",
-        honest=Grid(functions.motion_blur, grids.directions(4, 16), 12),
+        corrected=Grid(functions.motion_blur, grids.directions(4, 16), 12),
     ),
     Family(
         "bias_field",
         "strength, log of shading",
-        honest=Grid(functions.bias_field, grids.steps("strength", 0.1, 0.8), 8),
+        corrected=Grid(functions.bias_field, grids.steps("strength", 0.1, 0.8), 8),
     ),
     Family(
         "cutout",
         "side, share",
-        honest=Grid(functions.cutout, grids.steps("share", 0.05, 0.3), 8),
+        corrected=Grid(functions.cutout, grids.steps("share", 0.05, 0.3), 8),
     ),
 )
 
-FAMILIES: Mapping[str, Family] = {one.name: one for one in (*_IN_STUDY, *_MEDICAL)}
+FAMILIES: Mapping[str, Family] = {one.name: one for one in (*_PUBLISHED, *_MEDICAL)}
 """All families by name."""
-STUDY = tuple(one.name for one in _IN_STUDY)
+PUBLISHED = tuple(one.name for one in _PUBLISHED)
 """Names of the study's families."""
 MEDICAL = tuple(one.name for one in _MEDICAL)
 """Names of those that the study had not."""

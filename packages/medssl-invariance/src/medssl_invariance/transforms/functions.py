@@ -30,7 +30,7 @@ __all__ = ["REFERENCE_SIDE", "Scene", "is_grey"]
 P = TypeVar("P", Image.Image, Tensor)
 REFERENCE_SIDE = 224
 """Lengths are given in pixels of a picture with this side, and scaled to the network's input."""
-STUDY_KERNEL = 23
+PUBLISHED_KERNEL = 23
 _ANCHOR_JITTER = 50.0
 _FIELD_KERNEL = 17
 
@@ -61,7 +61,7 @@ class Scene:
         return InterpolationMode.BILINEAR if self.smooth else InterpolationMode.NEAREST
 
     def draws(self, family: str) -> Iterator[np.random.Generator]:
-        """Give a generator for each picture; it depends on seed, family, row and member only."""
+        """Make a generator for each picture; it depends on seed, family, row and member only."""
         name = zlib.crc32(family.encode())
         return (np.random.default_rng([self.seed, name, row, self.member]) for row in self.rows)
 
@@ -245,9 +245,9 @@ def window(picture: Tensor, values: Mapping[str, float], scene: Scene) -> Tensor
 # --------------------------------------------------------------------------------- sharpness, noise
 
 
-def study_blur(picture: P, values: Mapping[str, float], scene: Scene) -> P:
+def published_blur(picture: P, values: Mapping[str, float], scene: Scene) -> P:
     """Blur by a Gaussian of `sigma` pixels in a kernel of 23 pixels, whatever the sigma."""
-    blurred: P = tv.gaussian_blur(picture, [STUDY_KERNEL] * 2, [values["sigma"]] * 2)
+    blurred: P = tv.gaussian_blur(picture, [PUBLISHED_KERNEL] * 2, [values["sigma"]] * 2)
     return blurred
 
 

@@ -1,7 +1,8 @@
-"""Which members a family has: the 2022 study's grids to the last one, and honest ones.
+"""Which members a family has: the 2022 study's grids to the last one, and the corrected ones.
 
-The study's grids are equally spaced float32 numbers, as it made them. Some hold fewer members than
-were asked for; whoever takes k of them finds out as the study did. Honest grids hold no identity.
+The published grids are equally spaced float32 numbers, as the study made them. Some hold fewer
+members than were asked for; whoever takes k of them finds out as the study did. The corrected grids
+hold no identity.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ __all__ = [
     "Member",
     "compass",
     "corner_crops",
+    "corrected_turns",
     "directions",
     "falling_bits",
-    "honest_turns",
+    "published_bits",
+    "published_crops",
+    "published_deformations",
+    "published_ramp",
+    "published_scales",
+    "published_shears",
+    "published_switch",
+    "published_translations",
+    "published_turns",
     "ratios",
     "steps",
-    "study_bits",
-    "study_crops",
-    "study_deformations",
-    "study_ramp",
-    "study_scales",
-    "study_shears",
-    "study_switch",
-    "study_translations",
-    "study_turns",
     "switch",
     "two_sided",
     "whole",
@@ -56,27 +57,27 @@ class Member:
 
 
 Maker = Callable[[int], Sequence[Member]]
-"""From k to members; a study's grid may give fewer, or more, than k."""
+"""From k to members; a published grid may hold fewer, or more, than k."""
 
 
 def _spaced(start: float, end: float, count: int) -> list[float]:
-    """Give `count` numbers with equal distances, both ends included, as float32 has them."""
+    """List `count` numbers with equal distances, both ends included, as float32 has them."""
     spaced: list[float] = torch.linspace(start, end, count).tolist()
     return spaced
 
 
-# ---------------------------------------------------------------------------------- the study's
+# ------------------------------------------------------------------------------------- published
 
 
-def study_turns(k: int) -> list[Member]:
-    """Give k angles from 0 on, 360 left out."""
+def published_turns(k: int) -> list[Member]:
+    """List k angles from 0 on, 360 left out."""
     return [
         Member(angle, {"angle": angle}, identity=angle == 0) for angle in _spaced(0, 360, k + 1)[:k]
     ]
 
 
 def _square(low: float, high: float, k: int) -> list[tuple[float, float]]:
-    """Give all pairs of floor(sqrt(k)) numbers, the first slowest; (0, 0) has to be one of them."""
+    """List all pairs of floor(sqrt(k)) numbers, the first slowest; (0, 0) has to be one of them."""
     side = math.isqrt(k)
     line = _spaced(low, high, side + 1)[:side]
     pairs = list(product(line, line))
@@ -89,24 +90,24 @@ def _square(low: float, high: float, k: int) -> list[tuple[float, float]]:
     return pairs
 
 
-def study_translations(k: int) -> list[Member]:
-    """Give offsets of up to 16 pixels, and the shear of 1 degree that slipped into every member."""
+def published_translations(k: int) -> list[Member]:
+    """List offsets of up to 16 pixels, and the shear of 1 degree that slipped into every member."""
     return [
         Member(math.hypot(x, y), {"x": x, "y": y, "shear_x": 1.0})
         for x, y in ((256 * a, 256 * b) for a, b in _square(-0.0625, 0.0625, k))
     ]
 
 
-def study_shears(k: int) -> list[Member]:
-    """Give pairs of shears of up to 160 degrees."""
+def published_shears(k: int) -> list[Member]:
+    """List pairs of shears of up to 160 degrees."""
     return [
         Member(math.hypot(x, y), {"shear_x": x, "shear_y": y}, identity=(x, y) == (0.0, 0.0))
         for x, y in _square(-160, 160, k)
     ]
 
 
-def study_crops(k: int) -> list[Member]:
-    """Give boxes in pixels of a picture of 256 pixels, cut from the native picture whatever it is.
+def published_crops(k: int) -> list[Member]:
+    """List boxes in pixels of a picture of 256 pixels, cut from the native picture whatever it is.
 
     `at` is the share of 256 x 256 that the box covers.
     """
@@ -120,15 +121,15 @@ def study_crops(k: int) -> list[Member]:
     ]
 
 
-def study_deformations(k: int) -> list[Member]:
-    """Give 256 members that cycle through eight widths; k of them are used."""
+def published_deformations(k: int) -> list[Member]:
+    """List 256 members that cycle through eight widths; k of them are used."""
     del k
     widths = torch.linspace(10, 50, 8).to(torch.int64).tolist()
     return [Member(float(sigma), {"sigma": float(sigma)}) for sigma in widths * 32]
 
 
-def study_ramp(name: str, low: float, high: float, *, neutral: float | None) -> Maker:
-    """Give k equally spaced values of a parameter, of which `neutral` changes nothing."""
+def published_ramp(name: str, low: float, high: float, *, neutral: float | None) -> Maker:
+    """List k equally spaced values of a parameter, of which `neutral` changes nothing."""
 
     def make(k: int) -> list[Member]:
         return [
@@ -139,41 +140,41 @@ def study_ramp(name: str, low: float, high: float, *, neutral: float | None) -> 
     return make
 
 
-def study_scales(k: int) -> list[Member]:
-    """Give k scales from 0.25 to 2, each with the shear of 1 degree."""
+def published_scales(k: int) -> list[Member]:
+    """List k scales from 0.25 to 2, each with the shear of 1 degree."""
     return [Member(scale, {"scale": scale, "shear_x": 1.0}) for scale in _spaced(0.25, 2, k)]
 
 
-def study_bits(k: int) -> list[Member]:
-    """Give 1 to 7 bits."""
+def published_bits(k: int) -> list[Member]:
+    """List 1 to 7 bits."""
     del k
     return [Member(bits, {"bits": bits}) for bits in range(1, 8)]
 
 
-def study_switch(k: int) -> list[Member]:
-    """Give off and on."""
+def published_switch(k: int) -> list[Member]:
+    """List the two members off and on."""
     del k
     return [Member(on, {"on": on}, identity=not on) for on in (0, 1)]
 
 
-# --------------------------------------------------------------------------------------- honest
+# ------------------------------------------------------------------------------------- corrected
 
 
 def switch(k: int) -> list[Member]:
-    """Give on."""
+    """List the one member that switches the transform on."""
     _need(k == 1, "it is on or off, so k is 1")
     return [Member(1, {"on": 1})]
 
 
-def honest_turns(k: int) -> list[Member]:
-    """Give k angles that cut the circle into k + 1 parts, 0 left out."""
+def corrected_turns(k: int) -> list[Member]:
+    """List k angles that cut the circle into k + 1 parts, 0 left out."""
     return [
         Member(angle, {"angle": angle}) for angle in (360 * j / (k + 1) for j in range(1, k + 1))
     ]
 
 
 def steps(name: str, low: float, high: float) -> Maker:
-    """Give k equally spaced values, ends included; one alone is the far end."""
+    """List k equally spaced values, ends included; one alone is the far end."""
 
     def make(k: int) -> list[Member]:
         return [Member(value, {name: value}) for value in _ladder(low, high, k)]
@@ -182,7 +183,7 @@ def steps(name: str, low: float, high: float) -> Maker:
 
 
 def ratios(name: str, low: float, high: float) -> Maker:
-    """Give k values with equal ratios, ends included; one alone is the far end."""
+    """List k values with equal ratios, ends included; one alone is the far end."""
 
     def make(k: int) -> list[Member]:
         exponents = _ladder(math.log(low), math.log(high), k)
@@ -192,7 +193,7 @@ def ratios(name: str, low: float, high: float) -> Maker:
 
 
 def two_sided(name: str, reach: float, *, ratio: bool = False) -> Maker:
-    """Give k / 2 values on either side of what changes nothing, as far as `reach`.
+    """List k / 2 values on either side of what changes nothing, as far as `reach`.
 
     Args:
         name: The parameter.
@@ -214,7 +215,7 @@ def two_sided(name: str, reach: float, *, ratio: bool = False) -> Maker:
 
 
 def compass(reach: float) -> Maker:
-    """Give k / 8 distances of up to `reach` pixels in eight directions."""
+    """List k / 8 distances of up to `reach` pixels in eight directions."""
 
     def make(k: int) -> list[Member]:
         _need(k % 8 == 0, "each distance comes in eight directions, so k is a multiple of 8")
@@ -228,7 +229,7 @@ def compass(reach: float) -> Maker:
 
 
 def directions(low: float, high: float) -> Maker:
-    """Give k / 4 lengths along four directions."""
+    """List k / 4 lengths along four directions."""
 
     def make(k: int) -> list[Member]:
         _need(k % 4 == 0, "each length comes in four directions, so k is a multiple of 4")
@@ -242,7 +243,7 @@ def directions(low: float, high: float) -> Maker:
 
 
 def corner_crops(k: int) -> list[Member]:
-    """Give k / 5 squares of 90 down to 60 % of the side, at the centre and in the corners."""
+    """List k / 5 squares of 90 down to 60 % of the side, at the centre and in the corners."""
     _need(k % 5 == 0, "each size is cut at the centre and in four corners, so k is a multiple of 5")
     return [
         Member(
@@ -260,13 +261,13 @@ def corner_crops(k: int) -> list[Member]:
 
 
 def falling_bits(k: int) -> list[Member]:
-    """Give k numbers of bits from 7 down."""
+    """List k numbers of bits from 7 down."""
     _need(k <= 7, "8 bits can lose at most 7, so k is at most 7")
     return [Member(bits, {"bits": bits}) for bits in range(7, 7 - k, -1)]
 
 
 def whole(name: str, low: float, high: float) -> Maker:
-    """Give k whole numbers between two ends, equally spaced and each once."""
+    """List k whole numbers between two ends, equally spaced and each once."""
 
     def make(k: int) -> list[Member]:
         numbers = list(dict.fromkeys(round(value) for value in _ladder(low, high, k)))

@@ -29,23 +29,30 @@ __all__ = ["Pictures", "affine_source", "rotation_source"]
 
 
 def rotation_source(values: Mapping[str, float], scene: Scene) -> NDArray[np.float64]:
-    """Say where the pixels of a picture come from that was turned counter-clockwise by `angle`.
+    """Compute where the pixels of a picture turned counter-clockwise by `angle` come from.
+
+    Args:
+        values: `angle` in degrees.
+        scene: Unused: angles have no length.
 
     Returns:
         `(2, 3)` that takes (x, y, 1), in pixels from the centre, to (x, y) in the original.
     """
-    del scene  # angles have no length
+    del scene
     angle = math.radians(values["angle"])
     cosine, sine = math.cos(angle), math.sin(angle)
     return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0]])
 
 
 def affine_source(values: Mapping[str, float], scene: Scene) -> NDArray[np.float64]:
-    """Say the same of a picture that was sheared, then scaled, then shifted.
+    """Compute the same for a picture that was sheared, then scaled, then shifted.
 
     Args:
         values: `x`, `y` in pixels of 224, `scale`, `shear_x` and `shear_y` in degrees.
         scene: Scales the shift.
+
+    Returns:
+        As `rotation_source`.
     """
     x, y = (math.tan(math.radians(values.get(name, 0.0))) for name in ("shear_x", "shear_y"))
     forwards = values.get("scale", 1.0) * np.array([[1.0, -x], [-y, 1.0 + x * y]])
@@ -114,7 +121,7 @@ class Pictures:
 def _neighbours(
     places: NDArray[np.float64], size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Give the two pixels beside each place on a line, and what each weighs; 0 beyond the ends."""
+    """Find the two pixels beside each place on a line, and their weights; 0 beyond the ends."""
     first = np.floor(places)
     share = places - first
     pixels = np.stack([first, first + 1], axis=1).astype(np.int64)
