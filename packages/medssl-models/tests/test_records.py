@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,15 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from medssl_models.errors import RecordError
-from medssl_models.experiments.record import (
-    Provenance,
-    Record,
+from medssl_models.experiments.record import Provenance, Record, package_versions, record_key
+from medssl_models.experiments.record_store import (
+    Records,
+    RecordStore,
     append_records,
-    find_record,
-    package_versions,
     read_records,
-    record_key,
 )
+from medssl_models.experiments.registry import metric_of
 from pydantic import ValidationError
 
 TEXT = st.text(max_size=8)
@@ -36,8 +36,8 @@ PROVENANCES = st.builds(
 )
 RECORDS = st.builds(
     Record,
-    experiment=st.text(min_size=1, max_size=8),
-    metric=st.just("accuracy"),
+    experiment=st.just("toy"),
+    metric=st.sampled_from(["accuracy", "loss"]),
     value=FINITE,
     ci_low=st.none() | FINITE,
     n=st.integers(0, 600),
@@ -50,7 +50,7 @@ RECORDS = st.builds(
 
 def make_record(value: float = 0.5, **changes) -> Record:
     defaults = {
-        "experiment": "few-shot",
+        "experiment": "toy",
         "metric": "accuracy",
         "settings": {"shots": 5},
         "provenance": Provenance(model="tiny", versions={"torch": "2"}),
@@ -80,15 +80,15 @@ def test_key_ignores_result_time_device_and_versions():
         n=3,
         provenance=Provenance(model="tiny", device="cuda", versions={"torch": "9"}),
     )
-    assert one.key == other.key == record_key("few-shot", "accuracy", {"shots": 5}, one.provenance)
+    assert one.key == other.key == record_key("toy", "accuracy", {"shots": 5}, one.provenance)
     assert len(one.key) == 64
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"experiment": "linear"},
-        {"metric": "auc"},
+        {"experiment": "other"},
+        {"metric": "loss"},
         {"settings": {"shots": 1}},
         {"provenance": Provenance(model="other")},
         {"provenance": Provenance(model="tiny", seed=1)},
@@ -138,10 +138,10 @@ def test_torn_last_line_is_skipped_and_healed(tmp_path):
         b"not json",
         b"[1]",
         b"\xff\xfe",
-        json.dumps({"schema_version": 2, "value": 1}).encode(),
+        json.dumps({"schema_version": 3, "value": 1}).encode(),
         make_record()
         .model_dump_json()
-        .replace('"schema_version":1', '"schema_version":2')
+        .replace('"schema_version":2', '"schema_version":3')
         .encode(),
     ],
     ids=["text", "list", "bytes", "foreign", "newer"],
@@ -152,7 +152,7 @@ def test_foreign_lines_are_noted(tmp_path, line):
     path.write_bytes(line + b"\n" + path.read_bytes())
     found = read_records(path)
     assert [record.value for record in found] == [1]
-    assert found[:1] == (found[0],)
+    assert tuple(found[:1]) == (found[0],)
     assert "line 1: not a record" in found.notes[0]
 
 
@@ -177,12 +177,70 @@ def test_a_mark_that_an_editor_put_before_the_first_line_is_no_other_file(tmp_pa
 
 def test_newest_record_of_a_key_is_found(tmp_path):
     path = tmp_path / "results.jsonl"
-    assert find_record(path, "x") is None
-    append_records(path, [make_record(1), make_record(2), make_record(3, metric="auc")])
-    found = find_record(path, make_record().key)
-    assert found is not None
-    assert found.value == 2
-    assert find_record(path, "x") is None
+    store = RecordStore(path)
+    assert store.refresh() == {}
+    append_records(path, [make_record(1), make_record(2), make_record(3, metric="loss")])
+    found = store.refresh()
+    assert found[make_record().key].value == 2
+    assert len(found) == 2
+
+
+def test_equal_records_are_kept_once_whoever_appends(tmp_path):
+    path = tmp_path / "results.jsonl"
+    stores = [RecordStore(path) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        fresh = list(pool.map(lambda store: store.append([make_record(1)]), stores))
+    assert sum(map(len, fresh)) == 1
+    assert len(read_records(path)) == 1
+    assert len(stores[0].append([make_record(2)], again=True)) == 1
+    assert [record.value for record in read_records(path)] == [1, 2]
+
+
+def test_a_store_reads_on_from_where_it_was_and_leaves_half_a_line_for_later(tmp_path):
+    path, notes = tmp_path / "results.jsonl", []
+    store = RecordStore(path, notes.append)
+    append_records(path, [make_record(1)])
+    assert [record.value for record in store.refresh().values()] == [1]
+    line = make_record(2, metric="loss").model_dump_json() + "\n"
+    with path.open("a") as file:
+        file.write(line[:30])
+    assert len(store.refresh()) == 1
+    with path.open("a") as file:
+        file.write(line[30:] + "no record\n")
+    assert sorted(record.value for record in store.refresh().values()) == [1, 2]
+    assert len(notes) == 1
+    assert "line 3" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"metric": "acuracy"}, "toy declares no metric 'acuracy'; did you mean accuracy"),
+        ({"experiment": "toys"}, "unknown experiment 'toys'; did you mean toy"),
+        ({"unit": "%"}, "unit of accuracy is '%'; it is declared as ''"),
+    ],
+)
+def test_a_record_of_an_undeclared_metric_is_refused(changes, reason):
+    with pytest.raises(ValidationError, match=re.escape(reason)):
+        make_record(**changes)
+
+
+def test_a_record_takes_the_unit_of_its_metric():
+    assert make_record(metric="share").unit == "%"
+
+
+def test_a_file_may_hold_records_of_experiments_that_are_not_installed(tmp_path):
+    path = tmp_path / "results.jsonl"
+    text = make_record().model_dump_json().replace('"toy"', '"of-another-package"')
+    path.write_text(text + "\n")
+    (found,) = read_records(path)
+    assert metric_of(found).direction == "neither"
+
+
+def test_records_are_short_in_a_shell(tmp_path):
+    record = make_record(0.5, ci_low=0.4, ci_high=0.6, details={"correct": list(range(600))})
+    assert str(record) == "toy of tiny on images: accuracy 0.5 [0.4, 0.6]"
+    assert repr(Records((record,))) == f"<1 record>\n  {record}"
 
 
 def test_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):

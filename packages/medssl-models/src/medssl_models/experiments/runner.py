@@ -54,10 +54,11 @@ def run(
         OSError: A folder that cannot be written, likewise.
         Exception: What the experiment's check raises, likewise.
     """
-    from medssl_models.experiments.models import check_models
+    from medssl_models.experiments.models import check_models, distinct_models
 
     context = context or RunContext.default()
-    check_models(models)
+    names = list(distinct_models(models, protocol=networks_of(settings)).values())
+    check_models(names)
     _check_folders(context)
     if experiment.check is not None:
         for data in datasets:
@@ -68,7 +69,7 @@ def run(
     wanted = experiment.controls if controls is None else controls
     by_data: dict[int, list[Record]] = {place: [] for place in range(len(datasets))}
     made: list[Record] = []
-    for backbone in _backbones(experiment, models, settings, context, controls=wanted):
+    for backbone in _backbones(experiment, names, settings, context, controls=wanted):
         for place, data in enumerate(datasets):
             found = _records(experiment, backbone, data, settings, context, store)
             if found and all(record.key in context.known for record in found):
@@ -177,15 +178,13 @@ def _backbones(
         yield None
     networks = networks_of(settings)
     seen: set[tuple[str, str]] = set()
-    for name in dict.fromkeys(names):
+    for name in names:
         backbone = create_model(name, protocol=networks)
         if _is_new(backbone, seen):
             yield backbone
-        control = _control_of(experiment, name, backbone, networks) if controls else None
+        control = _control_of(experiment, name, backbone, context) if controls else None
         if control is not None and _is_new(control, seen):
             yield control
-        elif control is None and controls and not backbone.card.control:
-            context.say(f"{backbone.name} has no untrained control")
 
 
 def _is_new(backbone: Backbone, seen: set[tuple[str, str]]) -> bool:
@@ -196,18 +195,18 @@ def _is_new(backbone: Backbone, seen: set[tuple[str, str]]) -> bool:
 
 
 def _control_of(
-    experiment: Experiment, name: str, backbone: Backbone, networks: ProtocolName
+    experiment: Experiment, name: str, backbone: Backbone, context: RunContext
 ) -> Backbone | None:
+    """Create the untrained control of a model; where there is none, say why."""
     from medssl_models.backbone import create_model
     from medssl_models.experiments.models import control_of
 
-    control = control_of(name)
+    control = control_of(name, say=context.say)
     if control is None:
         return None
-    if not experiment.control_sees_model_input:
-        return create_model(control, protocol=networks)
     twin = create_model(f"{control}:{backbone.card.padding}")
-    twin.preprocessing = backbone.preprocessing
+    if experiment.control_sees_model_input:
+        twin.preprocessing = backbone.preprocessing
     return twin
 
 
