@@ -15,8 +15,6 @@ from medssl_models.console import (
     SeedOption,
 )
 
-from medssl_eval.commands.shared import gather_means, show
-
 __all__ = ["demo"]
 
 
@@ -31,11 +29,15 @@ def demo(
     quiet: QuietOption = False,
 ) -> None:
     """Try everything without a download: three untrained controls on synthetic radiographs."""
+    from medssl_models.experiments.command import show
+    from medssl_models.experiments.context import RunContext
+
     from medssl_eval.demo import run_demo
+    from medssl_eval.experiments.declarations import FEW_SHOT
 
     console = Console(json=json, quiet=quiet)
-    means = gather_means(console, device=device, force=force)
-    outcome = run_demo(output, seed=seed, force=force, means=means, say=console.say)
-    show(console, outcome.records, outcome.results)
-    for path in (outcome.chart, outcome.sheet, outcome.results):
-        console.write(str(path))
+    context = RunContext.of_command(
+        console, results=output / "results.jsonl", device=device, force=force
+    )
+    records = run_demo(output, seed=seed, context=context)
+    show(console, FEW_SHOT, records, context)

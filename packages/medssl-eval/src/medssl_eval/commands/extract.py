@@ -16,10 +16,10 @@ from medssl_models.console import (
     ProtocolOption,
     QuietOption,
     RootOption,
+    SkipUnreadableOption,
     WorkersOption,
 )
-
-from medssl_eval.commands.shared import DATA, SkipOption, gather_means
+from medssl_models.experiments.command import ROOT
 
 __all__ = ["extract"]
 
@@ -27,24 +27,25 @@ __all__ = ["extract"]
 def extract(
     model: ModelsOption,
     dataset: DatasetsOption,
-    root: RootOption = DATA,
+    root: RootOption = ROOT,
     protocol: ProtocolOption = "corrected",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
     batch_size: BatchSizeOption = None,
     workers: WorkersOption = None,
-    skip_unreadable: SkipOption = False,
+    skip_unreadable: SkipUnreadableOption = False,
     force: ForceOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Compute features and keep them; the experiments find them there."""
+    from medssl_data.opening import open_datasets
+    from medssl_models.experiments.context import RunContext
+
     from medssl_eval.experiments.extracting import extract_all
-    from medssl_eval.experiments.settings import KnnSettings, preset
-    from medssl_eval.sweep import open_datasets
 
     console = Console(json=json, quiet=quiet)
-    means = gather_means(
+    context = RunContext.of_command(
         console,
         device=device,
         precision=precision,
@@ -53,8 +54,8 @@ def extract(
         skip_unreadable=skip_unreadable,
         force=force,
     )
-    datasets = open_datasets(dataset, root=root, labels=preset(KnnSettings, protocol).labels)
-    found = extract_all(model, datasets, protocol=protocol, means=means)
+    datasets = open_datasets(dataset, root=root, protocol=protocol)
+    found = extract_all(model, datasets, protocol=protocol, context=context)
     console.table(
         ("model", "data set", "images", "dimension", "computed now", "unreadable", "key"),
         [

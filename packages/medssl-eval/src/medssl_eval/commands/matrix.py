@@ -10,31 +10,33 @@ from medssl_models.console import Console, ForceOption, JsonOption, QuietOption,
 
 if TYPE_CHECKING:
     from medssl_eval.matrix.estimate import Estimate
-    from medssl_eval.matrix.executors import Engine
-    from medssl_eval.matrix.plan import EnginePlan
+    from medssl_eval.matrix.executors import Executor
+    from medssl_eval.matrix.plan import ExecutorPlan
     from medssl_eval.matrix.running import Matrix, PlannedCell
 
 __all__ = ["matrix"]
 
-_EngineName = Literal["local", "ray"]
+_ExecutorName = Literal["local", "ray"]
 PlanArgument = Annotated[
     Path, typer.Argument(metavar="PLAN.toml", help="Models, data sets, experiments and settings.")
 ]
-EngineOption = Annotated[
-    _EngineName,
+ExecutorOption = Annotated[
+    _ExecutorName,
     typer.Option(
-        "--engine", help="Processes of this machine, or a Ray cluster.", **choice(_EngineName)
+        "--executor", help="Processes of this machine, or a Ray cluster.", **choice(_ExecutorName)
     ),
 ]
 AddressOption = Annotated[
     str | None,
     typer.Option(
-        "--address", metavar="HOST:PORT|auto", help="Of the Ray cluster; else one is started here."
+        "--address",
+        metavar="HOST:PORT|auto",
+        help="Of the Ray cluster (default: one is started here).",
     ),
 ]
 ProcessesOption = Annotated[
     int | None,
-    typer.Option("--processes", min=1, help="Cells at a time; else the plan's. Local only."),
+    typer.Option("--processes", min=1, help="Cells at a time (default: the plan's). Local only."),
 ]
 
 
@@ -47,7 +49,7 @@ def matrix(
         bool,
         typer.Option("--skip-impossible", help="Leave out what a data set cannot carry."),
     ] = False,
-    engine: EngineOption = "local",
+    executor: ExecutorOption = "local",
     address: AddressOption = None,
     processes: ProcessesOption = None,
     force: ForceOption = False,
@@ -60,7 +62,7 @@ def matrix(
 
     console = Console(json=json, quiet=quiet)
     read = read_plan(plan)
-    chosen = _engine(engine, read.engine, address=address, processes=processes)
+    chosen = _executor(executor, read.executor, address=address, processes=processes)
     work = Matrix(
         read,
         say=console.say,
@@ -75,28 +77,28 @@ def matrix(
         _show_outcome(console, work.run(chosen), read.results)
 
 
-def _engine(
-    name: str, planned: EnginePlan, *, address: str | None, processes: int | None
-) -> Engine:
+def _executor(
+    name: str, planned: ExecutorPlan, *, address: str | None, processes: int | None
+) -> Executor:
     import os
 
     from medssl_eval.errors import SettingsError
-    from medssl_eval.matrix.cluster import RayEngine
-    from medssl_eval.matrix.executors import LocalEngine
+    from medssl_eval.matrix.cluster import RayExecutor
+    from medssl_eval.matrix.executors import LocalExecutor
 
     if name == "local":
         if address is not None:
-            message = "--address is of a Ray cluster; say --engine ray too"
+            message = "--address is of a Ray cluster; say --executor ray too"
             raise SettingsError(message)
         most = max((os.cpu_count() or 1) // planned.cpus, 1)
-        return LocalEngine(processes or planned.processes or most, planned.retries)
+        return LocalExecutor(processes or planned.processes or most, planned.retries)
     if processes is not None:
-        message = "--processes is of the local engine; Ray knows its own CPUs"
+        message = "--processes is of the local executor; Ray knows its own CPUs"
         raise SettingsError(message)
-    return RayEngine(address, planned.cpus, planned.gpus, planned.retries, planned.shard)
+    return RayExecutor(address, planned.cpus, planned.gpus, planned.retries, planned.shard)
 
 
-def _show_plan(console: Console, work: Matrix, engine: Engine) -> None:
+def _show_plan(console: Console, work: Matrix, executor: Executor) -> None:
     from medssl_eval.matrix.estimate import estimate_cells, total_seconds
 
     cells = work.cells()
@@ -109,11 +111,11 @@ def _show_plan(console: Console, work: Matrix, engine: Engine) -> None:
     for cell in cells:
         if cell.state == "impossible":
             console.write(f"impossible: {cell.cell.name}: {cell.reason}")
-    seconds = total_seconds(estimates, engine.places)
+    seconds = total_seconds(estimates, executor.workers)
     unknown = sum(one.experiment is None for one in estimates)
     console.write(
-        f"{sum(cell.state == 'to do' for cell in cells)} cells to do, {engine.places} at a time: "
-        f"about {_time(seconds)}" + (f" and {unknown} of unknown time" if unknown else "")
+        f"{sum(cell.state == 'to do' for cell in cells)} cells to do, {executor.workers} at a "
+        f"time: about {_time(seconds)}" + (f" and {unknown} of unknown time" if unknown else "")
     )
     console.document(
         {
@@ -123,7 +125,7 @@ def _show_plan(console: Console, work: Matrix, engine: Engine) -> None:
             ],
             "seconds": seconds,
             "unknown": unknown,
-            "places": engine.places,
+            "workers": executor.workers,
         }
     )
 
@@ -135,7 +137,7 @@ def _plan_row(planned: PlannedCell, estimate: Estimate) -> tuple[object, ...]:
     if estimate.experiment is None:
         text = f"{text} + unknown" if known else "unknown"
     return (
-        *(planned.cell.model, planned.cell.dataset.name, planned.cell.probe),
+        *(planned.cell.model, planned.cell.dataset.name, planned.cell.experiment),
         *(planned.images, planned.state, features, text, estimate.basis if text else ""),
     )
 
@@ -166,7 +168,7 @@ def _show_outcome(console: Console, cells: list[PlannedCell], results: Path) -> 
 
 
 def _outcome_row(planned: PlannedCell) -> tuple[object, ...]:
-    from medssl_eval.compare.tables import interval
+    from medssl_models.experiments.cells import interval
 
     first = planned.records[0] if planned.records else None
     text = ""
@@ -175,7 +177,7 @@ def _outcome_row(planned: PlannedCell) -> tuple[object, ...]:
         text = f"{first.metric} {first.value:.4g}{' ' + first.unit if first.unit else ''}"
         text += f" ({reach})" if reach else ""
     return (
-        *(planned.cell.model, planned.cell.dataset.name, planned.cell.probe),
+        *(planned.cell.model, planned.cell.dataset.name, planned.cell.experiment),
         *(planned.state, len(planned.records), text),
         None if planned.seconds is None else f"{planned.seconds:.1f}",
     )
@@ -186,7 +188,7 @@ def _document(planned: PlannedCell) -> dict[str, object]:
         "model": planned.cell.model,
         "dataset": planned.cell.dataset.name,
         "split": planned.cell.dataset.split,
-        "experiment": planned.cell.probe,
+        "experiment": planned.cell.experiment,
         "state": planned.state,
         "images": planned.images,
         "features": planned.features,

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from medssl_models.console import Console, JsonOption, ProtocolOption, examples
+from medssl_models.experiments.command import options_of
+from medssl_models.experiments.registry import experiment_names, find_experiment
+from medssl_models.experiments.settings import describe, differences
+
+if TYPE_CHECKING:
+    from medssl_models.experiments.experiment import Experiment
+    from medssl_models.experiments.settings import Difference
 
 __all__ = ["protocol_app"]
 
@@ -18,6 +25,7 @@ ExperimentArgument = Annotated[
     typer.Argument(
         metavar="EXPERIMENT",
         help="Such as few-shot; a wrong name lists all that are installed.",
+        autocompletion=experiment_names,
     ),
 ]
 
@@ -28,30 +36,32 @@ def protocol_show(
     protocol: ProtocolOption = "corrected",
     json: JsonOption = False,
 ) -> None:
-    """Show the settings of an experiment, and what each decides."""
-    from medssl_eval.experiments.declarations import describe
-
-    console = Console(json=json)
-    fields = describe(experiment, protocol)
+    """Show the settings of an experiment, what each decides, and the option that sets it."""
+    console, found = Console(json=json), find_experiment(experiment)
+    options = options_of(found.settings)
+    fields = describe(found.settings_for(protocol), found.reasons)
     console.table(
-        ("setting", "value", "what it decides"),
-        [(name, _shown(value), why) for name, value, why in fields],
+        ("setting", "value", "option", "what it decides"),
+        [(name, _shown(value), options.get(name, ""), why) for name, value, why in fields],
         title=f"{experiment}, {protocol}",
     )
     console.document(
-        {"experiment": experiment, "protocol": protocol, "settings": [
-            {"setting": name, "value": value, "why": why} for name, value, why in fields
-        ]}
-    )  # fmt: skip
+        {
+            "experiment": experiment,
+            "protocol": protocol,
+            "settings": [
+                {"setting": name, "value": value, "option": options.get(name), "why": why}
+                for name, value, why in fields
+            ],
+        }
+    )
 
 
 @protocol_app.command("diff", epilog=examples("medssl-eval protocol diff few-shot"))
 def protocol_diff(experiment: ExperimentArgument, json: JsonOption = False) -> None:
     """Show where the study's way and the corrected one differ, and why."""
-    from medssl_eval.experiments.declarations import differences
-
-    console = Console(json=json)
-    found = differences(experiment)
+    console, experiment_ = Console(json=json), find_experiment(experiment)
+    found = _differences(experiment_)
     console.table(
         ("setting", "published", "corrected", "defects", "why"),
         [
@@ -60,7 +70,20 @@ def protocol_diff(experiment: ExperimentArgument, json: JsonOption = False) -> N
         ],
         title=f"{experiment}: published against corrected",
     )
-    console.document({"experiment": experiment, "differences": [vars(d) for d in found]})
+    for entry, why in experiment_.alike.items():
+        console.write(f"no difference: {entry}: {why}")
+    console.document(
+        {
+            "experiment": experiment,
+            "differences": [vars(difference) for difference in found],
+            "alike": [{"entry": entry, "why": why} for entry, why in experiment_.alike.items()],
+        }
+    )
+
+
+def _differences(experiment: Experiment) -> list[Difference]:
+    published, corrected = (experiment.settings_for(one) for one in ("published", "corrected"))
+    return differences(published, corrected, experiment.reasons)
 
 
 def _shown(value: object) -> object:

@@ -12,24 +12,25 @@ from medssl_models.console import (
     Console,
     DeviceOption,
     JsonOption,
+    LabelsOption,
     ModelsOption,
     PrecisionOption,
     QuietOption,
     RootOption,
     SeedOption,
+    SkipUnreadableOption,
+    SplitOption,
     WorkersOption,
 )
-
-from medssl_eval.commands.shared import DATA, SkipOption, SplitOption, gather_means
+from medssl_models.experiments.command import RESULTS, ROOT
 
 if TYPE_CHECKING:
-    from medssl_eval.rank.ranking import Outcome, Standing
+    from medssl_eval.rank.ranking import ModelRank, RankingResult
     from medssl_eval.rank.verdict import Verdict
 
 __all__ = ["rank"]
 
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-WORDS = {"few-shot": "few-shot", "linear": "linear", "knn": "k-NN"}
 SOURCES = {".npz": "medmnist", ".csv": "table"}
 
 DataArgument = Annotated[
@@ -48,14 +49,15 @@ def rank(
     data: DataArgument,
     model: ModelsOption = [],  # noqa: B006 # Typer copies it
     budget: BudgetOption = "10m",
-    root: RootOption = DATA,
+    root: RootOption = ROOT,
+    labels: LabelsOption = None,
     split: SplitOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
     batch_size: BatchSizeOption = None,
     workers: WorkersOption = None,
-    skip_unreadable: SkipOption = False,
+    skip_unreadable: SkipUnreadableOption = False,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where records and report go.")
     ] = Path("medssl-rank"),
@@ -63,37 +65,32 @@ def rank(
     quiet: QuietOption = False,
 ) -> None:
     """Answer which backbone suits these images: all models here, ranked, with the reasons."""
-    from medssl_eval.rank.ranking import Contest, available_models
+    from medssl_data.opening import open_datasets
+    from medssl_models.catalog import available_models
+    from medssl_models.experiments.context import RunContext
+
+    from medssl_eval.rank.ranking import Ranker
     from medssl_eval.rank.verdict import caveats_of, judge
-    from medssl_eval.sweep import open_datasets
 
     console = Console(json=json, quiet=quiet)
     seconds = _seconds(budget)
-    (source,) = open_datasets([_named(data)], root=root, labels="corrected", split=split, seed=seed)
-    means = gather_means(
+    (source,) = open_datasets([_named(data)], root=root, labels=labels, split=split, seed=seed)
+    context = RunContext.of_command(
         console,
+        results=output / RESULTS,
         device=device,
         precision=precision,
         batch_size=batch_size,
         workers=workers,
         skip_unreadable=skip_unreadable,
     )
-    results = output / "results.jsonl"
-    contest = Contest(
-        data=source,
-        models=list(dict.fromkeys(model)) or available_models(),
-        means=means,
-        budget=seconds,
-        results=results,
-        seed=seed,
-        say=console.say,
-    )
-    outcome = contest.run()
-    verdict = judge(outcome, caveats_of(source))
-    report = _report(output, results, verdict, console)
-    _show(console, outcome, verdict)
-    console.write(f"\nrecords: {results}" + (f"\nreport: {report}" if report else ""))
-    console.document(_document(outcome, verdict, results=results, report=report))
+    ranker = Ranker(source, model or available_models(), context, budget=seconds, seed=seed)
+    result = ranker.run()
+    verdict = judge(result, caveats_of(source))
+    report = _report(output, verdict, console)
+    _show(console, result, verdict)
+    console.write(f"\nrecords: {output / RESULTS}" + (f"\nreport: {report}" if report else ""))
+    console.document(_document(result, verdict, results=output / RESULTS, report=report))
 
 
 def _named(data: str) -> str:
@@ -117,36 +114,40 @@ def _seconds(text: str) -> float | None:
     return float(found[1]) * UNITS[found[2]]
 
 
-def _report(output: Path, results: Path, verdict: Verdict, console: Console) -> Path | None:
+def _report(output: Path, verdict: Verdict, console: Console) -> Path | None:
     """Write the page; the answer does not wait for it."""
     from dataclasses import replace
 
+    from medssl_data.files import write_atomically
+
     from medssl_eval.errors import EvalError
     from medssl_eval.report import read_content, write_page
-    from medssl_eval.saving import save_text
 
+    path = output / "report.html"
+    title = f"{verdict.best}: which backbone for these images"
     try:
-        content = read_content([results], title=f"{verdict.best}: which backbone for these images")
+        content = read_content([output / RESULTS], title=title)
         content = replace(
             content,
             verdict=verdict.sentences,
             warnings=(*verdict.caveats, *content.warnings),
         )
-        return save_text(output / "report.html", write_page(content))
+        write_atomically(path, write_page(content).encode())
     except (EvalError, ImportError) as error:
         console.warn(f"no report: {error}")
         return None
+    return path
 
 
-def _show(console: Console, outcome: Outcome, verdict: Verdict) -> None:
-    probes = list(outcome.standings[0].records)
+def _show(console: Console, result: RankingResult, verdict: Verdict) -> None:
+    experiments = list(result.ranks[0].records)
     console.table(
         (
-            *("model", "images", "mean rank", *(WORDS[name] for name in probes)),
+            *("model", "images", "mean rank", *experiments),
             *("against the best", "ms an image", "million weights", "MB"),
         ),
-        [_row(standing, outcome, verdict, probes) for standing in outcome.standings],
-        title=f"Best first, after {outcome.seconds:.0f} s",
+        [_row(rank, result, verdict, experiments) for rank in result.ranks],
+        title=f"Best first, after {result.seconds:.0f} s",
     )
     for sentence in verdict.sentences:
         console.write(sentence)
@@ -155,59 +156,59 @@ def _show(console: Console, outcome: Outcome, verdict: Verdict) -> None:
 
 
 def _row(
-    standing: Standing, outcome: Outcome, verdict: Verdict, probes: list[str]
+    rank: ModelRank, result: RankingResult, verdict: Verdict, experiments: list[str]
 ) -> tuple[object, ...]:
-    from medssl_eval.compare.tables import interval
+    from medssl_models.experiments.cells import interval
 
     cells = []
-    for name in probes:
-        record = standing.records.get(name)
+    for name in experiments:
+        record = rank.records.get(name)
         reach = interval(record) if record is not None else ""
         text = "" if record is None else f"{record.value:.1f}"
         cells.append(f"{text} ({reach})" if reach else text)
     return (
-        standing.model + (" (control)" if standing.control else ""),
-        standing.images,
-        f"{standing.mean_rank:.2f} of {standing.ranked}",
+        rank.model + (" (control)" if rank.control else ""),
+        rank.images,
+        f"{rank.mean_rank:.2f} of {rank.ranked}",
         *cells,
-        _relation(standing, outcome, verdict),
-        f"{standing.cost.milliseconds:.1f}",
-        f"{standing.cost.parameters / 1e6:.1f}",
-        f"{standing.cost.memory:.0f}",
+        _relation(rank, result, verdict),
+        f"{rank.cost.milliseconds:.1f}",
+        f"{rank.cost.parameters / 1e6:.1f}",
+        f"{rank.cost.memory:.0f}",
     )
 
 
-def _relation(standing: Standing, outcome: Outcome, verdict: Verdict) -> str:
-    if standing.images < outcome.images:
-        return f"skipped: {standing.dropped}"
-    if standing.model == verdict.best:
+def _relation(rank: ModelRank, result: RankingResult, verdict: Verdict) -> str:
+    if rank.images < result.images:
+        return f"skipped: {rank.dropped}"
+    if rank.model == verdict.best:
         return "best"
-    return "not told apart" if standing.model in verdict.alike else "worse"
+    return "not told apart" if rank.model in verdict.alike else "worse"
 
 
 def _document(
-    outcome: Outcome, verdict: Verdict, *, results: Path, report: Path | None
+    result: RankingResult, verdict: Verdict, *, results: Path, report: Path | None
 ) -> dict[str, object]:
     return {
         "verdict": verdict,
-        "standings": [
+        "ranks": [
             {
-                "model": standing.model,
-                "control": standing.control,
-                "images": standing.images,
-                "mean_rank": standing.mean_rank,
-                "ranked": standing.ranked,
-                "relation": _relation(standing, outcome, verdict),
-                "cost": standing.cost,
-                "seconds": standing.seconds,
-                "records": standing.records,
+                "model": rank.model,
+                "control": rank.control,
+                "images": rank.images,
+                "mean_rank": rank.mean_rank,
+                "ranked": rank.ranked,
+                "relation": _relation(rank, result, verdict),
+                "cost": rank.cost,
+                "seconds": rank.seconds,
+                "records": rank.records,
             }
-            for standing in outcome.standings
+            for rank in result.ranks
         ],
-        "pairs": [pair.as_dict() for pair in outcome.pairs],
-        "images": outcome.images,
-        "total": outcome.total,
-        "seconds": outcome.seconds,
+        "pairs": [pair.as_dict() for pair in result.pairs],
+        "images": result.images,
+        "total": result.total,
+        "seconds": result.seconds,
         "results": results,
         "report": report,
     }

@@ -37,9 +37,10 @@ def report(
     """Turn records into one page: rankings, figures, pictures and the origin of every number."""
     from dataclasses import replace
 
+    from medssl_data.files import write_atomically
+
     from medssl_eval.errors import SettingsError
     from medssl_eval.report import export, published_content, read_content, write_page
-    from medssl_eval.saving import save_text
 
     console = Console(json=json, quiet=quiet)
     if published == bool(results):
@@ -50,7 +51,8 @@ def report(
         content = replace(content, title=title)
     text = write_page(content) if format == "html" else export(content, format)
     suffix = {"html": "html", "csv": "csv", "markdown": "md", "latex": "tex"}[format]
-    path = save_text(output or Path(f"report.{suffix}"), text)
+    path = output or Path(f"report.{suffix}")
+    write_atomically(path, text.encode())
     for warning in content.warnings:
         console.say(f"note: {warning}")
     console.write(str(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medssl_data import ImageDataset
-
-    from medssl_eval.experiments.features import Means
+    from medssl_models import RunContext
+    from medssl_models.experiments.settings import ProtocolName
 
 __all__ = ["Extraction", "extract_all"]
 
@@ -24,7 +24,7 @@ __all__ = ["Extraction", "extract_all"]
 class Extraction:
     """What was extracted.
 
-    Attributes:
+    Args:
         model: Its name.
         dataset: Its name.
         images: How many images have features.
@@ -47,8 +47,8 @@ def extract_all(
     models: Sequence[str],
     datasets: Sequence[ImageDataset],
     *,
-    protocol: Literal["published", "corrected"],
-    means: Means,
+    protocol: ProtocolName,
+    context: RunContext,
 ) -> list[Extraction]:
     """Extract the features that the experiments of a protocol use.
 
@@ -56,30 +56,31 @@ def extract_all(
     experiment's; this computes those of linear and k-NN evaluation, few-shot has its own.
 
     Args:
-        models: Names.
+        models: Names; a model that is named twice counts once.
         datasets: Opened data sets.
         protocol: Decides geometry and normalisation.
-        means: Extraction settings, store and progress.
+        context: Extraction settings, store and progress.
 
     Raises:
         UnknownModelError: A name that no model bears, before anything is computed.
     """
-    from medssl_models import create_model, extract
-    from medssl_models.experiments.models import check_models
+    from medssl_models.backbone import create_model
+    from medssl_models.experiments.models import check_models, distinct_models
+    from medssl_models.features.extraction import extract
 
     check_models(models)
     settings = preset(KnnSettings, protocol)
     found = []
-    for name in models:
+    for name in distinct_models(models, protocol=protocol).values():
         backbone = create_model(name, protocol=protocol)
         for data in datasets:
             table = extract(
                 backbone,
                 data,
                 preprocessing=prepare(backbone, settings),
-                settings=means.extraction,
-                store=means.store,
-                progress=means.progress,
+                settings=context.extracting,
+                store=context.store,
+                progress=context.progress,
             )
             skipped = np.flatnonzero(~table.readable)
             found.append(

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_data.files import replacing
 
 from medssl_eval.errors import PredictionsError
-from medssl_eval.saving import saving
 from medssl_eval.statistics.metrics import checked_predictions
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Predictions:
         """
         path = folder / f"{self.fingerprint[:20]}.npz"
         if not path.exists():
-            with saving(path) as draft:
+            with replacing(path) as draft:
                 np.savez_compressed(draft, **self._arrays())  # type: ignore[arg-type] # its stub
         return {
             "file": f"{folder.name}/{path.name}",

@@ -13,24 +13,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from medssl_eval.errors import MissingExtraError, PlanError
-from medssl_eval.matrix.jobs import Outcome, perform
+from medssl_eval.matrix.jobs import JobResult, perform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from medssl_eval.matrix.jobs import Job, Surroundings
+    from medssl_eval.matrix.jobs import Job, SharedContext
 
-__all__ = ["RayEngine"]
+__all__ = ["RayExecutor"]
 
 OF_OURS = {"include_dashboard": False, "object_store_memory": 128 * 2**20}
-"""For a cluster that is started here: only outcomes and records are passed between processes."""
+"""For a cluster that is started here: only results are passed between processes."""
 
 
 @dataclass(frozen=True)
-class RayEngine:
+class RayExecutor:
     """Tasks of a Ray cluster.
 
-    Attributes:
+    Args:
         address: Of the cluster, such as `auto` or `HOST:6379`; None starts one on this machine.
         cpus: Of a job.
         gpus: Of a job.
@@ -45,7 +45,7 @@ class RayEngine:
     shard: int = 20_000
 
     @property
-    def places(self) -> int:
+    def workers(self) -> int:
         """How many jobs the cluster can do at once, where it is connected; else 1."""
         ray = _ray()
         if not ray.is_initialized():
@@ -55,11 +55,11 @@ class RayEngine:
     def run(
         self,
         jobs: Sequence[Job],
-        shared: Surroundings,
+        shared: SharedContext,
         *,
         wanted: Callable[[Job], bool],  # noqa: ARG002 # all jobs are with Ray from the start
-    ) -> Iterator[Outcome]:
-        """Give all jobs to Ray, each with the outcomes that it comes after, and take what comes."""
+    ) -> Iterator[JobResult]:
+        """Hand all jobs to Ray, each with the results that it comes after, and take what comes."""
         ray = _ray()
         with self._connected(ray):
             task = ray.remote(perform).options(
@@ -74,7 +74,7 @@ class RayEngine:
             pending = list(names)
             while pending:
                 done, pending = ray.wait(pending)
-                yield from (_outcome(ray, names[ref], ref) for ref in done)
+                yield from (_result(ray, names[ref], ref) for ref in done)
 
     @contextmanager
     def _connected(self, ray: Any) -> Iterator[None]:  # noqa: ANN401 # a module
@@ -107,12 +107,12 @@ def _of_theirs() -> dict[str, Any]:
     return {"runtime_env": {"env_vars": variables}} if variables else {}
 
 
-def _outcome(ray: Any, name: str, ref: Any) -> Outcome:  # noqa: ANN401 # Ray's types
+def _result(ray: Any, name: str, ref: Any) -> JobResult:  # noqa: ANN401 # Ray's types
     try:
-        found: Outcome = ray.get(ref)
+        found: JobResult = ray.get(ref)
     except ray.exceptions.RayError as error:
         first = str(error).strip().splitlines()[0]
-        return Outcome(name, error=f"Ray gave it up: {type(error).__name__}: {first}")
+        return JobResult(name, error=f"Ray gave it up: {type(error).__name__}: {first}")
     return found
 
 
@@ -120,6 +120,6 @@ def _ray() -> Any:  # noqa: ANN401 # a module without complete types
     try:
         import ray
     except ImportError as error:
-        message = "the engine ray is not installed: pip install 'medssl-eval[ray]'"
+        message = "Ray is not installed: pip install 'medssl-eval[ray]'"
         raise MissingExtraError(message) from error
     return ray

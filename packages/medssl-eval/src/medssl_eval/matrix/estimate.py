@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from medssl_data import ImageDataset
-    from medssl_models import Backbone, ExtractionSettings, Record
+    from medssl_models import Backbone, ExtractionSettings
 
+    from medssl_eval.matrix.finished import FinishedCell
     from medssl_eval.matrix.running import Matrix, PlannedCell
 
 __all__ = ["Estimate", "estimate_cells", "total_seconds"]
@@ -24,7 +25,7 @@ __all__ = ["Estimate", "estimate_cells", "total_seconds"]
 class Estimate:
     """How long a cell will take in one process.
 
-    Attributes:
+    Args:
         features: Seconds to extract features that are not there; 0 where another cell does it.
         experiment: Seconds of the experiment itself; None where nothing is known about it.
         basis: What it rests on: `done before`, `such cells before` or `timed network`.
@@ -44,16 +45,16 @@ def estimate_cells(matrix: Matrix, cells: Sequence[PlannedCell]) -> list[Estimat
         matrix: Knows what cells took before.
         cells: Of `matrix.cells()`.
     """
-    history = _history(matrix.finished.records.values())
+    history = _history(matrix.finished.entries.values())
     clock = _Clock(matrix)
     begun: set[str] = set()
     return [_of(cell, history, clock, begun) for cell in cells]
 
 
-def total_seconds(estimates: Iterable[Estimate], places: int) -> float:
+def total_seconds(estimates: Iterable[Estimate], workers: int) -> float:
     """Sum what is known, spread over so many processes; no shorter than the longest cell."""
     each = [estimate.features + (estimate.experiment or 0.0) for estimate in estimates]
-    return max(sum(each) / places, max(each, default=0.0))
+    return max(sum(each) / workers, max(each, default=0.0))
 
 
 def _of(
@@ -70,7 +71,7 @@ def _of(
         features = planned.images * clock.seconds(planned)
     kind, size = _size(planned.images, planned.passes, reads_features=bool(planned.features))
     for name in (planned.cell.model, ""):
-        rates = history.get((planned.cell.probe, name, kind))
+        rates = history.get((planned.cell.experiment, name, kind))
         if rates:
             return Estimate(features, size * statistics.fmean(rates), "such cells before")
     if planned.passes is None:
@@ -78,7 +79,7 @@ def _of(
     return Estimate(features, planned.passes * clock.seconds(planned), "timed network")
 
 
-def _size(images: int, passes: object, *, reads_features: bool) -> tuple[str, float]:
+def _size(images: int, passes: int | None, *, reads_features: bool) -> tuple[str, float]:
     """What an experiment's time is proportional to.
 
     Those that read features grow with the images. Of those that run the network, the number of
@@ -86,21 +87,18 @@ def _size(images: int, passes: object, *, reads_features: bool) -> tuple[str, fl
     """
     if reads_features:
         return "images", images
-    return ("passes", passes) if isinstance(passes, int) and passes else ("cells", 1.0)
+    return ("passes", passes) if passes else ("cells", 1.0)
 
 
-def _history(lines: Iterable[Record]) -> dict[tuple[str, str, str], list[float]]:
+def _history(lines: Iterable[FinishedCell]) -> dict[tuple[str, str, str], list[float]]:
     """Seconds for one of what counts, by experiment and model, and by experiment alone."""
     found: dict[tuple[str, str, str], list[float]] = {}
     for line in lines:
-        images, passes = line.details.get("images"), line.details.get("passes")
-        if not isinstance(images, int) or images < 1:
+        if line.images < 1:
             continue
-        probe = str(line.settings.get("probe"))
-        reads = bool(line.details.get("reads_features"))
-        kind, size = _size(images, passes, reads_features=reads)
-        for name in (line.provenance.model, ""):
-            found.setdefault((probe, name, kind), []).append(line.value / size)
+        kind, size = _size(line.images, line.passes, reads_features=line.reads_features)
+        for model in (line.model, ""):
+            found.setdefault((line.experiment, model, kind), []).append(line.seconds / size)
     return found
 
 
@@ -112,7 +110,7 @@ class _Clock:
         self.known: dict[tuple[object, ...], float] = {}
 
     def open(self, planned: PlannedCell) -> tuple[Backbone, ImageDataset]:
-        """Give a cell's model and data set."""
+        """Open a cell's model and data set."""
         from medssl_eval.matrix.jobs import open_cell
 
         return open_cell(planned.cell, self.matrix.plan.root)
@@ -127,7 +125,7 @@ class _Clock:
         card, crop = backbone.card, backbone.preprocessing.crop
         key = (card.architecture, card.width, crop)
         if key not in self.known:
-            extraction: ExtractionSettings = self.matrix.surroundings.extraction
-            with threads(self.matrix.plan.engine.cpus):
+            extraction: ExtractionSettings = self.matrix.shared.extraction
+            with threads(self.matrix.plan.executor.cpus):
                 self.known[key] = measure_cost(backbone, extraction).milliseconds / 1000
         return self.known[key]

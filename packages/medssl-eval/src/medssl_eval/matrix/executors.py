@@ -1,4 +1,4 @@
-"""Where the jobs of a matrix are done: in processes of this machine. Ray's way is in `cluster`."""
+"""Where the jobs of a matrix are done: in processes of this machine, or on Ray (see `cluster`)."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Protocol
 
-from medssl_eval.matrix.jobs import Outcome, perform
+from medssl_eval.matrix.jobs import JobResult, perform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
-    from medssl_eval.matrix.jobs import Job, Surroundings
+    from medssl_eval.matrix.jobs import Job, SharedContext
 
-__all__ = ["Engine", "LocalEngine"]
+__all__ = ["Executor", "LocalExecutor"]
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     """Does jobs in an order in which each comes after those that it needs."""
 
     @property
-    def places(self) -> int:
+    def workers(self) -> int:
         """How many jobs can be done at once, as far as is known."""
 
     @property
@@ -37,96 +37,96 @@ class Engine(Protocol):
         """Images of one piece of an extraction; None extracts in one piece."""
 
     def run(
-        self, jobs: Sequence[Job], shared: Surroundings, *, wanted: Callable[[Job], bool]
-    ) -> Iterator[Outcome]:
-        """Do jobs and give their outcomes as they come, one for each job.
+        self, jobs: Sequence[Job], shared: SharedContext, *, wanted: Callable[[Job], bool]
+    ) -> Iterator[JobResult]:
+        """Do jobs and yield their results as they come, one for each job.
 
         Args:
             jobs: Each after those that it needs.
             shared: What all of them share.
             wanted: Asked before a job is begun where that is possible; what is no longer wanted
-                has an outcome without records.
+                has a result without records.
         """
 
 
 @dataclass(frozen=True)
-class LocalEngine:
+class LocalExecutor:
     """Processes of this machine, fresh ones (spawned), each with its share of the threads.
 
-    Attributes:
-        places: How many.
+    Args:
+        workers: How many.
         retries: How often a job is tried again whose process was killed.
         shard: Always None: one process extracts a data set.
     """
 
-    places: int
+    workers: int
     retries: int = 2
     shard: None = None
 
     def run(
-        self, jobs: Sequence[Job], shared: Surroundings, *, wanted: Callable[[Job], bool]
-    ) -> Iterator[Outcome]:
+        self, jobs: Sequence[Job], shared: SharedContext, *, wanted: Callable[[Job], bool]
+    ) -> Iterator[JobResult]:
         """Do jobs, the first that can be begun first."""
-        waiting, done = list(jobs), dict[str, Outcome]()
+        waiting, done = list(jobs), dict[str, JobResult]()
         tries = dict.fromkeys((job.name for job in jobs), 0)
-        places = [_Place(shared) for _ in range(min(self.places, len(jobs)))]
+        workers = [_Worker(shared) for _ in range(min(self.workers, len(jobs)))]
         try:
             while len(done) < len(jobs):
-                for outcome in _begin(places, waiting, done, wanted):
-                    done[outcome.job] = outcome
-                    yield outcome
-                for place, found in _finished(places):
-                    if found is None and tries[place.job.name] < self.retries:
-                        tries[place.job.name] += 1
-                        waiting.insert(0, place.job)
-                        place.renew()
+                for result in _begin(workers, waiting, done, wanted):
+                    done[result.job] = result
+                    yield result
+                for worker, found in _finished(workers):
+                    if found is None and tries[worker.job.name] < self.retries:
+                        tries[worker.job.name] += 1
+                        waiting.insert(0, worker.job)
+                        worker.renew()
                         continue
-                    place.busy = False
-                    outcome = found or Outcome(place.job.name, error=_killed(place.renew()))
-                    done[outcome.job] = outcome
-                    yield outcome
+                    worker.busy = False
+                    result = found or JobResult(worker.job.name, error=_killed(worker.renew()))
+                    done[result.job] = result
+                    yield result
         finally:
-            for place in places:
-                place.close()
+            for worker in workers:
+                worker.close()
 
 
 def _begin(
-    places: Sequence[_Place],
+    workers: Sequence[_Worker],
     waiting: list[Job],
-    done: dict[str, Outcome],
+    done: dict[str, JobResult],
     wanted: Callable[[Job], bool],
-) -> Iterator[Outcome]:
-    """Give every idle place a job; what is no longer wanted, or cannot be done, is over at once."""
+) -> Iterator[JobResult]:
+    """Hand every idle worker a job; what is not wanted, or cannot be done, is over at once."""
     for job in list(waiting):
         if any(name not in done for name in job.after):
             continue
         failed = next((done[name] for name in job.after if done[name].error), None)
         if failed or not wanted(job):
             waiting.remove(job)
-            yield Outcome(job.name, error=failed.error if failed else "")
+            yield JobResult(job.name, error=failed.error if failed else "")
             continue
-        idle = next((place for place in places if not place.busy), None)
+        idle = next((worker for worker in workers if not worker.busy), None)
         if idle is None:
             return
         waiting.remove(job)
         idle.begin(job)
 
 
-def _finished(places: Sequence[_Place]) -> Iterator[tuple[_Place, Outcome | None]]:
-    """Wait until a place has an outcome, or None where its process is gone."""
-    busy = {place.pipe: place for place in places if place.busy}
+def _finished(workers: Sequence[_Worker]) -> Iterator[tuple[_Worker, JobResult | None]]:
+    """Wait until a worker has a result, or None where its process is gone."""
+    busy = {worker.pipe: worker for worker in workers if worker.busy}
     for pipe in wait(list(busy)) if busy else ():
-        place = busy[pipe]  # type: ignore[index] # we gave it pipes only
+        worker = busy[pipe]  # type: ignore[index] # we gave it pipes only
         try:
-            yield place, place.pipe.recv()
-        except (EOFError, OSError):  # killed before its outcome, or in the middle of sending it
-            yield place, None
+            yield worker, worker.pipe.recv()
+        except (EOFError, OSError):  # killed before its result, or in the middle of sending it
+            yield worker, None
 
 
-class _Place:
+class _Worker:
     """A process that does one job after the other."""
 
-    def __init__(self, shared: Surroundings) -> None:
+    def __init__(self, shared: SharedContext) -> None:
         self.shared = shared
         self.busy = False
         self.job: Job
@@ -144,7 +144,7 @@ class _Place:
             self.begin(job)
 
     def renew(self) -> int | None:
-        """Forget a process that is gone, and give its exit code."""
+        """Forget a process that is gone, and return its exit code."""
         process, self.process, self.busy = self.process, None, False
         if process is None:
             return None
@@ -166,7 +166,7 @@ class _Place:
         theirs.close()
 
 
-def _serve(pipe: Connection, shared: Surroundings) -> None:
+def _serve(pipe: Connection, shared: SharedContext) -> None:
     """Do jobs until the driver closes the pipe or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -201,5 +201,7 @@ def _few_threads(count: int) -> Iterator[None]:
 
 
 def _killed(code: int | None) -> str:
-    how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-    return f"its process was ended from outside ({how}), as for want of memory; try fewer processes"
+    if code is None or code >= 0:
+        return f"worker ended with exit code {code}"
+    memory = ", probably out of memory; try fewer processes" if code == -signal.SIGKILL else ""
+    return f"worker killed by signal {-code}{memory}"

@@ -1,4 +1,4 @@
-"""What a process of a matrix does: one job, and an outcome that is a value even where it failed.
+"""What a process of a matrix does: one job, and a result that is a value even where it failed.
 
 A job is features of one model on one data set (or a stretch of them, or joining stretches), or a
 cell: one experiment on one model and one data set. Nothing here knows who else is at work.
@@ -14,39 +14,42 @@ import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from medssl_eval.experiments.declarations import find_experiment
+from medssl_models.experiments.registry import find_experiment
+from medssl_models.experiments.runner import networks_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from medssl_data import ImageDataset
-    from medssl_models import Backbone, ExtractionSettings, Preprocessing, Record
-    from medssl_models.probes import Work
+    from medssl_models import Backbone, ExtractionSettings, FeatureStore, Preprocessing, Record
+    from medssl_models.experiments.settings import ProtocolName
     from pydantic import BaseModel
 
     from medssl_eval.matrix.plan import DatasetChoice
 
-__all__ = ["Cell", "Job", "Outcome", "Surroundings", "networks_of", "open_cell", "perform"]
+__all__ = ["Job", "JobResult", "MatrixCell", "SharedContext", "open_cell", "perform"]
 
 Kind = Literal["features", "stretch", "join", "cell"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class MatrixCell:
     """One experiment on one model and one data set.
 
-    Attributes:
-        model: Its name.
+    Args:
+        model: The model's one name, as in records.
         dataset: The data set, its labels and split.
-        probe: Name of the experiment.
+        experiment: Name of the experiment.
         settings: Of the experiment.
+        asked: The model as the plan names it, which may be a folder's path; empty is its name.
     """
 
     model: str
     dataset: DatasetChoice
-    probe: str
+    experiment: str
     settings: BaseModel
+    asked: str = ""
 
     @property
     def name(self) -> str:
@@ -55,14 +58,14 @@ class Cell:
         chosen = [f"split {choice.split}"] * bool(choice.split)
         chosen += [f"labels {choice.labels}"] * bool(choice.labels)
         more = f" ({', '.join(chosen)})" if chosen else ""
-        return f"{self.probe} of {self.model} on {choice.name}{more}"
+        return f"{self.experiment} of {self.model} on {choice.name}{more}"
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class SharedContext:
     """What all jobs of a matrix share.
 
-    Attributes:
+    Args:
         folder: Where relative paths begin.
         root: The folder that holds the data sets.
         results: The file that the driver appends to.
@@ -83,7 +86,7 @@ class Surroundings:
 class Job:
     """Something to do.
 
-    Attributes:
+    Args:
         name: Unique in a matrix.
         kind: `features` and its parts `stretch` and `join`, or `cell`.
         cell: Whose experiment it is, or one of those that need the features.
@@ -94,17 +97,17 @@ class Job:
 
     name: str
     kind: Kind
-    cell: Cell
+    cell: MatrixCell
     after: tuple[str, ...] = ()
     rows: tuple[int, int] | None = None
     known: Mapping[str, Record] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """What became of a job.
 
-    Attributes:
+    Args:
         job: Its name.
         records: Of a cell.
         seconds: How long it took.
@@ -119,91 +122,69 @@ class Outcome:
     key: str = ""
 
 
-def perform(job: Job, shared: Surroundings, *before: Outcome) -> Outcome:
-    """Do a job; whatever it raises becomes the outcome's error.
+def perform(job: Job, shared: SharedContext, *before: JobResult) -> JobResult:
+    """Do a job; whatever it raises becomes the result's error.
 
     Args:
         job: What to do.
         shared: Where, and with what.
-        before: Outcomes of the jobs that it comes after; where one failed, so does this.
+        before: Results of the jobs that it comes after; where one failed, so does this.
     """
     from medssl_models.features.runtime import threads
 
-    failed = [outcome for outcome in before if outcome.error]
+    failed = [result for result in before if result.error]
     if failed:
-        return Outcome(job.name, error=failed[0].error)
+        return JobResult(job.name, error=failed[0].error)
     begin = time.perf_counter()
     try:
         with contextlib.chdir(shared.folder), threads(shared.threads):
-            records, key = _DOES[job.kind](job, shared, before)
+            records, key = _BY_KIND[job.kind](job, shared, before)
     except Exception as error:  # noqa: BLE001 # a failed cell must not stop the others
         if os.environ.get("MEDSSL_DEBUG") == "1":
             traceback.print_exception(error)
-        return Outcome(job.name, seconds=time.perf_counter() - begin, error=_sentence(error))
-    return Outcome(job.name, tuple(records), time.perf_counter() - begin, key=key)
+        return JobResult(job.name, seconds=time.perf_counter() - begin, error=_sentence(error))
+    return JobResult(job.name, tuple(records), time.perf_counter() - begin, key=key)
 
 
-def networks_of(settings: Any) -> Literal["published", "corrected"]:  # noqa: ANN401 # any experiment's
-    """Whose padding an experiment's networks have."""
-    padding = getattr(settings, "padding", None)
-    if padding is None:
-        return "published" if settings.protocol == "published" else "corrected"
-    return "published" if padding == "study" else "corrected"
-
-
-def open_cell(cell: Cell, root: Path) -> tuple[Backbone, ImageDataset]:
+def open_cell(cell: MatrixCell, root: Path) -> tuple[Backbone, ImageDataset]:
     """Create a cell's model and open its data set; both are kept for the next cell."""
-    labels = getattr(cell.settings, "labels", None)
-    if labels is None:
-        labels = "study" if getattr(cell.settings, "protocol", "") == "published" else "corrected"
-    seed = getattr(cell.settings, "seed", 0)
-    trains = find_experiment(cell.probe).trains
-    return (
-        _model(cell.model, networks_of(cell.settings)),
-        _dataset(cell.dataset, root, labels, seed, trains=trains),
-    )
+    settings: Any = cell.settings
+    protocol = getattr(settings, "labels", settings.protocol)
+    seed = getattr(settings, "seed", 0)
+    data = _dataset(cell.dataset, root, protocol, seed)
+    asked = find_experiment(cell.experiment).of_dataset(data.card, settings) if data.card else {}
+    more = {name: value for name, value in asked.items() if getattr(cell.dataset, name) is None}
+    if more:
+        data = _dataset(cell.dataset.model_copy(update=more), root, protocol, seed)
+    return _model(cell.asked or cell.model, networks_of(settings)), data
 
 
 @functools.lru_cache(maxsize=2)
-def _model(name: str, networks: Literal["published", "corrected"]) -> Backbone:
-    from medssl_models import create_model
+def _model(name: str, networks: ProtocolName) -> Backbone:
+    from medssl_models.backbone import create_model
 
     return create_model(name, protocol=networks)
 
 
 @functools.lru_cache(maxsize=8)
-def _dataset(
-    choice: DatasetChoice,
-    root: Path,
-    labels: Literal["study", "corrected"],
-    seed: int,
-    *,
-    trains: bool,
-) -> ImageDataset:
-    from medssl_eval.sweep import open_datasets
+def _dataset(choice: DatasetChoice, root: Path, protocol: ProtocolName, seed: int) -> ImageDataset:
+    from medssl_data.opening import open_datasets
 
-    (data,) = open_datasets(
-        [choice.name],
-        root=root,
-        labels=labels,
-        policy=choice.labels,
-        split=choice.split,
-        seed=seed,
-        trains=trains,
-    )
+    options: Any = {"labels": choice.labels, "split": choice.split}
+    (data,) = open_datasets([choice.name], root=root, protocol=protocol, seed=seed, **options)
     return data
 
 
-def _store(shared: Surroundings) -> Any:  # noqa: ANN401 # a FeatureStore, which imports torch
-    from medssl_models import FeatureStore
+def _store(shared: SharedContext) -> FeatureStore:
+    from medssl_models.features.store import FeatureStore
 
     return FeatureStore(shared.store)
 
 
-def _preprocessing(cell: Cell, backbone: Backbone, data: ImageDataset) -> Preprocessing:
-    prepare = find_experiment(cell.probe).preprocessing
+def _preprocessing(cell: MatrixCell, backbone: Backbone, data: ImageDataset) -> Preprocessing:
+    prepare = find_experiment(cell.experiment).preprocessing
     if prepare is None:
-        message = f"{cell.probe} reads no features"
+        message = f"{cell.experiment} reads no features"
         raise TypeError(message)
     return prepare(backbone, data, cell.settings)
 
@@ -211,8 +192,8 @@ def _preprocessing(cell: Cell, backbone: Backbone, data: ImageDataset) -> Prepro
 Done = tuple[list["Record"], str]
 
 
-def _features(job: Job, shared: Surroundings, _: tuple[Outcome, ...]) -> Done:
-    from medssl_models import extract
+def _extract(job: Job, shared: SharedContext, _: tuple[JobResult, ...]) -> Done:
+    from medssl_models.features.extraction import extract
 
     backbone, data = open_cell(job.cell, shared.root)
     preprocessing = _preprocessing(job.cell, backbone, data)
@@ -228,14 +209,14 @@ def _features(job: Job, shared: Surroundings, _: tuple[Outcome, ...]) -> Done:
     return [], table.key
 
 
-def _join(job: Job, shared: Surroundings, before: tuple[Outcome, ...]) -> Done:
+def _join(job: Job, shared: SharedContext, before: tuple[JobResult, ...]) -> Done:
     from medssl_models.features.sharding import merge_shards
 
     backbone, data = open_cell(job.cell, shared.root)
     table = merge_shards(
         backbone,
         data,
-        [outcome.key for outcome in before],
+        [result.key for result in before],
         preprocessing=_preprocessing(job.cell, backbone, data),
         settings=shared.extraction,
         store=_store(shared),
@@ -243,23 +224,31 @@ def _join(job: Job, shared: Surroundings, before: tuple[Outcome, ...]) -> Done:
     return [], table.key
 
 
-def _cell(job: Job, shared: Surroundings, _: tuple[Outcome, ...]) -> Done:
+def _measure(job: Job, shared: SharedContext, _: tuple[JobResult, ...]) -> Done:
+    """Run an experiment as `medssl_models.run` does; the driver keeps the records."""
+    from medssl_models.experiments.context import RunContext
+    from medssl_models.experiments.runner import annotate
+
     backbone, data = open_cell(job.cell, shared.root)
-    run = find_experiment(job.cell.probe).run
-    return list(run(backbone, data, job.cell.settings, _work(job, shared))), ""
+    experiment = find_experiment(job.cell.experiment)
+    output = experiment.output
+    context = RunContext(
+        extraction=shared.extraction,
+        store=_store(shared),
+        results=shared.results,
+        output=None if output is None else shared.results.parent / output,
+        known=job.known,
+        options=None if experiment.options is None else experiment.options(),
+    )
+    found = experiment.run(backbone, data, job.cell.settings, context)
+    return [annotate(record, backbone, data) for record in found], ""
 
 
-def _work(job: Job, shared: Surroundings) -> Work:
-    from medssl_models.probes import Work
-
-    return Work(shared.extraction, shared.results, _store(shared), job.known)
-
-
-_DOES: Mapping[Kind, Any] = {
-    "features": _features,
-    "stretch": _features,
+_BY_KIND: Mapping[Kind, Any] = {
+    "features": _extract,
+    "stretch": _extract,
     "join": _join,
-    "cell": _cell,
+    "cell": _measure,
 }
 
 

@@ -11,38 +11,39 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from medssl_models.experiments.record_store import RecordStore
+from medssl_models.experiments.registry import find_experiment
 
 from medssl_eval.errors import PlanError
-from medssl_eval.experiments.declarations import find_experiment
-from medssl_eval.matrix.jobs import Cell, Job, Outcome, Surroundings, open_cell
-from medssl_eval.matrix.ledger import Ledger
-from medssl_eval.matrix.plan import probe_settings
+from medssl_eval.matrix.finished import FinishedCell, finished_cells
+from medssl_eval.matrix.jobs import Job, JobResult, MatrixCell, SharedContext, open_cell
+from medssl_eval.matrix.plan import experiment_settings
 
 if TYPE_CHECKING:
-    from medssl_models import Provenance, Record
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, Record
     from medssl_models.console import Advance, Progress
+    from medssl_models.experiments.record_store import LineStore
 
-    from medssl_eval.matrix.executors import Engine
-    from medssl_eval.matrix.plan import Plan
+    from medssl_eval.matrix.executors import Executor
+    from medssl_eval.matrix.plan import MatrixPlan
 
 __all__ = ["CellState", "Matrix", "PlannedCell"]
 
 Say = Callable[[str], None]
 CellState = Literal["to do", "done", "done before", "impossible", "failed"]
-FEATURES = "features"
 
 
 @dataclass(frozen=True)
 class PlannedCell:
     """A cell, and how it stands.
 
-    Attributes:
+    Args:
         cell: Which.
         state: `to do`, `done before` or `impossible`; after a run `done` or `failed` too.
-        images: Of its data set.
-        provenance: What identifies it, for the line that says that it is done.
-        passes: Images that run through the network beyond the features; None is not known.
+        line: What will say that it is done; its key identifies the cell.
         features: Key of the features that it reads; empty where it runs the network itself.
         cached: Whether those are there.
         reason: Why it is impossible, or failed.
@@ -50,23 +51,31 @@ class PlannedCell:
         seconds: What it took, or took before.
     """
 
-    cell: Cell
+    cell: MatrixCell
     state: CellState
-    images: int
-    provenance: Provenance
-    passes: int | None = None
+    line: FinishedCell
     features: str = ""
     cached: bool = False
     reason: str = ""
     records: tuple[Record, ...] = ()
     seconds: float | None = None
 
+    @property
+    def images(self) -> int:
+        """How many images its data set has."""
+        return self.line.images
+
+    @property
+    def passes(self) -> int | None:
+        """How many images run through the network beyond the features; None is not known."""
+        return self.line.passes
+
 
 @dataclass
 class Matrix:
     """A plan that is carried out.
 
-    Attributes:
+    Args:
         plan: What is asked for.
         say: Takes notes.
         warn: Takes warnings.
@@ -75,7 +84,7 @@ class Matrix:
         skip_impossible: Leave out cells that a data set cannot carry, instead of refusing the plan.
     """
 
-    plan: Plan
+    plan: MatrixPlan
     say: Say = lambda _: None
     warn: Say = lambda _: None
     progress: Progress | None = None
@@ -83,30 +92,29 @@ class Matrix:
     skip_impossible: bool = False
 
     @cached_property
-    def results(self) -> Ledger:
+    def results(self) -> RecordStore:
         """The records."""
-        return Ledger(self.plan.results, self.warn)
+        return RecordStore(self.plan.results, self.warn)
 
     @cached_property
-    def finished(self) -> Ledger:
+    def finished(self) -> LineStore[FinishedCell]:
         """A line for each cell that is done."""
-        name = f"{self.plan.results.stem}-cells{self.plan.results.suffix}"
-        return Ledger(self.plan.results.with_name(name), self.warn)
+        return finished_cells(self.plan.results, self.warn)
 
     @cached_property
-    def surroundings(self) -> Surroundings:
+    def shared(self) -> SharedContext:
         """What all jobs share."""
         from medssl_models import ExtractionSettings, FeatureStore
 
         extraction = ExtractionSettings.model_validate(self.plan.extraction.model_dump())
         store = FeatureStore(self.plan.store).root
-        return Surroundings(
+        return SharedContext(
             folder=Path.cwd(),
             root=self.plan.root,
             results=self.plan.results,
             store=store,
             extraction=extraction,
-            threads=self.plan.engine.cpus,
+            threads=self.plan.executor.cpus,
         )
 
     def cells(self) -> list[PlannedCell]:
@@ -122,16 +130,13 @@ class Matrix:
         check_models(self.plan.models)
         self.results.refresh()
         self.finished.refresh()
-        settings = {name: probe_settings(self.plan, name) for name in self.plan.probes}
-        return [
-            self._look(Cell(model, dataset, probe, settings[probe]))
-            for model in dict.fromkeys(self.plan.models)
-            for dataset in dict.fromkeys(self.plan.datasets)
-            for probe in self.plan.probes
-        ]
+        return [self._look(cell) for cell in self._planned()]
 
-    def run(self, engine: Engine) -> list[PlannedCell]:
+    def run(self, executor: Executor) -> list[PlannedCell]:
         """Do what is not done; a cell that fails does not stop the others.
+
+        Args:
+            executor: Where jobs are done.
 
         Returns:
             All cells, with what became of them.
@@ -146,13 +151,13 @@ class Matrix:
             first = impossible[0]
             message = (
                 f"{len(impossible)} of {len(cells)} cells are impossible, {first.cell.name}: "
-                f"{first.reason}; --dry-run lists them, --skip-impossible leaves them out"
+                f"{first.reason}; a dry run lists them, skip_impossible leaves them out"
             )
             raise PlanError(message)
         by_name = {planned.cell.name: planned for planned in cells}
         open_ = [planned for planned in cells if planned.state == "to do"]
         try:
-            for done in self._carry_out(open_, engine):
+            for done in self._carry_out(open_, executor):
                 by_name[done.cell.name] = done
         except KeyboardInterrupt as stop:
             kept = sum(p.state in {"done", "done before"} for p in by_name.values())
@@ -163,60 +168,93 @@ class Matrix:
             raise
         return list(by_name.values())
 
-    def _look(self, cell: Cell) -> PlannedCell:
+    def _planned(self) -> Iterator[MatrixCell]:
+        """Name every cell once: models, in each the data sets, in each the experiments."""
+        settings = {
+            name: experiment_settings(self.plan, name, self.say) for name in self.plan.experiments
+        }
+        models = {name: self._names(own) for name, own in settings.items()}
+        for asked in dict.fromkeys(self.plan.models):
+            for dataset in dict.fromkeys(self.plan.datasets):
+                for name, own in settings.items():
+                    if asked in models[name]:
+                        yield MatrixCell(models[name][asked], dataset, name, own, asked)
+
+    def _names(self, settings: Any) -> dict[str, str]:  # noqa: ANN401 # an experiment's own
+        """Map models as the plan names them to their one name, without second names of a model."""
+        from medssl_models.experiments.models import distinct_models
+        from medssl_models.experiments.runner import networks_of
+
+        found = distinct_models(self.plan.models, protocol=networks_of(settings))
+        return {asked: model for model, asked in found.items()}
+
+    def _look(self, cell: MatrixCell) -> PlannedCell:
         from medssl_models.features.sharding import feature_request
 
         backbone, data = open_cell(cell, self.plan.root)
-        plugin = find_experiment(cell.probe)
-        provenance = _provenance(cell, backbone, data, self.surroundings)
-        planned = PlannedCell(cell, "to do", len(data), provenance)
+        experiment = find_experiment(cell.experiment)
+        line = self._line(cell, backbone, data)
         try:
-            if plugin.check is not None:
-                plugin.check(data, cell.settings)
+            if experiment.check is not None:
+                experiment.check(data, cell.settings)
         except Exception as error:
             if not isinstance(getattr(error, "exit_code", None), int):
                 raise
-            return replace(planned, state="impossible", reason=str(error))
-        passes = plugin.passes(data, cell.settings) if plugin.passes is not None else None
-        planned = self._as_done(replace(planned, passes=passes))
-        if plugin.preprocessing is None:
-            return planned
+            return PlannedCell(cell, "impossible", line, reason=str(error))
+        if experiment.passes is not None:
+            line = line.model_copy(update={"passes": experiment.passes(data, cell.settings)})
+        if experiment.preprocessing is None:
+            return self._as_done(PlannedCell(cell, "to do", line))
         request = feature_request(
             backbone,
             data,
-            preprocessing=plugin.preprocessing(backbone, data, cell.settings),
-            settings=self.surroundings.extraction,
+            preprocessing=experiment.preprocessing(backbone, data, cell.settings),
+            settings=self.shared.extraction,
         )
-        return replace(planned, features=request.key, cached=self._has(request))
+        line = line.model_copy(update={"reads_features": True})
+        planned = PlannedCell(cell, "to do", line, request.key, self._has(request))
+        return self._as_done(planned)
+
+    def _line(self, cell: MatrixCell, backbone: Backbone, data: ImageDataset) -> FinishedCell:
+        return FinishedCell(
+            experiment=cell.experiment,
+            settings=cell.settings.model_dump(mode="json", exclude={"protocol", "seed"}),
+            model=backbone.name,
+            weights=backbone.fingerprint,
+            dataset=data.name,
+            manifest=data.manifest.fingerprint,
+            protocol=str(getattr(cell.settings, "protocol", "corrected")),
+            seed=int(getattr(cell.settings, "seed", 0)),
+            precision=self.shared.extraction.precision,
+            images=len(data),
+        )
 
     def _has(self, request: object) -> bool:
         from medssl_models import FeatureStore
 
-        return FeatureStore(self.surroundings.store).load_fresh(request) is not None  # type: ignore[arg-type] # of feature_request
+        return FeatureStore(self.shared.store).load_fresh(request) is not None  # type: ignore[arg-type] # of feature_request
 
     def _as_done(self, planned: PlannedCell) -> PlannedCell:
         """Say `done before` where its line is there and every record of it too."""
-        line = self.finished.records.get(_line(planned, 0.0).key)
-        if line is None or self.force:
+        line = self.finished.entries.get(planned.line.key)
+        known = self.results.entries
+        if line is None or self.force or any(key not in known for key in line.records):
             return planned
-        keys = [str(key) for key in _list(line.details.get("records"))]
-        if any(key not in self.results.records for key in keys):
-            return planned
-        records = tuple(self.results.records[key] for key in keys)
-        return replace(planned, state="done before", records=records, seconds=line.value)
+        records = tuple(known[key] for key in line.records)
+        return replace(planned, state="done before", records=records, seconds=line.seconds)
 
-    def _carry_out(self, cells: Sequence[PlannedCell], engine: Engine) -> Iterator[PlannedCell]:
-        jobs = list(self._jobs(cells, engine.shard))
+    def _carry_out(self, cells: Sequence[PlannedCell], executor: Executor) -> Iterator[PlannedCell]:
+        jobs = list(self._jobs(cells, executor.shard))
         by_job = {planned.cell.name: planned for planned in cells}
         if not jobs:
             return
         with _shown(self.progress, len(jobs)) as advance:
-            for outcome in engine.run(jobs, self.surroundings, wanted=self._is_wanted(by_job)):
-                planned = by_job.get(outcome.job)
+            for result in executor.run(jobs, self.shared, wanted=self._is_wanted(by_job)):
+                planned = by_job.get(result.job)
                 if planned is not None:
-                    yield self._keep(planned, outcome)
-                elif outcome.error:
-                    self.warn(f"{outcome.job}: {outcome.error}")
+                    yield self._keep(planned, result)
+                elif result.error:
+                    self.warn(f"{result.job}: {result.error}")
                 advance(1)
 
     def _jobs(self, cells: Sequence[PlannedCell], shard: int | None) -> Iterator[Job]:
@@ -251,13 +289,12 @@ class Matrix:
         """Records of the same model and data, in case a run was ended before its cell's line."""
         if self.force:
             return {}
-        origin = planned.provenance
-        return self._by_origin.get((origin.weights, origin.manifest), {})
+        return self._by_origin.get((planned.line.weights, planned.line.manifest), {})
 
     @cached_property
     def _by_origin(self) -> Mapping[tuple[str, str], dict[str, Record]]:
         found: dict[tuple[str, str], dict[str, Record]] = {}
-        for key, record in self.results.records.items():
+        for key, record in self.results.entries.items():
             origin = record.provenance
             found.setdefault((origin.weights, origin.manifest), {})[key] = record
         return found
@@ -274,60 +311,22 @@ class Matrix:
 
         return wanted
 
-    def _keep(self, planned: PlannedCell, outcome: Outcome) -> PlannedCell:
+    def _keep(self, planned: PlannedCell, result: JobResult) -> PlannedCell:
         """Write a cell's records, then the line that says that it is done."""
-        if outcome.error:
-            self.warn(f"{planned.cell.name}: {outcome.error}")
-            return replace(planned, state="failed", reason=outcome.error)
-        if not outcome.records:
+        if result.error:
+            self.warn(f"{planned.cell.name}: {result.error}")
+            return replace(planned, state="failed", reason=result.error)
+        if not result.records:
             elsewhere = self._as_done(planned)
             if elsewhere.state == "done before":
                 return elsewhere
-        self.results.add(outcome.records, again=self.force)
-        done = replace(planned, state="done", records=outcome.records, seconds=outcome.seconds)
-        self.finished.add([_line(done, outcome.seconds)], again=self.force)
-        return done
-
-
-def _line(planned: PlannedCell, seconds: float) -> Record:
-    from medssl_models import Record
-
-    cell = planned.cell
-    settings = cell.settings.model_dump(mode="json", exclude={"protocol", "seed"})
-    return Record(
-        experiment="matrix-cell",
-        metric="seconds",
-        unit="s",
-        value=seconds,
-        settings={"probe": cell.probe, "settings": settings},
-        details={
-            "records": [r.key for r in planned.records],
-            "images": planned.images,
-            "passes": planned.passes,
-            "reads_features": bool(planned.features),
-        },
-        provenance=planned.provenance,
-    )
-
-
-def _provenance(
-    cell: Cell, backbone: object, data: object, surroundings: Surroundings
-) -> Provenance:
-    from medssl_models import Provenance
-
-    return Provenance(
-        model=backbone.name,  # type: ignore[attr-defined] # of open_cell
-        weights=backbone.fingerprint,  # type: ignore[attr-defined] # as above
-        dataset=data.name,  # type: ignore[attr-defined] # as above
-        manifest=data.manifest.fingerprint,  # type: ignore[attr-defined] # as above
-        protocol=str(getattr(cell.settings, "protocol", "corrected")),
-        seed=int(getattr(cell.settings, "seed", 0)),
-        precision=surroundings.extraction.precision,
-    )
-
-
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+        self.results.append(result.records, again=self.force)
+        keys = tuple(record.key for record in result.records)
+        line = planned.line.model_copy(update={"records": keys, "seconds": result.seconds})
+        self.finished.append([line], again=self.force)
+        return replace(
+            planned, state="done", line=line, records=result.records, seconds=result.seconds
+        )
 
 
 def _count_silently(n: int = 1, *, note: str = "") -> None:

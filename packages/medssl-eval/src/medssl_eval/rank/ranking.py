@@ -13,48 +13,56 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from medssl_eval.compare.cells import gather_cells, higher_is_better
+from medssl_models.experiments.context import RunContext
+from medssl_models.experiments.record_store import RecordStore
+from medssl_models.experiments.registry import find_experiment, installed_experiments, metric_of
+
+from medssl_eval.compare.cells import gather_cells
 from medssl_eval.compare.comparison import Comparer, Pair
-from medssl_eval.experiments.features import Means
+from medssl_eval.errors import InfeasibleError
 from medssl_eval.experiments.predictions import predictions_folder
 from medssl_eval.experiments.subsets import FLOOR, nested_order
-from medssl_eval.rank.quick_experiments import probes_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from medssl_data import ImageDataset
-    from medssl_models import Record
+    from medssl_models import Experiment, Record
 
     from medssl_eval.rank.cost import Cost
 
-__all__ = ["Contest", "Outcome", "Standing", "available_models", "is_rival", "is_worse"]
+__all__ = [
+    "ModelRank",
+    "Ranker",
+    "RankingResult",
+    "choose_experiments",
+    "is_rival",
+    "is_worse",
+]
 
 GROWTH = 4
 LEVEL = 0.05
 ENOUGH = 1.5  # a further round must have so many times the images to be worth its time
 LEADERS = 2  # are never dropped before the end
 MARGIN = 0.8  # of the time that is left may be planned: what an image takes is known roughly
-Say = Callable[[str], None]
+Choice = tuple["Experiment", Any]  # an experiment and its settings
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a model stands.
+class ModelRank:
+    """How a model ranks.
 
-    Attributes:
-        model: Its name.
+    Args:
+        model: Its one name, as in records.
         images: On how many images it was measured last.
         records: Experiment to the record that ranks.
         seconds: What that took.
         cost: What an image costs.
-        control: Whether it is untrained.
-        dropped: Why it was not measured on more images; empty while it is in the contest.
+        dropped: Why it was not measured on more images; empty while it is in the race.
         beaten: Whether it was dropped for being clearly worse, not for want of time.
         mean_rank: Over the experiments, among the models on as many images; 1 is the best.
         ranked: How many models that were.
@@ -65,24 +73,28 @@ class Standing:
     records: Mapping[str, Record]
     seconds: float
     cost: Cost
-    control: bool
     dropped: str = ""
     beaten: bool = False
     mean_rank: float = 0.0
     ranked: int = 0
 
     @property
+    def control(self) -> bool:
+        """Whether the model is untrained."""
+        return any(record.details.get("control") for record in self.records.values())
+
+    @property
     def mean_value(self) -> float:
-        """Mean over the experiments, which decides between equal ranks."""
-        return statistics.fmean(record.value for record in self.records.values())
+        """Mean over the experiments, more being better, which decides between equal ranks."""
+        return statistics.fmean(metric_of(r).sign * r.value for r in self.records.values())
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RankingResult:
     """The answer.
 
-    Attributes:
-        standings: All models, best first; those on fewer images after those on more.
+    Args:
+        ranks: All models, best first; those on fewer images after those on more.
         pairs: The best against each model on as many images, per experiment, Holm-corrected.
         records: Everything that was measured on the most images.
         images: How many images the best was measured on.
@@ -91,7 +103,7 @@ class Outcome:
         seconds: What it all took.
     """
 
-    standings: tuple[Standing, ...]
+    ranks: tuple[ModelRank, ...]
     pairs: tuple[Pair, ...]
     records: tuple[Record, ...]
     images: int
@@ -100,103 +112,131 @@ class Outcome:
     seconds: float
 
 
-def available_models() -> list[str]:
-    """Name every model that can be created now: the local library's, and the controls."""
-    from medssl_models import list_models
-    from medssl_models.hub.library import is_imported
+def choose_experiments(data: ImageDataset, *, seed: int = 0) -> tuple[list[Choice], list[str]]:
+    """Choose the quick experiments that a data set can carry, each as large as it can.
 
-    return [card.name for card in list_models() if is_imported(card)]
+    Args:
+        data: The images.
+        seed: Of all experiments.
+
+    Returns:
+        Each experiment with its settings, and why others are missing.
+
+    Raises:
+        InfeasibleError: No experiment is possible.
+
+    Example:
+        >>> from medssl_data import load_dataset
+        >>> found, missing = choose_experiments(load_dataset("phantom:chest-xray"))
+        >>> [experiment.name for experiment, _ in found]
+        ['few-shot', 'linear', 'knn']
+    """
+    found: list[Choice] = []
+    reasons: list[str] = []
+    for experiment in installed_experiments():
+        if experiment.quick is None:
+            continue
+        try:
+            found.append((experiment, experiment.quick(data, seed)))
+        except Exception as error:
+            if not isinstance(getattr(error, "exit_code", None), int):
+                raise
+            reasons.append(str(error))
+    if not found:
+        why = f": {reasons[0]}" if reasons else ""
+        message = f"{data.name} can carry no experiment{why}"
+        raise InfeasibleError(message)
+    return found, reasons
 
 
 @dataclass
-class Contest:
+class Ranker:
     """Measures models on more and more images of a data set.
 
-    Attributes:
+    Args:
         data: The images.
-        models: Names.
-        means: How features are computed and kept.
+        models: Names, as for `create_model`; a model that is named twice counts once.
+        context: How features are computed and kept, and the file that the last round's records are
+            appended to.
         budget: Seconds for everything; None measures all models on all images.
-        results: The file that the last round's records are appended to; None keeps none.
         seed: Of the order of images and of all experiments.
-        say: Takes notes on how far it is.
-        clock: Gives seconds.
+        clock: Tells the time in seconds.
+
+    Example:
+        >>> from medssl_data import load_dataset
+        >>> ranker = Ranker(load_dataset("phantom:chest-xray,count=60"), ["random_r18"])
+        >>> [rank.model for rank in ranker.run().ranks]
+        ['random_r18']
     """
 
     data: ImageDataset
     models: Sequence[str]
-    means: Means = field(default_factory=Means)
+    context: RunContext = field(default_factory=RunContext.default)
     budget: float | None = None
-    results: Path | None = None
     seed: int = 0
-    say: Say = lambda _: None
     clock: Callable[[], float] = time.monotonic
     _begin: float = 0.0
-    _standings: dict[str, Standing] = field(default_factory=dict)
+    _asked: Mapping[str, str] = field(default_factory=dict)
+    _ranks: dict[str, ModelRank] = field(default_factory=dict)
     _costs: dict[str, Cost] = field(default_factory=dict)
     _records: dict[int, list[Record]] = field(default_factory=dict)
     _pairs: list[Pair] = field(default_factory=list)
     _settled: int = 0
     _notes: list[str] = field(default_factory=list)
 
-    def run(self) -> Outcome:
+    def run(self) -> RankingResult:
         """Measure, drop and go on until all images are used or the time is.
 
         Raises:
             UnknownModelError: A name that no model bears, before anything is computed.
             InfeasibleError: The images can carry no experiment, likewise.
         """
-        from medssl_models.experiments.models import check_models
+        from medssl_models.experiments.models import check_models, distinct_models
 
         check_models(self.models)
-        probes_for(self.data, seed=self.seed)
+        self._asked = distinct_models(self.models)
+        choose_experiments(self.data, seed=self.seed)
         self._begin = self.clock()
         order = nested_order(self.data.labels, self.data.splits, seed=self.seed)
         size = min(len(order), 2 * FLOOR * len(self.data.classes))
-        alive = list(self.models)
+        alive = list(self._asked)
         with tempfile.TemporaryDirectory(prefix="medssl-rank-") as drafts:
             while alive:
                 data = self.data if size == len(order) else self.data.select(sorted(order[:size]))
                 results = self._place(Path(drafts), size)
                 self._round(data, alive, results)
                 alive, size = self._next(size)
-            outcome = self._outcome()
-            if outcome.images < outcome.total:
-                self._publish(outcome, self._place(Path(drafts), outcome.images))
-        return outcome
+            result = self._result()
+            if result.images < result.total:
+                self._publish(result, self._place(Path(drafts), result.images))
+        return result
 
     def _place(self, drafts: Path, size: int) -> Path:
         """Where a round keeps its records: all images beside the user's results, others aside."""
-        if self.results is not None and size == len(self.data):
-            return self.results
-        name = self.results.name if self.results is not None else "results.jsonl"
-        return drafts / str(size) / name
+        results = self.context.results
+        if results is not None and size == len(self.data):
+            return results
+        return drafts / str(size) / self.context.results_file.name
 
-    def _publish(self, outcome: Outcome, draft: Path) -> None:
+    def _publish(self, result: RankingResult, draft: Path) -> None:
         """Keep what was measured on a part of the images, marked as such."""
-        from medssl_models import append_records
-
-        if self.results is None:
+        results = self.context.results
+        if results is None:
             return
-        note = f"measured on {outcome.images} of {outcome.total} images"
-        marked = [r.model_copy(update={"notes": (*r.notes, note)}) for r in outcome.records]
+        note = f"measured on {result.images} of {result.total} images"
+        marked = [r.model_copy(update={"notes": (*r.notes, note)}) for r in result.records]
         if predictions_folder(draft).exists():
             shutil.copytree(
-                predictions_folder(draft), predictions_folder(self.results), dirs_exist_ok=True
+                predictions_folder(draft), predictions_folder(results), dirs_exist_ok=True
             )
-        append_records(self.results, marked)
+        RecordStore(results, self.context.warn).append(marked)
 
     def _round(self, data: ImageDataset, models: Sequence[str], results: Path) -> None:
         """Measure models on the same images, those that lead first, while there is time."""
-        from medssl_eval.sweep import known_records
-
-        probes, reasons = probes_for(data, seed=self.seed)
+        chosen, reasons = choose_experiments(data, seed=self.seed)
         self._notes = list(reasons)
-        means = replace(
-            self.means,
-            known=known_records(results),
-            predictions=predictions_folder(results),
-        )
+        known = RecordStore(results, self.context.warn).refresh()
+        context = replace(self.context, results=results, known=known)
         measured = 0
         for name in models:
             if measured >= LEADERS and self._is_too_late(name, len(data)):
@@ -204,75 +244,63 @@ class Contest:
                 break
             measured += 1
             begin = self.clock()
-            found, first = self._measure(name, data, [p.evaluate for p in probes], means)
-            self._keep(results, found, means)
-            standing = replace(self._standing(name, len(data), first), seconds=self.clock() - begin)
-            self._standings[name] = standing
+            found, first = self._measure(name, data, chosen, context)
+            rank = ModelRank(name, len(data), first, self.clock() - begin, self._costs[name])
+            self._ranks[name] = rank
             self._records.setdefault(len(data), []).extend(found)
-            self.say(_line(standing, self.clock() - self._begin))
+            self.context.say(_line(rank, self.clock() - self._begin))
         if measured:
             self._order(len(data))
             self._pairs = self._against_best(len(data), results)
 
     def _measure(
-        self,
-        name: str,
-        data: ImageDataset,
-        evaluations: Sequence[Callable[..., list[Record]]],
-        means: Means,
+        self, name: str, data: ImageDataset, chosen: Sequence[Choice], context: RunContext
     ) -> tuple[list[Record], dict[str, Record]]:
-        from medssl_models import ExtractionSettings, create_model
+        """Run the experiments; also name the record of each that ranks."""
+        from medssl_models.backbone import create_model
+        from medssl_models.experiments.runner import measure
 
         from medssl_eval.rank.cost import measure_cost
 
-        backbone = create_model(name)
+        backbone = create_model(self._asked[name])
         if name not in self._costs:
-            self._costs[name] = measure_cost(backbone, means.extraction or ExtractionSettings())
-        runs = [evaluate(backbone, data, means) for evaluate in evaluations]
-        return [r for run in runs for r in run], {run[0].experiment: run[0] for run in runs}
-
-    def _standing(self, name: str, images: int, records: dict[str, Record]) -> Standing:
-        from medssl_models import model_card
-
-        return Standing(name, images, records, 0.0, self._costs[name], model_card(name).control)
-
-    def _keep(self, results: Path, found: Sequence[Record], means: Means) -> None:
-        from medssl_models import append_records
-
-        append_records(results, [record for record in found if record.key not in means.known])
+            self._costs[name] = measure_cost(backbone, context.extracting)
+        found: list[Record] = []
+        first: dict[str, Record] = {}
+        for experiment, settings in chosen:
+            records = measure(experiment, backbone, data, settings=settings, context=context)
+            found += records
+            ranking = (record for record in records if record.metric == experiment.metrics[0].name)
+            first[experiment.name] = next(ranking, records[0])
+        return found, first
 
     def _order(self, images: int) -> None:
         """Rank the models of the newest round within each experiment, and average."""
-        field_ = [s for s in self._standings.values() if s.images == images]
-        for standing in field_:
-            ranks = [_rank_in(standing, field_, name) for name in standing.records]
-            self._standings[standing.model] = replace(
-                standing, mean_rank=statistics.fmean(ranks), ranked=len(field_)
+        field_ = [rank for rank in self._ranks.values() if rank.images == images]
+        for rank in field_:
+            places = [_place_in(rank, field_, name) for name in rank.records]
+            self._ranks[rank.model] = replace(
+                rank, mean_rank=statistics.fmean(places), ranked=len(field_)
             )
 
     def _against_best(self, images: int, results: Path) -> list[Pair]:
         """Compare the best with each other model on as many images."""
         ranked = self._ranked(images)
-        cells = gather_cells(r for standing in ranked for r in standing.records.values())
+        cells = gather_cells(r for rank in ranked for r in rank.records.values())
         comparer = Comparer(results, seed=self.seed)
         best = ranked[0].model if ranked else ""
         found = [pair for cell in cells for pair in comparer.compare(cell, against=best)]
-        paired = {pair.first.experiment for pair in found}
-        self._notes += [
-            f"no paired test for {name}: its records keep no single answers"
-            for name in dict.fromkeys(cell.records[0].experiment for cell in cells)
-            if len(ranked) > 1 and name not in paired
-        ]
+        self._notes += comparer.notes
         return found
 
-    def _ranked(self, images: int) -> list[Standing]:
-        found = [standing for standing in self._standings.values() if standing.images == images]
-        return sorted(found, key=lambda s: (s.mean_rank, -s.mean_value, s.model))
+    def _ranked(self, images: int) -> list[ModelRank]:
+        found = [rank for rank in self._ranks.values() if rank.images == images]
+        return sorted(found, key=lambda rank: (rank.mean_rank, -rank.mean_value, rank.model))
 
     def _next(self, size: int) -> tuple[list[str], int]:
         """Decide who goes on, and with how many images; nobody where it is over."""
         total = len(self.data)
-        alive = [standing.model for standing in self._ranked(size)]
+        alive = [rank.model for rank in self._ranked(size)]
         if size == total or len(alive) == 0:
             return [], size
         if self._fits(alive, total):
@@ -303,9 +331,9 @@ class Contest:
         self, alive: Sequence[str], who: Sequence[str], why: str, *, beaten: bool = False
     ) -> list[str]:
         for name in set(who) & set(alive):
-            self._standings[name] = replace(self._standings[name], dropped=why, beaten=beaten)
+            self._ranks[name] = replace(self._ranks[name], dropped=why, beaten=beaten)
         if set(who) != set(alive) and who:
-            self.say(f"dropped: {', '.join(n for n in alive if n in who)} ({why})")
+            self.context.say(f"dropped: {', '.join(n for n in alive if n in who)} ({why})")
         return [name for name in alive if name not in who]
 
     def _pairs_of(self, name: str) -> list[Pair]:
@@ -313,7 +341,7 @@ class Contest:
 
     def _is_too_late(self, name: str, images: int) -> bool:
         """Tell whether a model would overrun the budget; the first round is always run."""
-        if self.budget is None or name not in self._standings:
+        if self.budget is None or name not in self._ranks:
             return False
         return self._seconds([name], images) > self._left()
 
@@ -327,17 +355,17 @@ class Contest:
 
     def _seconds(self, models: Sequence[str], images: int) -> float:
         """Expect what the last round took, image for image."""
-        rates = (self._standings[n].seconds / self._standings[n].images for n in models)
+        rates = (self._ranks[n].seconds / self._ranks[n].images for n in models)
         return images * sum(rates)
 
     def _left(self) -> float:
         return (self.budget or 0.0) - (self.clock() - self._begin)
 
-    def _outcome(self) -> Outcome:
-        sizes = sorted({standing.images for standing in self._standings.values()}, reverse=True)
+    def _result(self) -> RankingResult:
+        sizes = sorted({rank.images for rank in self._ranks.values()}, reverse=True)
         images = sizes[0]
-        return Outcome(
-            standings=tuple(standing for size in sizes for standing in self._ranked(size)),
+        return RankingResult(
+            ranks=tuple(rank for size in sizes for rank in self._ranked(size)),
             pairs=tuple(self._pairs),
             records=tuple(self._records[images]),
             images=images,
@@ -355,23 +383,23 @@ def is_rival(pair: Pair, model: str) -> bool:
 def is_worse(model: str, pairs: Sequence[Pair]) -> bool:
     """Tell whether a model lost all its pairs against the best, one of them beyond chance.
 
-    Episodes share images, so few-shot alone decides only where nothing else could be paired.
+    An experiment that does not decide does so only where nothing else could be paired.
     """
     if any(pair.first.provenance.model == model for pair in pairs):
         return False
-    firm = [pair for pair in pairs if pair.first.experiment != "few-shot"] or list(pairs)
-    return any(pair.adjusted["permutation"] < LEVEL for pair in firm)
+    firm = [pair for pair in pairs if find_experiment(pair.first.experiment).decides]
+    return any(pair.adjusted["permutation"] < LEVEL for pair in firm or pairs)
 
 
-def _rank_in(standing: Standing, others: Sequence[Standing], experiment: str) -> float:
-    """Rank 1 is the best; ties share."""
-    record = standing.records[experiment]
-    sign = 1 if higher_is_better(record.metric) else -1
+def _place_in(rank: ModelRank, others: Sequence[ModelRank], experiment: str) -> float:
+    """Place 1 is the best; ties share."""
+    record = rank.records[experiment]
+    sign = metric_of(record).sign
     values = [sign * other.records[experiment].value for other in others]
     own = sign * record.value
     return sum(v > own for v in values) + (sum(v == own for v in values) + 1) / 2
 
 
-def _line(standing: Standing, seconds: float) -> str:
-    values = ", ".join(f"{name} {r.value:.1f} {r.unit}" for name, r in standing.records.items())
-    return f"{seconds:.0f} s: {standing.model} on {standing.images} images: {values}"
+def _line(rank: ModelRank, seconds: float) -> str:
+    values = ", ".join(f"{name} {r.value:.1f} {r.unit}" for name, r in rank.records.items())
+    return f"{seconds:.0f} s: {rank.model} on {rank.images} images: {values}"

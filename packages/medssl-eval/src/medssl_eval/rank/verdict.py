@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from medssl_models import Record
 
     from medssl_eval.compare.comparison import Pair
-    from medssl_eval.rank.ranking import Outcome, Standing
+    from medssl_eval.rank.ranking import ModelRank, RankingResult
 
 __all__ = ["Verdict", "caveats_of", "judge"]
 
@@ -31,7 +31,7 @@ PIXELS = 5000
 class Verdict:
     """The answer in sentences.
 
-    Attributes:
+    Args:
         best: The first model.
         alike: Models that no test tells apart from it.
         sentences: What to do, and why.
@@ -44,35 +44,36 @@ class Verdict:
     caveats: tuple[str, ...]
 
 
-def judge(outcome: Outcome, caveats: Sequence[str] = ()) -> Verdict:
-    """Put an outcome into words.
+def judge(result: RankingResult, caveats: Sequence[str] = ()) -> Verdict:
+    """Put a ranking into words.
 
     Args:
-        outcome: What was measured.
+        result: What was measured.
         caveats: Of the data; see `caveats_of`.
     """
-    first, *others = outcome.standings
-    rivals = [standing for standing in others if standing.images == first.images]
-    worse = [s for s in rivals if is_worse(s.model, _pairs(outcome, s))]
-    alike = [standing for standing in rivals if standing not in worse]
+    first, *others = result.ranks
+    rivals = [rank for rank in others if rank.images == first.images]
+    worse = [rank for rank in rivals if is_worse(rank.model, _pairs(result, rank))]
+    alike = [rank for rank in rivals if rank not in worse]
     sentences = [
-        _headline(outcome, first, alike=bool(alike)),
+        _headline(result, first, alike=bool(alike)),
         *_told_apart(worse),
         *_cheapest(first, alike),
         *_of_controls(first, alike, others),
     ]
     limits = [
-        *_of_size(outcome),
-        *_of_dropped(outcome),
-        *_of_pretraining(outcome),
-        *outcome.notes,
+        *_of_size(result),
+        *_of_test_parts(first),
+        *_of_dropped(result),
+        *_of_pretraining(result),
+        *result.notes,
         *caveats,
     ]
     if alike:
         limits.append(_of_order(first, alike))
     return Verdict(
         best=first.model,
-        alike=tuple(standing.model for standing in alike),
+        alike=tuple(rank.model for rank in alike),
         sentences=tuple(sentences),
         caveats=tuple(dict.fromkeys(limits)),
     )
@@ -124,40 +125,40 @@ def _leaks(data: ImageDataset, *, pixels: bool) -> list[str]:
     return said
 
 
-def _listed(standings: Sequence[Standing]) -> str:
-    return ", ".join(standing.model for standing in standings)
+def _listed(ranks: Sequence[ModelRank]) -> str:
+    return ", ".join(rank.model for rank in ranks)
 
 
-def _pairs(outcome: Outcome, standing: Standing) -> list[Pair]:
-    return [pair for pair in outcome.pairs if is_rival(pair, standing.model)]
+def _pairs(result: RankingResult, rank: ModelRank) -> list[Pair]:
+    return [pair for pair in result.pairs if is_rival(pair, rank.model)]
 
 
-def _headline(outcome: Outcome, first: Standing, *, alike: bool) -> str:
+def _headline(result: RankingResult, first: ModelRank, *, alike: bool) -> str:
     """Claim no more than was tested: others may have been left behind for want of time."""
     names = ", ".join(first.records)
-    images = f"{outcome.images} images"
+    images = f"{result.images} images"
     rank = f"mean rank {first.mean_rank:.1f} of {first.ranked} over {names}"
     if first.ranked < 2:
         return f"{first.model} was measured alone on {images}: nothing to compare it with"
     if alike:
         return f"{first.model} comes first, but not clearly: {rank}, on {images}"
-    if any(other.dropped and not other.beaten for other in outcome.standings):
+    if any(other.dropped and not other.beaten for other in result.ranks):
         return f"{first.model} comes first among {first.ranked} models on {images}: {rank}"
     return f"{first.model} separates these classes best: {rank}, on {images}"
 
 
-def _told_apart(worse: Sequence[Standing]) -> list[str]:
+def _told_apart(worse: Sequence[ModelRank]) -> list[str]:
     if not worse:
         return []
     return [f"clearly worse on the same images: {_listed(worse)}"]
 
 
-def _cheapest(first: Standing, alike: Sequence[Standing]) -> list[str]:
+def _cheapest(first: ModelRank, alike: Sequence[ModelRank]) -> list[str]:
     """Between models that are not told apart the cheaper one is the better choice."""
     if not alike:
         return []
     told = f"not told apart from it: {_listed(alike)}"
-    cheap = min(alike, key=lambda standing: standing.cost.milliseconds)
+    cheap = min(alike, key=lambda rank: rank.cost.milliseconds)
     if cheap.cost.milliseconds < 0.8 * first.cost.milliseconds:
         told += (
             f"; of these {cheap.model} is cheaper, {cheap.cost.milliseconds:.1f} against "
@@ -167,24 +168,37 @@ def _cheapest(first: Standing, alike: Sequence[Standing]) -> list[str]:
 
 
 def _of_controls(
-    first: Standing, alike: Sequence[Standing], others: Sequence[Standing]
+    first: ModelRank, alike: Sequence[ModelRank], others: Sequence[ModelRank]
 ) -> list[str]:
-    if all(standing.control for standing in (first, *others)):
+    """Say what the untrained controls mean, and no more than the numbers do."""
+    if all(rank.control for rank in (first, *others)):
         return [
             "only untrained controls are here: bring pretrained models with `medssl-models fetch "
             "NAME` or `medssl-models import NAME FILE`"
         ]
-    equals = [standing.model for standing in alike if standing.control]
-    if first.control or equals:
-        who = first.model if first.control else equals[0]
+    controls = [rank for rank in (first, *alike) if rank.control]
+    if not controls:
+        return []
+    best = controls[0]
+    if best is first or best.mean_rank == first.mean_rank:
         return [
-            f"the untrained control {who} does as well: nothing here shows that pretraining helps "
-            "on these images"
+            f"the untrained control {best.model} does as well: nothing here shows that pretraining "
+            "helps on these images"
         ]
-    return []
+    return [
+        f"{first.model} comes before the untrained control {best.model} "
+        f"({_values_beside(first, best)}), but no test on {first.images} images proves it"
+    ]
 
 
-def _of_order(first: Standing, alike: Sequence[Standing]) -> str:
+def _values_beside(one: ModelRank, other: ModelRank) -> str:
+    return ", ".join(
+        f"{name} {record.value:.1f} against {other.records[name].value:.1f} {record.unit}".rstrip()
+        for name, record in one.records.items()
+    )
+
+
+def _of_order(first: ModelRank, alike: Sequence[ModelRank]) -> str:
     shared = [
         name
         for name, record in first.records.items()
@@ -201,23 +215,30 @@ def _overlap(one: Record, other: Record) -> bool | None:
     return intervals_overlap((one.ci_low, one.ci_high), (other.ci_low, other.ci_high))
 
 
-def _of_size(outcome: Outcome) -> list[str]:
-    if outcome.images == outcome.total:
+def _of_size(result: RankingResult) -> list[str]:
+    if result.images == result.total:
         return []
+    return [f"measured on {result.images} of {result.total} images: a larger budget uses all"]
+
+
+def _of_test_parts(first: ModelRank) -> list[str]:
+    """Say where a value rests on a few images, whatever the number that was used."""
+    asked = {name: record.details.get("images") for name, record in first.records.items()}
     return [
-        f"measured on {outcome.images} of {outcome.total} images: a larger --budget uses all of "
-        "them"
+        f"{name} rests on {count} test images"
+        for name, count in asked.items()
+        if isinstance(count, int) and count < min(FEW, first.images)
     ]
 
 
-def _of_pretraining(outcome: Outcome) -> list[str]:
-    notes = (note for record in outcome.records for note in record.notes)
+def _of_pretraining(result: RankingResult) -> list[str]:
+    notes = (note for record in result.records for note in record.notes)
     return [note for note in dict.fromkeys(notes) if note.startswith("pretraining:")]
 
 
-def _of_dropped(outcome: Outcome) -> list[str]:
+def _of_dropped(result: RankingResult) -> list[str]:
     reasons: dict[str, list[str]] = {}
-    for standing in outcome.standings:
-        if standing.dropped and standing.images < outcome.images:
-            reasons.setdefault(standing.dropped, []).append(standing.model)
+    for rank in result.ranks:
+        if rank.dropped and rank.images < result.images:
+            reasons.setdefault(rank.dropped, []).append(rank.model)
     return [f"skipped {', '.join(names)}: {why}" for why, names in reasons.items()]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from medssl_data.files import replacing
 from medssl_models.experiments.cells import Labels, best_first
-
-from medssl_eval.saving import saving
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -212,5 +211,5 @@ def _draw_model(axis: Axes, ranking: Ranking, place: int, *, name: str, below: f
 
 def _save(figure: Figure, path: Path) -> None:
     """Write beside the target and rename, so that no half picture is ever there."""
-    with saving(path) as draft:
+    with replacing(path) as draft:
         figure.savefig(draft, dpi=160)

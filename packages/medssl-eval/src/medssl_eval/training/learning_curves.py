@@ -7,8 +7,9 @@ import io
 from dataclasses import astuple, fields
 from typing import TYPE_CHECKING
 
+from medssl_data.files import replacing, write_atomically
+
 from medssl_eval.report.drawing import DARK, FAINT, INK, RULE
-from medssl_eval.saving import save_text, saving
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,7 @@ def write_curves(points: Sequence[Point], path: Path) -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([field.name for field in fields(Row)])
     writer.writerows(["" if v is None else v for v in astuple(point)] for point in points)
-    save_text(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue().encode())
 
 
 def draw_curves(course: Course, path: Path, *, title: str, metric: str, tested: int) -> None:
@@ -73,7 +74,7 @@ def draw_curves(course: Course, path: Path, *, title: str, metric: str, tested: 
             fontsize=8, color=INK,
         )  # fmt: skip
     figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK, fontweight="bold")
-    with saving(path) as draft:
+    with replacing(path) as draft:
         figure.savefig(draft, dpi=160)
 
 
