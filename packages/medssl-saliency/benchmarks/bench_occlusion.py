@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from medssl_models import create_model
 from medssl_models.features.runtime import multiplies_in_bf16
-from medssl_saliency.concentration import pearson
-from medssl_saliency.occlusion import (
+from medssl_saliency.engine.correlation import pearson
+from medssl_saliency.engine.occlusion import (
     DEFAULT_MEMORY,
     build_engine,
     grid_positions,
     measure,
     reference_scores,
 )
-from medssl_saliency.planning import Tile
-from medssl_saliency.sampling import FIRST, spread_positions
+from medssl_saliency.engine.planning import Tile
+from medssl_saliency.engine.sampling import FIRST, spread_positions
 from torch import Tensor, nn
 
 SIZE, WINDOW = (242, 242), (10, 10)

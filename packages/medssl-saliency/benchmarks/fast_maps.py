@@ -17,12 +17,19 @@ import numpy as np
 import torch
 from medssl_models import create_model
 from medssl_models.features.runtime import multiplies_in_bf16
-from medssl_saliency import Maps, Viewer, attentive_diffusion, compute_map, from_files, preset
-from medssl_saliency.concentration import pearson
-from medssl_saliency.mapping import Voice
-from medssl_saliency.occlusion import cut_margin, grid_positions, reference_scores
-from medssl_saliency.protocols import FAST_FIDELITY
-from medssl_saliency.saliency_map import Prepared, prepare
+from medssl_saliency import (
+    FeatureExtractor,
+    MapFolder,
+    attentive_diffusion,
+    compute_map,
+    from_files,
+    preset,
+)
+from medssl_saliency.engine.correlation import pearson
+from medssl_saliency.engine.occlusion import cut_margin, grid_positions, reference_scores
+from medssl_saliency.maps.computing import Prepared, prepare
+from medssl_saliency.maps.folder import Voice
+from medssl_saliency.maps.settings import FAST_FIDELITY
 from PIL import Image
 
 SIDE, WINDOW = 242, (10, 10)
@@ -67,19 +74,19 @@ def main() -> None:
     native = multiplies_in_bf16(torch.device("cpu"))
     precision = "bf16" if native else "fp32"
     fast = settings.model_copy(update={"fidelity": FAST_FIDELITY, "precision": precision})
-    viewer = Viewer(create_model(options.model), settings)
-    maps = Maps(options.folder, voice=Voice(say=print, warn=print))
-    subjects = from_files(options.images or pictures(options.folder / "pictures"))
+    extractor = FeatureExtractor(create_model(options.model), settings)
+    maps = MapFolder(options.folder, voice=Voice(say=print, warn=print))
+    items = from_files(options.images or pictures(options.folder / "pictures"))
     rows = []
-    for mapped in maps.each(viewer, subjects):
-        prepared = prepare(mapped.subject.read(), viewer.preprocessing, settings)
-        loop = loop_seconds(viewer.network, prepared)
-        near = compute_map(viewer.network, prepared, fast)
+    for stored in maps.each(extractor, items):
+        prepared = prepare(stored.item.read(), extractor.preprocessing, settings)
+        loop = loop_seconds(extractor.network, prepared)
+        near = compute_map(extractor.network, prepared, fast)
         times = f"{near.seconds:>7.1f}{loop / near.seconds:>8.0f}"
         few = f"1 in {len(EVERY) / len(near.scores):.1f}"
-        exact, found = mapped.made.values, near.values
+        exact, found = stored.map.values, near.values
         cut = compare(cut_margin(exact, WINDOW), cut_margin(found, WINDOW))
-        row = f"{mapped.subject.name[:15]:<16}{few:>10}{times}{near.error.expected:>10.4f}"
+        row = f"{stored.item.name[:15]:<16}{few:>10}{times}{near.error.expected:>10.4f}"
         rows.append(row + compare(exact, found) + cut)
     print(
         f"{options.model}, {precision}; target: 100 x loop, r > 0.995, diffusion within 0.5 point"

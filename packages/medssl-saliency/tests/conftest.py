@@ -67,6 +67,7 @@ def tiny_models(monkeypatch):
         return made[name]
 
     monkeypatch.setattr(medssl_models, "create_model", create)
+    monkeypatch.setattr("medssl_models.backbone.create_model", create)
     return create
 
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from medssl_saliency.engine.geometry import Reach, Span
+from medssl_saliency.engine.graph import Kind
+from medssl_saliency.engine.incremental import IncrementalNetwork
+from medssl_saliency.engine.occlusion import build_engine, grid_positions, measure, reference_scores
+from medssl_saliency.engine.tracing import trace
+from medssl_saliency.engine.winograd import Winograd, padded
 from medssl_saliency.errors import SettingsError, UnsupportedNetworkError
-from medssl_saliency.geometry import Reach, Span
-from medssl_saliency.incremental import IncrementalNetwork
-from medssl_saliency.occlusion import build_engine, grid_positions, measure, reference_scores
-from medssl_saliency.recording import record
-from medssl_saliency.tape import Kind
-from medssl_saliency.winograd import Winograd, padded
 from torch import nn
 
 
@@ -83,7 +83,7 @@ def test_the_network_is_bit_identical_afterwards(trunk, images):
 
 
 def test_batchnorm_is_folded_and_relu_fused(small):
-    kinds = {step.kind for step in record(small, (64, 64)).steps}
+    kinds = {node.kind for node in trace(small, (64, 64)).nodes}
     assert kinds == {Kind.INPUT, Kind.CONVOLUTION, Kind.MAX_POOL, Kind.ADD, Kind.MEAN}
 
 
@@ -132,7 +132,7 @@ def test_the_plan_counts_what_winograd_holds(images, monkeypatch):
     quick = engine.plan(positions, (6, 6), **asked)
     # A tile of 4 x 4 windows changes 9 x 9 pixels, 13 x 13 results in the end: 18 x 18 are read.
     assert quick.peak > 16 * 18 * 18 * (96 + 96) * 4
-    monkeypatch.setattr("medssl_saliency.planning.is_worth_it", lambda step: False)
+    monkeypatch.setattr("medssl_saliency.engine.planning.is_worth_it", lambda node: False)
     assert quick.peak > engine.plan(positions, (6, 6), **asked).peak
     weights = sum(one.weight.nbytes for one in engine.quick.values())
     assert weights == 36 * 96 * 96 * 4
@@ -200,7 +200,7 @@ class Gated(nn.Module):
 def test_an_unknown_operation_falls_back_and_says_so(images):
     network = Gated().eval().requires_grad_(False)
     with pytest.raises(UnsupportedNetworkError, match="softmax"):
-        record(network, (32, 32))
+        trace(network, (32, 32))
     _, note = compare(network, *images(32, 32), (5, 5), 4)
     assert "full inference" in note
     assert "softmax" in note

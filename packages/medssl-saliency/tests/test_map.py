@@ -2,21 +2,25 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
 import torch
 from medssl_data import load_dataset
-from medssl_models import read_records
-from medssl_models.preprocessing import Preprocessing
-from medssl_saliency import mapping, saliency_map
+from medssl_models import Preprocessing, RunContext, read_records
 from medssl_saliency.attribution import METHODS, captum_occlusion
-from medssl_saliency.map_file import read_map, read_partial, write_partial
-from medssl_saliency.mapping import Maps, Viewer, duration
-from medssl_saliency.occlusion import grid_positions, reference_scores
-from medssl_saliency.protocols import preset
-from medssl_saliency.sampling import complete_scores
-from medssl_saliency.subjects import Subject, from_dataset, from_files, image_name
+from medssl_saliency.engine.occlusion import grid_positions, reference_scores
+from medssl_saliency.engine.sampling import complete_scores
+from medssl_saliency.errors import ImageError
+from medssl_saliency.images import ImageItem, from_dataset, from_files, image_name
+from medssl_saliency.maps import progress
+from medssl_saliency.maps.computing import compute_map, measurable_positions
+from medssl_saliency.maps.folder import MapFolder
+from medssl_saliency.maps.preparation import FeatureExtractor, prepare
+from medssl_saliency.maps.progress import duration
+from medssl_saliency.maps.settings import preset
+from medssl_saliency.maps.storage import read_map, read_partial, write_partial
 from PIL import Image
 
 QUICK = ("--window", "8", "--stride", "8")
@@ -26,11 +30,20 @@ def files(place):
     return sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
 
 
+def stored_map(folder, extractor, item, **options):
+    return MapFolder(RunContext(output=folder), **options).load_or_compute(extractor, item)
+
+
+def numbers(document):
+    """Read the numbers of a map from the JSON document of the command, by metric."""
+    return {record["metric"]: record["value"] for record in document["records"]}
+
+
 def test_a_command_leaves_maps_pictures_and_records(command, scan, place):
     code, out, err = command("map", scan, "-m", "random_r18", "-m", "random_d121", *QUICK)
     assert code == 0
     assert "random_d121" in out
-    assert "near-exact" in err
+    assert "approximate" in err
     folder = place / "saliency" / "scan"
     kinds = {
         path.name.split("-occlusion-")[-1].lstrip("0123456789abcdef") for path in folder.iterdir()
@@ -42,7 +55,7 @@ def test_a_command_leaves_maps_pictures_and_records(command, scan, place):
     assert values.shape == (40, 40)
     stored = read_map(array.with_suffix(".h5"))
     np.testing.assert_array_equal(stored.values, values)
-    assert stored.error is not None
+    assert stored.approximation is not None
     records = read_records(place / "results.jsonl")
     assert len(records) == 14
     assert {record.provenance.model for record in records} == {"random_r18", "random_d121"}
@@ -57,71 +70,82 @@ def test_json_is_one_document_and_the_second_run_reads_what_is_there(command, sc
     before = {path: path.stat().st_mtime_ns for path in place.rglob("*.h5")}
     code, out, _ = command(*words)
     second = json.loads(out)
-    assert first["maps"][0]["numbers"] == second["maps"][0]["numbers"]
+    assert len(first["records"]) == 7
+    assert numbers(first) == numbers(second)
     assert {path: path.stat().st_mtime_ns for path in place.rglob("*.h5")} == before
     assert len(read_records(place / "results.jsonl")) == 7
 
 
 def test_an_exact_map_is_the_mean_of_single_passes(tiny_models, scan, place):
     settings = preset(window=12)
-    viewer = Viewer(tiny_models("random_r50"), settings)
-    (subject,) = from_files([scan])
-    mapped = Maps(place).make(viewer, subject)
-    prepared = saliency_map.prepare(subject.read(), viewer.preprocessing, settings)
-    network = viewer.backbone.trunk
+    extractor = FeatureExtractor(tiny_models("random_r50"), settings)
+    (item,) = from_files([scan])
+    stored = stored_map(place, extractor, item)
+    prepared = extractor.prepare(item.read())
+    network = extractor.backbone.trunk
     theirs = captum_occlusion(network, prepared.normalised, prepared.occluder, (12, 12))
-    np.testing.assert_allclose(mapped.made.values, theirs, rtol=1e-4, atol=1e-6)
-    assert mapped.made.error is None
+    np.testing.assert_allclose(stored.map.values, theirs, rtol=1e-4, atol=1e-6)
+    assert stored.map.approximation is None
 
 
 def test_published_cuts_the_margin_and_occludes_with_zeros(tiny_models, scan, place):
     settings = preset("published", resize=40, crop=36)
     assert settings.occluder == "zero"
-    mapped = Maps(place).make(Viewer(tiny_models("random_r18"), settings), from_files([scan])[0])
-    assert mapped.made.values.shape == (36 - 18, 36 - 18)
-    assert mapped.made.picture.shape == (18, 18, 3)
-    assert len(mapped.made.scores) == 27**2
+    stored = stored_map(
+        place, FeatureExtractor(tiny_models("random_r18"), settings), from_files([scan])[0]
+    )
+    assert stored.map.values.shape == (36 - 18, 36 - 18)
+    assert stored.map.picture.shape == (18, 18, 3)
+    assert len(stored.map.scores) == 27**2
 
 
 def test_batchnorm_in_training_mode_changes_the_map_but_not_the_network(tiny_models, scan, place):
     backbone = tiny_models("random_r18")
     before = backbone.fingerprint
-    subject = from_files([scan])[0]
+    item = from_files([scan])[0]
     quick = {"window": 10, "stride": 10, "resize": 40, "crop": 40}
     maps = {
-        mode: Maps(place).make(
-            Viewer(backbone, preset("published", batchnorm=mode, **quick)), subject
+        mode: stored_map(
+            place, FeatureExtractor(backbone, preset("published", batchnorm=mode, **quick)), item
         )
         for mode in ("eval", "training")
     }
-    assert not np.allclose(maps["eval"].made.values, maps["training"].made.values, rtol=0.01)
-    assert any("full inference" in note for note in maps["training"].made.notes)
+    assert not np.allclose(maps["eval"].map.values, maps["training"].map.values, rtol=0.01)
+    assert any("full inference" in note for note in maps["training"].map.notes)
     assert backbone.fingerprint == before
     assert not any(module.training for module in backbone.modules())
 
 
 @pytest.mark.parametrize("changes", [{"stride": 3}, {"fidelity": 0.95}, {"precision": "bf16"}])
-def test_near_exact_modes_state_an_error_that_holds(tiny_models, scan, place, changes):
-    backbone, (subject,) = tiny_models("random_r18"), from_files([scan])
-    exact = Maps(place).make(Viewer(backbone, preset(window=12)), subject).made
-    near = Maps(place).make(Viewer(backbone, preset(window=12, **changes)), subject).made
-    assert near.error.windows == 64
-    assert near.error.pearson > 0.9
+def test_approximate_modes_state_an_error_that_holds(tiny_models, scan, place, changes):
+    backbone, (item,) = tiny_models("random_r18"), from_files([scan])
+    exact = (
+        MapFolder(RunContext(output=place))
+        .load_or_compute(FeatureExtractor(backbone, preset(window=12)), item)
+        .map
+    )
+    near = (
+        MapFolder(RunContext(output=place))
+        .load_or_compute(FeatureExtractor(backbone, preset(window=12, **changes)), item)
+        .map
+    )
+    assert near.approximation.windows == 64
+    assert near.approximation.pearson > 0.9
     # The map is a mean over windows, so it agrees better than single windows do.
     correlation = np.corrcoef(exact.values.ravel(), near.values.ravel())[0, 1]
-    assert correlation > near.error.pearson - 0.01
-    assert "against the exact scores" in str(near.error)
+    assert correlation > near.approximation.pearson - 0.01
+    assert "against the exact scores" in str(near.approximation)
 
 
 def test_the_sample_of_the_error_are_windows_that_were_left_out(tiny_models, scan, place):
     settings = preset(window=12, stride=4)
-    viewer = Viewer(tiny_models("random_r18"), settings)
-    prepared = saliency_map.prepare(from_files([scan])[0].read(), viewer.preprocessing, settings)
-    measured = saliency_map.measurable_positions(prepared.size, settings)
-    made = saliency_map.compute_map(viewer.network, prepared, settings)
+    extractor = FeatureExtractor(tiny_models("random_r18"), settings)
+    prepared = extractor.prepare(from_files([scan])[0].read())
+    measured = measurable_positions(prepared.size, settings)
+    made = compute_map(extractor.network, prepared, settings)
     every = grid_positions(prepared.size, (12, 12))
     exact = reference_scores(
-        viewer.network, prepared.normalised, every, window=(12, 12), occluder=prepared.occluder
+        extractor.network, prepared.normalised, every, window=(12, 12), occluder=prepared.occluder
     )
     kept = {tuple(corner) for corner in measured.tolist()}
     left_out = [index for index, corner in enumerate(every.tolist()) if tuple(corner) not in kept]
@@ -129,21 +153,21 @@ def test_the_sample_of_the_error_are_windows_that_were_left_out(tiny_models, sca
     sample = np.array(left_out)[order]
     near = complete_scores(measured, made.scores, every[sample])
     expected = np.sqrt(np.mean((near - exact[sample]) ** 2)) / exact[sample].std()
-    assert made.error.rms == pytest.approx(expected, rel=1e-3)
+    assert made.approximation.rms == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_map_that_stays_too_far_from_the_exact_one_says_so(command, scan):
     words = ("map", scan, "-m", "random_r18", "--window", "8", "--fidelity")
     code, out, err = command(*words, "0.99999", "--json")
     assert code == 0
-    (made,) = json.loads(out)["maps"]
-    assert made["near_exact"]["measured"] == pytest.approx(0.25, abs=0.01)
-    assert made["near_exact"]["expected"] < 0.99999
+    details = json.loads(out)["records"][0]["details"]
+    assert details["approximation"]["measured"] == pytest.approx(0.25, abs=0.01)
+    assert details["approximation"]["expected"] < 0.99999
     assert "more than a quarter of its windows" in err
     _, out, err = command(*words, "0.9", "--json")
-    (made,) = json.loads(out)["maps"]
-    assert made["near_exact"]["measured"] < 0.25
-    assert "as its halves tell" in made["notes"][-1]
+    record = json.loads(out)["records"][0]
+    assert record["details"]["approximation"]["measured"] < 0.25
+    assert "as its halves tell" in record["notes"][-1]
     assert "quarter" not in err
 
 
@@ -163,18 +187,19 @@ def test_bf16_that_would_be_emulated_is_not_used(command, scan, place, monkeypat
 def test_captum_methods_from_the_command_line(command, scan, place, method):
     code, out, _ = command("map", scan, "-m", "random_r18", "--method", method, "--json")
     assert code == 0
-    (told,) = json.loads(out)["maps"]
-    values = np.load(place / told["map"])
+    told = json.loads(out)
+    file = place / "saliency" / "scan" / told["records"][0]["details"]["file"]
+    values = np.load(file.with_suffix(".npy"))
     assert values.shape == (40, 40)
-    assert 0 <= told["numbers"]["attentive diffusion"] <= 100
+    assert 0 <= numbers(told)["attentive_diffusion"] <= 100
 
 
 def test_a_data_set_is_drawn_evenly_over_its_classes():
     data = load_dataset("phantom:chest-xray")
-    subjects = from_dataset(data, limit=4, seed=3)
-    assert len({subject.name for subject in subjects}) == 4
-    assert {subject.label for subject in subjects} == set(range(len(data.classes)))
-    assert [s.name for s in from_dataset(data, limit=4, seed=3)] == [s.name for s in subjects]
+    items = from_dataset(data, limit=4, seed=3)
+    assert len({item.name for item in items}) == 4
+    assert {item.label for item in items} == set(range(len(data.classes)))
+    assert [s.name for s in from_dataset(data, limit=4, seed=3)] == [s.name for s in items]
 
 
 # ----------------------------------------------------------------------------- cut off and resumed
@@ -186,7 +211,7 @@ class StoppedError(Exception):
 
 def interrupt_after(monkeypatch, batches, error):
     """Let the watch of a map raise after so many batches."""
-    original = mapping._Watch.__call__
+    original = progress.Watch.__call__
     left = [batches]
 
     def call(self, scores, number, share):
@@ -195,7 +220,7 @@ def interrupt_after(monkeypatch, batches, error):
         if not left[0]:
             raise error
 
-    monkeypatch.setattr(mapping._Watch, "__call__", call)
+    monkeypatch.setattr(progress.Watch, "__call__", call)
 
 
 @pytest.mark.parametrize("more", [(), ("--fidelity", "0.99")])
@@ -215,33 +240,34 @@ def test_an_interrupted_map_says_what_is_kept_and_goes_on(command, scan, place, 
 
 
 def test_a_killed_map_goes_on_to_the_same_values(tiny_models, scan, place, monkeypatch):
-    viewer = Viewer(tiny_models("random_r18"), preset(window=8))
-    (subject,) = from_files([scan])
-    whole = Maps(place / "whole").make(viewer, subject)
-    monkeypatch.setattr(mapping, "KEEP_EVERY", -1.0)
+    extractor = FeatureExtractor(tiny_models("random_r18"), preset(window=8))
+    (item,) = from_files([scan])
+    whole = stored_map(place / "whole", extractor, item)
+    monkeypatch.setattr(progress, "KEEP_EVERY", -1.0)
     with monkeypatch.context() as patch:
         interrupt_after(patch, 1, StoppedError())
         with pytest.raises(StoppedError):
-            Maps(place / "cut", memory=20_000_000).make(viewer, subject)
+            stored_map(place / "cut", extractor, item, memory=20_000_000)
     (partial,) = (place / "cut").rglob("*.npz")
     kept = np.load(partial)["scores"]
     assert 0 < np.isfinite(kept).sum() < len(kept)
-    again = Maps(place / "cut").make(viewer, subject)
-    np.testing.assert_allclose(again.made.values, whole.made.values, rtol=1e-4, atol=1e-7)
+    again = stored_map(place / "cut", extractor, item)
+    np.testing.assert_allclose(again.map.values, whole.map.values, rtol=1e-4, atol=1e-7)
 
 
 CHILD = """
 import os, signal, sys
 from pathlib import Path
 import numpy, torch
-from medssl_models import model_card
+from medssl_models import RunContext, model_card
 from medssl_models.backbone import Backbone
 from medssl_models.networks.controls import initialise
 from medssl_models.networks.trunks import build_trunk
-from medssl_saliency import Maps, Viewer, from_files, mapping, preset
+from medssl_saliency import MapFolder, FeatureExtractor, from_files, preset
+from medssl_saliency.maps import progress
 
 torch.set_num_threads(1)
-mapping.KEEP_EVERY = -1.0  # after every batch
+progress.KEEP_EVERY = -1.0  # after every batch
 write, calls, dies_at = numpy.savez, [], int(sys.argv[3])
 def dying(file, **arrays):
     calls.append(file)
@@ -255,10 +281,10 @@ card = model_card("random_r18")
 own = card.preprocessing.replace(resize=64, crop=64)
 card = card.replace(width=8, feature_dim=64, preprocessing=own)
 trunk = initialise(build_trunk("resnet18", width=8), seed=1)
-voice = mapping.Voice(say=lambda text: print(text, flush=True))
-maps = Maps(Path(sys.argv[2]), memory=8_000_000, voice=voice)
-viewer = Viewer(Backbone(card, trunk), preset(window=6))
-print(maps.make(viewer, from_files([Path(sys.argv[1])])[0]).path)
+context = RunContext(output=Path(sys.argv[2]), say=lambda text: print(text, flush=True))
+maps = MapFolder(context, memory=8_000_000)
+extractor = FeatureExtractor(Backbone(card, trunk), preset(window=6))
+print(maps.load_or_compute(extractor, from_files([Path(sys.argv[1])])[0]).path)
 """
 
 
@@ -301,14 +327,15 @@ def test_a_torn_or_foreign_partial_counts_as_nothing(place, content):
     ("words", "code", "says"),
     [
         (("--window", "41"), 2, "window is 41 pixels, the crop 40"),
-        (("--window", "0"), 2, "window is 0"),
-        (("--stride", "0"), 2, "stride is 0"),
+        (("--window", "0"), 2, "--window is '0'"),
+        (("--stride", "0"), 2, "--stride is '0'"),
         (("--stride", "2", "--fast"), 2, "give one of them"),
-        (("--fidelity", "0.99", "--fast"), 2, "--fast and --fidelity"),
-        (("--fidelity", "1.5"), 2, "fidelity"),
-        (("--memory", "0.00001"), 2, "0 MiB are left; give more memory (--memory"),
+        (("--fidelity", "0.99", "--fast"), 2, "fast and fidelity"),
+        (("--fidelity", "1.5"), 2, "--fidelity is '1.5'"),
+        (("--memory", "0.00001"), 2, "0 MiB are left; give more memory"),
+        (("--memory", "inf"), 2, "--memory is 'inf'"),
         (("--crop", "999999"), 2, "crop is 999999"),
-        (("--occluder", "black"), 2, "'black' is not one of"),
+        (("--occluder", "black"), 2, "--occluder is 'black'"),
         (("--device", "cuda"), 2, "cuda is not available"),
     ],
 )
@@ -336,7 +363,7 @@ def test_pictures_that_cannot_be_used_are_named(command, scan, place):
     assert "is not there" in err
     code, _, err = command("map", "-m", "random_r18")
     assert code == 2
-    assert "no picture" in err
+    assert "no images given" in err
     words = ("map", place / "broken.png", scan, "-m", "random_r18", *QUICK, "--skip-unreadable")
     code, out, err = command(*words)
     assert code == 0
@@ -345,20 +372,19 @@ def test_pictures_that_cannot_be_used_are_named(command, scan, place):
 
 
 def test_nan_pixels_are_refused(tiny_models):
-    prepared = saliency_map.prepare(
+    prepared = prepare(
         Image.new("RGB", (40, 40), (1, 2, 3)), tiny_models("random_r18").preprocessing, preset()
     )
     prepared.normalised[0, 3, 3] = float("nan")
-    with pytest.raises(saliency_map.ImageError, match="NaN"):
-        saliency_map.compute_map(tiny_models("random_r18").trunk, prepared, preset())
+    with pytest.raises(ImageError, match="NaN"):
+        compute_map(tiny_models("random_r18").trunk, prepared, preset())
 
 
 def test_a_constant_picture_has_a_defined_map_and_a_warning(command, place):
     Image.new("RGB", (50, 50), (90, 90, 90)).save(place / "blank.png")
     code, out, err = command("map", place / "blank.png", "-m", "random_r18", *QUICK, "--json")
     assert code == 0
-    (told,) = json.loads(out)["maps"]
-    assert told["numbers"]["attentive diffusion"] == 0
+    assert numbers(json.loads(out))["attentive_diffusion"] == 0
     assert "warning" in err
     assert "constant" in err
     assert "flat" in err
@@ -379,8 +405,8 @@ def test_zero_features_give_absolute_scores_and_a_warning(place):
     preprocessing = Preprocessing(resize=20, crop=20, normalisation={"kind": "imagenet"})
     settings = preset(window=5, stride=5, occluder="zero")
     image = Image.new("RGB", (20, 20), (200, 10, 10))
-    prepared = saliency_map.prepare(image, preprocessing, settings)
-    made = saliency_map.compute_map(Difference().eval().requires_grad_(False), prepared, settings)
+    prepared = prepare(image, preprocessing, settings)
+    made = compute_map(Difference().eval().requires_grad_(False), prepared, settings)
     assert made.norm == 0
     assert np.isfinite(made.values).all()
     assert made.values.max() > 0
@@ -401,21 +427,21 @@ def test_a_damaged_map_is_named_and_force_makes_it_again(command, scan, place):
     stored.write_bytes(stored.read_bytes()[:500])
     code, _, err = command(*words)
     assert code == 3
-    assert "--force" in err
+    assert "make it again" in err
     assert command(*words, "--force")[0] == 0
 
 
 def test_names_are_fit_for_folders():
     assert image_name("a/b c.dcm") == "a-b-c"
     assert image_name("../..") == "image"
-    subjects = from_dataset_like(["x.png", "x.jpg"])
-    assert [subject.name for subject in subjects] == ["x", "x-2"]
+    items = from_dataset_like(["x.png", "x.jpg"])
+    assert [item.name for item in items] == ["x", "x-2"]
 
 
 def from_dataset_like(names):
-    from medssl_saliency.subjects import _distinct
+    from medssl_saliency.images import _distinct
 
-    return [Subject(name, lambda: None) for name in _distinct(map(image_name, names))]
+    return [ImageItem(name, lambda: None) for name in _distinct(map(image_name, names))]
 
 
 def test_durations_are_told_in_words():
@@ -439,10 +465,14 @@ def test_a_file_where_a_folder_should_be_is_said_before_the_work(command, scan, 
 def test_a_read_only_folder_is_said_before_the_work(command, scan, place, monkeypatch):
     """As a user who is not root meets it: the folder is there, a file in it is refused."""
 
-    def refuse(**_):
-        raise PermissionError(13, "Permission denied")
+    real = tempfile.TemporaryFile
 
-    monkeypatch.setattr("medssl_data.files.tempfile.TemporaryFile", refuse)
+    def refuse(**where):
+        if where["dir"].name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return real(**where)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     code, out, err = command("stats", scan, "-m", "random_r18", "--output", place / "locked")
     assert (code, out) == (1, "")
     assert "locked cannot be written (Permission denied)" in err

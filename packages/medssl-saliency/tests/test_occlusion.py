@@ -4,15 +4,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medssl_saliency.attribution import METHODS, attribute, captum_occlusion, superpixels
-from medssl_saliency.errors import ImageError, SettingsError
-from medssl_saliency.occluders import occluding_picture
-from medssl_saliency.occlusion import (
+from medssl_saliency.engine.occlusion import (
     build_engine,
     cut_margin,
     grid_positions,
     mean_over_windows,
     measure,
 )
+from medssl_saliency.errors import ImageError, SettingsError
+from medssl_saliency.maps.occluders import occluding_picture
 
 
 def test_it_equals_captum(trunk, images):

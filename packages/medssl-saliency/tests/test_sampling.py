@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medssl_saliency.concentration import pearson
-from medssl_saliency.errors import SettingsError
-from medssl_saliency.occlusion import cut_margin, grid_positions, mean_over_windows
-from medssl_saliency.sampling import (
+from medssl_saliency.engine.correlation import pearson
+from medssl_saliency.engine.occlusion import cut_margin, grid_positions, mean_over_windows
+from medssl_saliency.engine.sampling import (
     NUGGET,
     candidate_positions,
     complete_scores,
@@ -16,6 +15,7 @@ from medssl_saliency.sampling import (
     measure_until,
     spread_positions,
 )
+from medssl_saliency.errors import SettingsError
 from scipy.ndimage import gaussian_filter
 
 SIZE, WINDOW = (109, 109), (10, 10)

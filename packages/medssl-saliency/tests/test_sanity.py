@@ -6,14 +6,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medssl_models import read_records
-from medssl_saliency.curves import brightest_first, deletion_and_insertion, random_first
+from medssl_models import Provenance, RunContext, read_records
+from medssl_saliency.engine.occlusion import build_engine, grid_positions, measure
 from medssl_saliency.errors import MapError, SettingsError
-from medssl_saliency.occlusion import build_engine, grid_positions, measure
-from medssl_saliency.protocols import preset
-from medssl_saliency.randomisation import learnt_layers, redraw
-from medssl_saliency.saliency_map import network_of
-from medssl_saliency.sanity import Check, Randomised, sanity_records, similarity_rows
+from medssl_saliency.experiments.means import Means
+from medssl_saliency.experiments.randomisation import learnt_layers, redraw
+from medssl_saliency.experiments.sanity import sanity_records
+from medssl_saliency.experiments.tables import sanity_tables
+from medssl_saliency.images import from_files
+from medssl_saliency.maps.checks import Randomised, SanityCheck
+from medssl_saliency.maps.curves import brightest_first, deletion_and_insertion, random_first
+from medssl_saliency.maps.folder import MapFolder
+from medssl_saliency.maps.preparation import FeatureExtractor
+from medssl_saliency.maps.settings import preset
 from PIL import Image
 from torch import nn
 
@@ -155,7 +160,7 @@ def test_checks_leave_records_tables_and_pictures_and_go_on(command, scan, place
     words = ("sanity", scan, other, "-m", "random_r18", *QUICK, "--json")
     code, out, err = command(*words)
     assert code == 0, err
-    told = json.loads(out)["sanity"]
+    told = json.loads(out)
     records = told["records"]
     tests = {record["settings"].get("test") for record in records} - {None}
     assert tests == {
@@ -165,26 +170,29 @@ def test_checks_leave_records_tables_and_pictures_and_go_on(command, scan, place
         "control pair",
         "other target",
     }
-    spearman = [r for r in records if r["metric"] == "similarity, spearman"]
+    spearman = [r for r in records if r["metric"] == "similarity_spearman"]
     assert {r["n"] for r in spearman} == {2}
     assert all(-1 <= r["value"] <= 1 for r in spearman)
-    orders = {r["settings"]["order"] for r in records if r["metric"] == "deletion area"}
+    orders = {r["settings"]["order"] for r in records if r["metric"] == "deletion_area"}
     assert {"own map", "random blocks", "untrained control's map"} < orders
     assert told["findings"][0].startswith("random_r18: its maps and untrained")
-    with (place / told["tables"][0]).open(newline="") as file:
+    (table,) = [file for file in told["files"] if file.endswith("-similarities.csv")]
+    with (place / table).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["picture"] for row in rows} == {"scan", "other"}
-    assert all(place.joinpath(plot).stat().st_size > 1000 for plot in told["plots"])
+    plots = [file for file in told["files"] if file.endswith(".png")]
+    assert len(plots) == 3
+    assert all(place.joinpath(plot).stat().st_size > 1000 for plot in plots)
     kept = {path: path.stat().st_mtime_ns for path in place.rglob("*.h5")}
     assert len(read_records(place / "results.jsonl")) == len(records)
-    again = json.loads(command(*words)[1])["sanity"]
+    again = json.loads(command(*words)[1])
     assert {path: path.stat().st_mtime_ns for path in place.rglob("*.h5")} == kept
     assert [r["value"] for r in again["records"]] == [r["value"] for r in records]
     assert len(read_records(place / "results.jsonl")) == len(records)
 
 
 def test_gradients_are_checked_too_and_people_get_tables(command, scan):
-    words = ("-m", "random_r18", "--method", "grad-cam", "--controls", "0")
+    words = ("-m", "random_r18", "--method", "grad-cam", "--untrained", "0")
     code, out, _ = command("sanity", scan, *words)
     assert code == 0
     assert "cascading" in out
@@ -197,19 +205,19 @@ def test_a_constant_picture_has_flat_checks(command, place):
     Image.new("RGB", (50, 50), (90, 90, 90)).save(place / "blank.png")
     code, out, _ = command("sanity", place / "blank.png", "-m", "random_r18", *QUICK, "--json")
     assert code == 0
-    records = json.loads(out)["sanity"]["records"]
-    assert {r["value"] for r in records if r["metric"] == "deletion area"} == {0}
+    records = json.loads(out)["records"]
+    assert {r["value"] for r in records if r["metric"] == "deletion_area"} == {0}
 
 
 def test_a_map_that_ignores_the_weights_is_found_out(tiny_models, scan, place):
-    from medssl_saliency.mapping import Maps, Viewer
-    from medssl_saliency.subjects import from_files
-
-    viewer = Viewer(tiny_models("random_r18"), preset(window=8, stride=8))
-    own = Maps(place).make(viewer, from_files([scan])[0])
-    check = Check(own, [Randomised("cascading", "layer4", own)])
-    (row,) = similarity_rows(sanity_records([check], seed=0))
+    extractor = FeatureExtractor(tiny_models("random_r18"), preset(window=8, stride=8))
+    own = MapFolder(RunContext(output=place)).load_or_compute(extractor, from_files([scan])[0])
+    check = SanityCheck(own, [Randomised("cascading", "layer4", own)])
+    means = Means("saliency-sanity", {}, Provenance(model="random_r18"), groups={"scan": ""})
+    similarities, areas = sanity_tables(sanity_records([check], means))
+    (row,) = similarities.rows
     assert row[3:] == ("1.00", "", "1.00", 1)
+    assert areas.rows == []
 
 
 def test_checks_of_batchnorm_in_training_mode_are_the_studys_only(command, scan, place):
@@ -219,7 +227,7 @@ def test_checks_of_batchnorm_in_training_mode_are_the_studys_only(command, scan,
         "-m",
         "random_r18",
         *QUICK,
-        "--controls",
+        "--untrained",
         "0",
         "--batchnorm",
         "training",
@@ -233,15 +241,15 @@ def test_checks_of_batchnorm_in_training_mode_are_the_studys_only(command, scan,
     assert code == 0, err
     (area,) = [
         record
-        for record in json.loads(out)["sanity"]["records"]
-        if record["metric"] == "deletion area" and record["settings"]["order"] == "own map"
+        for record in json.loads(out)["records"]
+        if record["metric"] == "deletion_area" and record["settings"]["order"] == "own map"
     ]
     assert area["settings"]["batchnorm"] == "training"
 
 
 def test_pictures_that_are_deleted_do_not_see_each_other(tiny_models):
     backbone = tiny_models("random_r18")
-    training = network_of(backbone, preset("published", batchnorm="training"))
+    training = FeatureExtractor(backbone, preset("published", batchnorm="training")).network
     image, occluder = torch.randn((2, 3, 40, 40), generator=torch.Generator().manual_seed(0))
     order = random_first((40, 40), block=8, seed=0)
     few, many = (

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medssl_saliency.engine.occlusion import check_image
 from medssl_saliency.errors import SettingsError
-from medssl_saliency.occlusion import check_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from medssl_saliency.choices import CaptumMethod
-    from medssl_saliency.tape import Pair
+    from medssl_saliency.engine.graph import Pair
+    from medssl_saliency.maps.settings import CaptumMethod
 
 __all__ = ["METHODS", "FeatureDistance", "attribute", "captum_occlusion", "superpixels"]
 
@@ -49,7 +49,7 @@ class FeatureDistance(nn.Module):
         self.norm = norm or 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give `(N,)` distances of `(N, 3, H, W)` images."""
+        """Compute the `(N,)` distances of `(N, 3, H, W)` images."""
         distances: Tensor = (self.network(x) - self.reference).norm(dim=1) / self.norm
         return distances
 
@@ -71,8 +71,14 @@ def attribute(
         integrated gradients sum to the distance between image and baseline.
 
     Raises:
-        SettingsError: The method is not known.
+        SettingsError: The method is not known, or does not suit the network.
         ImageError: The image is not finite.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> clean, nothing = torch.ones(3, 8, 8), torch.zeros(3, 8, 8)
+        >>> attribute("integrated-gradients", network.eval(), clean, nothing).shape
+        (8, 8)
     """
     if method not in METHODS:
         message = f"method is {method!r}; choose from {', '.join(METHODS)}"
@@ -113,7 +119,7 @@ def captum_occlusion(
             baselines=occluder[None],
             perturbations_per_eval=BATCH,
         )
-    # captum gives what is lost, target(image) - target(occluded), once for each channel.
+    # captum returns what is lost, target(image) - target(occluded), once for each channel.
     values: NDArray[np.float32] = -attribution[0].mean(dim=0).cpu().numpy()
     return values
 
@@ -259,21 +265,36 @@ def _without_in_place(network: nn.Module) -> nn.Module:
 
 
 def _last_map(network: nn.Module, image: Tensor) -> nn.Module:
-    """Find the module that gives the last map with more than one cell."""
+    """Find the module that makes the last map with more than one cell.
+
+    Raises:
+        SettingsError: There is none, or the network is a transformer: what its modules make in four
+            dimensions, such as the keys of an attention, is no map of the image.
+    """
     found: list[nn.Module] = []
+    tokens: list[nn.Module] = []
     with torch.inference_mode():
-        for _ in _while_watching(network, found):
+        for _ in _while_watching(network, found, tokens):
             network(image[None])
-    if not found:
-        message = "the network has no module that gives a feature map: Grad-CAM needs one"
+    if tokens or not found:
+        why = "computes tokens, as transformers do" if tokens else "has no module that makes one"
+        message = f"Grad-CAM needs a convolutional feature map, and this network {why}"
         raise SettingsError(message)
     return found[-1]
 
 
-def _while_watching(network: nn.Module, found: list[nn.Module]) -> Iterator[None]:
+def _while_watching(
+    network: nn.Module, maps: list[nn.Module], tokens: list[nn.Module]
+) -> Iterator[None]:
+    """Collect the modules that make maps, `(N, C, h, w)`, and tokens, `(N, n, D)`."""
+
     def watch(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1:
-            found.append(module)
+        if not isinstance(output, Tensor):
+            return
+        if output.ndim == 4 and output.shape[2:].numel() > 1:
+            maps.append(module)
+        elif output.ndim == 3 and output.shape[1] > 1:
+            tokens.append(module)
 
     hooks = [module.register_forward_hook(watch) for module in network.modules()]
     try:

@@ -1,14 +1,14 @@
-"""The command line of medssl-saliency, put together from `commands`."""
+"""The command line of medssl-saliency: a command for each experiment."""
 
 from __future__ import annotations
 
 import sys
 
+from medssl_data.opening import open_datasets
 from medssl_models.console import create_app, examples, run
+from medssl_models.experiments.command import add_commands
 
-from medssl_saliency.commands.map import map_
-from medssl_saliency.commands.sanity import sanity
-from medssl_saliency.commands.stats import stats
+from medssl_saliency.experiments.declarations import MAP, SANITY, STATS
 
 __all__ = ["app", "main"]
 
@@ -17,27 +17,7 @@ app = create_app(
     "What pretrained backbones look at in a picture, exactly and without labels.",
     epilog=examples("medssl-saliency map scan.png -m random_r18 --fast"),
 )
-app.command(
-    "map",
-    epilog=examples(
-        "medssl-saliency map scan.png -m random_r18 -m random_d121",
-        "medssl-saliency map scan.png -m random_r50 --fast --occluder blur",
-        "medssl-saliency map -d folder:scans --limit 5 -m random_r18 --protocol published",
-        "medssl-saliency map scan.png -m random_r18 --method grad-cam",
-    ),
-)(map_)
-app.command(
-    epilog=examples(
-        "medssl-saliency stats -d folder:scans --limit 20 -m random_r18 -m random_r50 --fast",
-        "medssl-saliency stats -d shenzhencxr --limit 50 -m moco-v2 --masks lungs --fast",
-    ),
-)(stats)
-app.command(
-    epilog=examples(
-        "medssl-saliency sanity scan.png -m random_r18",
-        "medssl-saliency sanity -d folder:scans --limit 5 -m moco-v2 --method grad-cam",
-    ),
-)(sanity)
+add_commands(app, (MAP, STATS, SANITY), open_datasets)
 
 
 def main() -> None:

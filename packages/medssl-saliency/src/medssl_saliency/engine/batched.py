@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from medssl_saliency.planning import Plan, Tile
+from medssl_saliency.engine.planning import Plan, Tile
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from medssl_saliency.tape import Pair
+    from medssl_saliency.engine.graph import Pair
 
 __all__ = ["BatchedNetwork", "depends_on_batch"]
 
@@ -79,7 +79,7 @@ class BatchedNetwork:
 
     @torch.inference_mode()
     def run(self, tile: Tile, occluder: Tensor, window: Pair) -> Tensor:
-        """Give `(n, D)` float32 features with each window of a batch replaced."""
+        """Compute `(n, D)` float32 features with each window of a batch replaced."""
         shape = (len(tile.positions), -1, -1, -1)
         images = self.image.expand(shape).clone(memory_format=torch.channels_last)
         for image, (top, left) in zip(images, tile.positions.tolist(), strict=True):

@@ -19,7 +19,7 @@ class Span(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many cells there are."""
+        """The number of cells."""
         return max(self.stop - self.start, 0)
 
     def covers(self, other: Span) -> bool:
@@ -27,13 +27,13 @@ class Span(NamedTuple):
         return self.start <= other.start and other.stop <= self.stop
 
     def hull(self, other: Span) -> Span:
-        """Give the smallest span that covers both."""
+        """Return the smallest span that covers both."""
         if not self or not other:
             return self or other
         return Span(min(self.start, other.start), max(self.stop, other.stop))
 
     def within(self, other: Span) -> Span:
-        """Give the cells that both have."""
+        """Return the cells that both have."""
         return Span(max(self.start, other.start), min(self.stop, other.stop))
 
     def inside(self, outer: Span) -> slice:
@@ -43,11 +43,11 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Reach:
-    """How an operation reads along one axis.
+    """The receptive field of an operation along one axis.
 
     Output `o` reads the inputs `o * stride - padding + d * dilation`.
 
-    Attributes:
+    Args:
         kernel: Number of taps `d`.
         stride: Step of the input for a step of the output.
         padding: Cells added before the first input cell.
@@ -65,7 +65,7 @@ class Reach:
         return (self.kernel - 1) * self.dilation + 1
 
     def affected(self, changed: Span, size: int) -> Span:
-        """Give the outputs, out of `size`, that read at least one changed input."""
+        """Return the outputs, out of `size`, that read at least one changed input."""
         if not changed:
             return Span(0, 0)
         first = -(-(changed.start + self.padding - self.extent + 1) // self.stride)
@@ -73,6 +73,6 @@ class Reach:
         return Span(first, last + 1).within(Span(0, size))
 
     def needed(self, wanted: Span) -> Span:
-        """Give the inputs that `wanted` outputs read, those in the padding included."""
+        """Return the inputs that `wanted` outputs read, those in the padding included."""
         start = wanted.start * self.stride - self.padding
         return Span(start, start + (wanted.length - 1) * self.stride + self.extent)

@@ -1,6 +1,6 @@
-"""A network as a list of steps on feature maps, and how to simplify such a list.
+"""The computation graph of a network: nodes on feature maps, and how to simplify it.
 
-The list is what incremental inference executes; `recording.py` writes it.
+The graph is what incremental inference executes; `tracing.py` makes it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from medssl_saliency.geometry import Reach
+from medssl_saliency.engine.geometry import Reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Kind", "Step", "Tape", "simplify"]
+__all__ = ["Graph", "Kind", "Node", "Pair", "simplify"]
 
 Pair = tuple[int, int]
 NOTHING = torch.empty(0)
@@ -25,7 +25,7 @@ IN_PLACE = Reach()
 
 
 class Kind(StrEnum):
-    """What a step does."""
+    """The operation of a node."""
 
     INPUT = "input"
     CONVOLUTION = "convolution"
@@ -40,20 +40,20 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Node:
     """One operation on feature maps.
 
-    Attributes:
-        kind: What it does.
-        inputs: Indices of the steps that it reads.
+    Args:
+        kind: Its operation.
+        inputs: Indices of the nodes that it reads.
         shape: `(C, H, W)` of its result; `(C, 1, 1)` of a mean.
         rows: How it reads along the height.
         columns: How it reads along the width.
-        weight: `(out, in, k, k)` of a convolution, `(C, 1, 1)` factors of an affine step, or empty.
-        bias: `(out,)` of a convolution, `(C, 1, 1)` offsets of an affine step, or empty.
+        weight: `(out, in, k, k)` of a convolution, `(C, 1, 1)` factors of an affine node, or empty.
+        bias: `(out,)` of a convolution, `(C, 1, 1)` offsets of an affine node, or empty.
         groups: Groups of a convolution.
         fill: What lies beyond the map.
-        rectified: Whether a ReLU follows within the step.
+        rectified: Whether a ReLU follows within the node.
     """
 
     kind: Kind
@@ -76,82 +76,86 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Tape:
-    """The steps of a network, in the order in which they run; the last gives the features."""
+class Graph:
+    """The nodes of a network, in the order in which they run.
 
-    steps: tuple[Step, ...]
+    Args:
+        nodes: The last one makes the features.
+    """
+
+    nodes: tuple[Node, ...]
 
     def consumers(self) -> list[list[int]]:
-        """List for each step the steps that read it."""
-        readers: list[list[int]] = [[] for _ in self.steps]
-        for index, step in enumerate(self.steps):
-            for source in step.inputs:
+        """List for each node the nodes that read it."""
+        readers: list[list[int]] = [[] for _ in self.nodes]
+        for index, node in enumerate(self.nodes):
+            for source in node.inputs:
                 readers[source].append(index)
         return readers
 
-    def to(self, *, device: torch.device, dtype: torch.dtype) -> Tape:
-        """Copy the tape with its weights on a device and in a precision."""
+    def to(self, *, device: torch.device, dtype: torch.dtype) -> Graph:
+        """Copy the graph with its weights on a device and in a precision."""
 
         def moved(tensor: Tensor) -> Tensor:
             memory = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
             return tensor.to(device=device, dtype=dtype, memory_format=memory)
 
-        steps = (replace(s, weight=moved(s.weight), bias=moved(s.bias)) for s in self.steps)
-        return Tape(tuple(steps))
+        nodes = (replace(n, weight=moved(n.weight), bias=moved(n.bias)) for n in self.nodes)
+        return Graph(tuple(nodes))
 
 
-def simplify(steps: Sequence[Step], last: int) -> Tape:
+def simplify(nodes: Sequence[Node], last: int) -> Graph:
     """Drop what the result does not need, fold BatchNorm into convolutions, fuse ReLUs.
 
     Args:
-        steps: As recorded.
-        last: Index of the step that gives the features.
+        nodes: As traced.
+        last: Index of the node that makes the features.
     """
-    return _fuse(_fold(_reachable(steps, last)))
+    return _fuse(_fold(_reachable(nodes, last)))
 
 
-def _reachable(steps: Sequence[Step], last: int) -> Tape:
-    """Keep the steps on which the last one depends, renumbered."""
+def _reachable(nodes: Sequence[Node], last: int) -> Graph:
+    """Keep the nodes on which the last one depends, renumbered."""
     wanted = {last}
     for index in range(last, -1, -1):
         if index in wanted:
-            wanted.update(steps[index].inputs)
+            wanted.update(nodes[index].inputs)
     kept = sorted(wanted)
-    return _renumber([(index, steps[index]) for index in kept], {i: i for i in kept})
+    return _renumber([(index, nodes[index]) for index in kept], {i: i for i in kept})
 
 
-def _renumber(kept: Sequence[tuple[int, Step]], replaced: dict[int, int]) -> Tape:
-    """Number steps anew; `replaced` maps every old index to the old index that stands for it."""
+def _renumber(kept: Sequence[tuple[int, Node]], replaced: dict[int, int]) -> Graph:
+    """Number nodes anew; `replaced` maps every old index to the old index that stands for it."""
     places = {old: new for new, (old, _) in enumerate(kept)}
-    steps = (
-        replace(step, inputs=tuple(places[replaced[source]] for source in step.inputs))
-        for _, step in kept
+    nodes = (
+        replace(node, inputs=tuple(places[replaced[source]] for source in node.inputs))
+        for _, node in kept
     )
-    return Tape(tuple(steps))
+    return Graph(tuple(nodes))
 
 
-def _absorb(tape: Tape, merge: Callable[[Step, Step], Step | None]) -> Tape:
-    """Merge each step into the one before it where `merge` can and nobody else reads that one."""
-    readers = tape.consumers()
-    kept: dict[int, Step] = {}
+def _absorb(graph: Graph, merge: Callable[[Node, Node], Node | None]) -> Graph:
+    """Merge each node into the one before it where `merge` can and nobody else reads that one."""
+    readers = graph.consumers()
+    kept: dict[int, Node] = {}
     replaced: dict[int, int] = {}
-    for index, step in enumerate(tape.steps):
+    for index, node in enumerate(graph.nodes):
         replaced[index] = index
-        if len(step.inputs) == 1 and len(readers[step.inputs[0]]) == 1:
-            source = replaced[step.inputs[0]]
-            merged = merge(kept[source], step)
+        if len(node.inputs) == 1 and len(readers[node.inputs[0]]) == 1:
+            source = replaced[node.inputs[0]]
+            merged = merge(kept[source], node)
             if merged is not None:
                 kept[source] = merged
                 replaced[index] = source
                 continue
-        kept[index] = step
+        kept[index] = node
     return _renumber(list(kept.items()), replaced)
 
 
-def _fold(tape: Tape) -> Tape:
-    """Fold each affine step into the convolution before it."""
+def _fold(graph: Graph) -> Graph:
+    """Fold each affine node into the convolution before it."""
 
-    def merge(first: Step, second: Step) -> Step | None:
+    def merge(first: Node, second: Node) -> Node | None:
         if first.kind is not Kind.CONVOLUTION or second.kind is not Kind.AFFINE:
             return None
         factor = second.weight.flatten()
@@ -159,16 +163,16 @@ def _fold(tape: Tape) -> Tape:
         bias = second.bias.flatten() + first.bias.double() * factor
         return replace(first, weight=weight, bias=bias)
 
-    return _absorb(tape, merge)
+    return _absorb(graph, merge)
 
 
-def _fuse(tape: Tape) -> Tape:
-    """Fuse each ReLU into the step before it."""
+def _fuse(graph: Graph) -> Graph:
+    """Fuse each ReLU into the node before it."""
     fusible = {Kind.CONVOLUTION, Kind.AFFINE, Kind.ADD}
 
-    def merge(first: Step, second: Step) -> Step | None:
+    def merge(first: Node, second: Node) -> Node | None:
         if second.kind is not Kind.RELU or first.kind not in fusible or first.rectified:
             return None
         return replace(first, rectified=True)
 
-    return _absorb(tape, merge)
+    return _absorb(graph, merge)

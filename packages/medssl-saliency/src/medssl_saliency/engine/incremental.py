@@ -1,7 +1,7 @@
 """Exact inference on an image with small changes: only what the change can reach is recomputed.
 
-The clean image runs once and every feature map is kept. For a batch of changed windows each step
-then recomputes one rectangle, taken from the clean map and pasted over with what the step before
+The clean image runs once and every feature map is kept. For a batch of changed windows each node
+then recomputes one rectangle, taken from the clean map and pasted over with what the node before
 has changed. Nothing here knows about saliency.
 """
 
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medssl_saliency.engine.geometry import Span
+from medssl_saliency.engine.graph import Kind
+from medssl_saliency.engine.planning import plan
+from medssl_saliency.engine.tracing import trace
+from medssl_saliency.engine.winograd import Winograd, is_worth_it, padded
 from medssl_saliency.errors import UnsupportedNetworkError
-from medssl_saliency.geometry import Span
-from medssl_saliency.planning import plan
-from medssl_saliency.recording import record
-from medssl_saliency.tape import Kind
-from medssl_saliency.winograd import Winograd, is_worth_it, padded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from medssl_saliency.planning import Plan, Tile
-    from medssl_saliency.tape import Pair, Step
+    from medssl_saliency.engine.graph import Node, Pair
+    from medssl_saliency.engine.planning import Plan, Tile
 
 __all__ = ["IncrementalNetwork"]
 
 TOLERANCE = 1e-3
-"""A recording that differs by more than this from the network itself is not used."""
+"""A graph that differs by more than this from the network itself is not used."""
 
 
 class IncrementalNetwork:
@@ -45,7 +45,7 @@ class IncrementalNetwork:
         precision: `torch.float32` or `torch.bfloat16`.
 
     Attributes:
-        tape: What the network does.
+        graph: The network, traced.
         clean: `(D,)` float32, the features of the clean image.
 
     Raises:
@@ -60,20 +60,20 @@ class IncrementalNetwork:
     def __init__(
         self, network: nn.Module, image: Tensor, *, precision: torch.dtype = torch.float32
     ) -> None:
-        recorded = record(network, (image.shape[1], image.shape[2]), channels=image.shape[0])
-        self.tape = recorded.to(device=image.device, dtype=precision)
+        traced = trace(network, (image.shape[1], image.shape[2]), channels=image.shape[0])
+        self.graph = traced.to(device=image.device, dtype=precision)
         self.precision = precision
-        self.last_reader = [max(readers, default=-1) for readers in self.tape.consumers()]
+        self.last_reader = [max(readers, default=-1) for readers in self.graph.consumers()]
         self._bordered: dict[tuple[int, Span, Span, float], Tensor] = {}
         self.sums: dict[int, Tensor] = {}
         self.quick = {
-            index: Winograd(step.weight)
-            for index, step in enumerate(self.tape.steps)
-            if is_worth_it(step)
+            index: Winograd(node.weight)
+            for index, node in enumerate(self.graph.nodes)
+            if is_worth_it(node)
         }
         with torch.inference_mode():
             self.maps = self._run_clean(image[None])
-            self.total = self.maps[self.tape.steps[-1].inputs[0]].float().sum(dim=(2, 3))
+            self.total = self.maps[self.graph.nodes[-1].inputs[0]].float().sum(dim=(2, 3))
             self.clean = self.maps[-1].float().flatten()
             self._compare(network, image)
 
@@ -85,7 +85,7 @@ class IncrementalNetwork:
         memory: int,
         side: Pair | None = None,
     ) -> Plan:
-        """Cut windows into tiles; see `medssl_saliency.planning.plan`.
+        """Cut windows into tiles; see `medssl_saliency.engine.planning.plan`.
 
         Args:
             positions: `(n, 2)` int64, top rows and left columns.
@@ -98,12 +98,12 @@ class IncrementalNetwork:
         kept = sum(held.numel() * held.element_size() for held in (*clean_maps, *transformed))
         itemsize = self.precision.itemsize
         return plan(
-            self.tape, positions, window, memory=memory - kept, itemsize=itemsize, side=side
+            self.graph, positions, window, memory=memory - kept, itemsize=itemsize, side=side
         )
 
     @torch.inference_mode()
     def run(self, tile: Tile, occluder: Tensor, window: Pair) -> Tensor:
-        """Give the features of the image with each window of a tile replaced.
+        """Compute the features of the image with each window of a tile replaced.
 
         Args:
             tile: The windows.
@@ -115,34 +115,34 @@ class IncrementalNetwork:
         """
         update = _Update(self, tile)
         update.occlude(occluder, window)
-        for index in range(1, len(self.tape.steps) - 1):
+        for index in range(1, len(self.graph.nodes) - 1):
             update.advance(index)
         return update.mean()
 
-    def bordered(self, source: int, step: Step) -> tuple[Tensor, Span, Span]:
-        """Give a clean map with the padding that `step` reads, and the cells that it covers."""
-        _, height, width = self.tape.steps[source].shape
-        rows = step.rows.needed(Span(0, step.shape[1])).hull(Span(0, height))
-        columns = step.columns.needed(Span(0, step.shape[2])).hull(Span(0, width))
-        key = (source, rows, columns, step.fill)
+    def bordered(self, source: int, node: Node) -> tuple[Tensor, Span, Span]:
+        """Return a clean map with the padding that `node` reads, and the cells that it covers."""
+        _, height, width = self.graph.nodes[source].shape
+        rows = node.rows.needed(Span(0, node.shape[1])).hull(Span(0, height))
+        columns = node.columns.needed(Span(0, node.shape[2])).hull(Span(0, width))
+        key = (source, rows, columns, node.fill)
         if key not in self._bordered:
             sides = (-columns.start, columns.stop - width, -rows.start, rows.stop - height)
             clean = self.maps[source]
             if any(sides):
-                clean = _channels_last(functional.pad(clean, sides, value=step.fill))
+                clean = _channels_last(functional.pad(clean, sides, value=node.fill))
             self._bordered[key] = clean
         return self._bordered[key], rows, columns
 
     def _run_clean(self, image: Tensor) -> list[Tensor]:
-        """Run all steps on `(1, 3, H, W)` and keep every result."""
+        """Run all nodes on a `(1, 3, H, W)` image and keep every result."""
         results = [_channels_last(image.to(self.precision))]
-        for index, step in enumerate(self.tape.steps[1:], start=1):
-            inputs = [results[source] for source in step.inputs]
+        for index, node in enumerate(self.graph.nodes[1:], start=1):
+            inputs = [results[source] for source in node.inputs]
             if index in self.quick:
-                self.sums[index] = _slide(step, inputs[0], bordered=False)
-                results.append(self.sums[index].relu() if step.rectified else self.sums[index])
+                self.sums[index] = _slide(node, inputs[0], bordered=False)
+                results.append(self.sums[index].relu() if node.rectified else self.sums[index])
             else:
-                results.append(_apply(step, inputs))
+                results.append(_apply(node, inputs))
         return results
 
     def _compare(self, network: nn.Module, image: Tensor) -> None:
@@ -151,7 +151,7 @@ class IncrementalNetwork:
         expected = network(image[None])[0]
         error = (self.clean - expected).norm() / expected.norm().clamp_min(1e-30)
         if not error <= TOLERANCE:
-            message = f"the recording of the network is off by {float(error):.1e}"
+            message = f"its traced graph deviates from the network itself by {float(error):.1e}"
             raise UnsupportedNetworkError(message)
 
 
@@ -159,7 +159,7 @@ class IncrementalNetwork:
 class _Patch:
     """A rectangle of a feature map, for each window of a batch.
 
-    Attributes:
+    Args:
         data: `(n, C, h, w)`, channels last.
         rows: Where it lies.
         columns: Where it lies.
@@ -179,7 +179,7 @@ class _Patch:
         return self.rows.covers(rows) and self.columns.covers(columns)
 
     def cut(self, rows: Span, columns: Span) -> Tensor:
-        """Give a part of it."""
+        """Return a part of it."""
         return self.data[:, :, rows.inside(self.rows), columns.inside(self.columns)]
 
 
@@ -191,7 +191,7 @@ class _Update:
 
     def __init__(self, network: IncrementalNetwork, tile: Tile) -> None:
         self.network, self.tile = network, tile
-        self.steps = network.tape.steps
+        self.nodes = network.graph.nodes
         self.number = len(tile.positions)
         self.patches: dict[int, _Patch] = {}
 
@@ -208,17 +208,17 @@ class _Update:
         self.patches[0] = _Patch(data, rows, columns)
 
     def advance(self, index: int) -> None:
-        """Do one step, and forget what no later step reads."""
-        step, where = self.steps[index], (self.tile.rows[index], self.tile.columns[index])
-        if all(where) and any(source in self.patches for source in step.inputs):
-            self.patches[index] = _Patch(RUNNERS[step.kind](self, index, *where), *where)
-        for source in step.inputs:
+        """Run one node, and forget what no later node reads."""
+        node, where = self.nodes[index], (self.tile.rows[index], self.tile.columns[index])
+        if all(where) and any(source in self.patches for source in node.inputs):
+            self.patches[index] = _Patch(RUNNERS[node.kind](self, index, *where), *where)
+        for source in node.inputs:
             if self.network.last_reader[source] == index:
                 self.patches.pop(source, None)
 
     def mean(self) -> Tensor:
         """Average the last map: the clean sum, less the rectangle as it was, plus as it is."""
-        source = self.steps[-1].inputs[0]
+        source = self.nodes[-1].inputs[0]
         if source not in self.patches:
             return self.network.clean.expand(self.number, -1).clone()
         patch, clean = self.patches[source], self.network.maps[source]
@@ -229,24 +229,24 @@ class _Update:
             total += self.network.total - was
         return total / cells
 
-    # ---------------------------------------------------------------- one method for a kind of step
+    # ---------------------------------------------------------------- one method for a kind of node
 
     def windowed(self, index: int, rows: Span, columns: Span) -> Tensor:
         """Recompute a rectangle of a convolution or a pooling, or look beyond a border."""
-        step = self.steps[index]
-        source = step.inputs[0]
+        node = self.nodes[index]
+        source = node.inputs[0]
         patch = self.patches[source]
         if index in self.network.quick:
             return self._by_difference(index, rows, columns)
-        whole = patch.area == _cells(self.steps[source])
-        if whole and rows.length * columns.length == _cells(step):
-            return _apply(step, [patch.data])
-        needed = step.rows.needed(rows), step.columns.needed(columns)
-        return _apply(step, [self.gather(index, source, *needed)], bordered=True)
+        whole = patch.area == _cells(self.nodes[source])
+        if whole and rows.length * columns.length == _cells(node):
+            return _apply(node, [patch.data])
+        needed = node.rows.needed(rows), node.columns.needed(columns)
+        return _apply(node, [self.gather(index, source, *needed)], bordered=True)
 
     def _by_difference(self, index: int, rows: Span, columns: Span) -> Tensor:
         """Convolve what has changed, and add it to the clean sums: a convolution is linear."""
-        step, source = self.steps[index], self.steps[index].inputs[0]
+        node, source = self.nodes[index], self.nodes[index].inputs[0]
         patch, clean = self.patches[source], self.network.maps[source]
         top, left = rows.start - 1, columns.start - 1
         high, wide = padded(rows.length), padded(columns.length)
@@ -261,30 +261,30 @@ class _Update:
         torch.sub(patch.cut(*both), _part(clean, *both), out=difference.cut(*both))
         made = self.network.quick[index](changed)[:, : rows.length, : columns.length]
         result = made.permute(0, 3, 1, 2).add_(_part(self.network.sums[index], rows, columns))
-        return result.relu_() if step.rectified else result
+        return result.relu_() if node.rectified else result
 
     def pointwise(self, index: int, rows: Span, columns: Span) -> Tensor:
-        """Recompute a rectangle of a step that reads only the cell itself."""
-        step = self.steps[index]
-        parts = [self.gather(index, source, rows, columns) for source in step.inputs]
-        return _apply(step, parts, bordered=True)
+        """Recompute a rectangle of a node that reads only the cell itself."""
+        node = self.nodes[index]
+        parts = [self.gather(index, source, rows, columns) for source in node.inputs]
+        return _apply(node, parts, bordered=True)
 
     def add(self, index: int, rows: Span, columns: Span) -> Tensor:
         """Add the smaller rectangle to the larger one, in place where nobody else reads that."""
-        step = self.steps[index]
-        large, small = sorted(step.inputs, key=lambda source: -self._area(source))
+        node = self.nodes[index]
+        large, small = sorted(node.inputs, key=lambda source: -self._area(source))
         data = self.gather(index, large, rows, columns)
         if not self._is_free(large, index, data):
             data = _channels_last(data)
         self._add_to(_Patch(data, rows, columns), small)
-        return data.relu_() if step.rectified else data
+        return data.relu_() if node.rectified else data
 
     def gather(self, index: int, source: int, rows: Span, columns: Span) -> Tensor:
-        """Give cells of a step's input, padding included, for every window: `(n, C, h, w)`."""
+        """Gather cells of a node's input, padding included, for every window: `(n, C, h, w)`."""
         patch = self.patches.get(source)
         if patch is not None and patch.covers(rows, columns):
             return patch.cut(rows, columns)
-        clean, all_rows, all_columns = self.network.bordered(source, self.steps[index])
+        clean, all_rows, all_columns = self.network.bordered(source, self.nodes[index])
         part = clean[:, :, rows.inside(all_rows), columns.inside(all_columns)]
         if patch is None:
             return part.expand(self.number, -1, -1, -1)
@@ -314,9 +314,9 @@ class _Update:
         patch = self.patches.get(source)
         if patch is None or data.data_ptr() != patch.data.data_ptr():
             return False
-        # A padding step may hand on the very tensor that it read.
+        # A padding node may hand on the very tensor that it read.
         sharers = sum(p.data.data_ptr() == data.data_ptr() for p in self.patches.values())
-        fresh = self.steps[source].kind in {Kind.CONVOLUTION, Kind.ADD} and sharers == 1
+        fresh = self.nodes[source].kind in {Kind.CONVOLUTION, Kind.ADD} and sharers == 1
         return fresh and self.network.last_reader[source] == reader
 
 
@@ -332,50 +332,50 @@ RUNNERS: dict[Kind, Callable[[_Update, int, Span, Span], Tensor]] = {
 }
 
 
-# -------------------------------------------------------------------------------- steps on tensors
+# -------------------------------------------------------------------------------- nodes on tensors
 
 
-def _apply(step: Step, inputs: list[Tensor], *, bordered: bool = False) -> Tensor:
-    """Do one step on tensors; `bordered` says that they hold the padding already."""
+def _apply(node: Node, inputs: list[Tensor], *, bordered: bool = False) -> Tensor:
+    """Run one node on tensors; `bordered` says that they hold the padding already."""
     x = inputs[0]
-    match step.kind:
+    match node.kind:
         case Kind.CONVOLUTION | Kind.MAX_POOL | Kind.AVERAGE_POOL:
-            result = _slide(step, x, bordered=bordered)
+            result = _slide(node, x, bordered=bordered)
         case Kind.AFFINE:
-            result = torch.addcmul(step.bias, x, step.weight)
+            result = torch.addcmul(node.bias, x, node.weight)
         case Kind.RELU:
             result = x.relu()
         case Kind.PAD:
-            result = x if bordered else _pad(step, x)
+            result = x if bordered else _pad(node, x)
         case Kind.ADD:
             result = x + inputs[1]
         case Kind.CONCATENATE:
             result = torch.cat(inputs, dim=1)
         case _:
             result = x.mean(dim=(2, 3), keepdim=True, dtype=torch.float32)
-    return result.relu_() if step.rectified else result
+    return result.relu_() if node.rectified else result
 
 
-def _slide(step: Step, x: Tensor, *, bordered: bool) -> Tensor:
-    rows, columns = step.rows, step.columns
+def _slide(node: Node, x: Tensor, *, bordered: bool) -> Tensor:
+    rows, columns = node.rows, node.columns
     kernel, stride = (rows.kernel, columns.kernel), (rows.stride, columns.stride)
     padding = (0, 0) if bordered else (rows.padding, columns.padding)
     dilation = (rows.dilation, columns.dilation)
-    if step.kind is Kind.CONVOLUTION:
-        return functional.conv2d(x, step.weight, step.bias, stride, padding, dilation, step.groups)
-    if step.kind is Kind.MAX_POOL:
+    if node.kind is Kind.CONVOLUTION:
+        return functional.conv2d(x, node.weight, node.bias, stride, padding, dilation, node.groups)
+    if node.kind is Kind.MAX_POOL:
         return functional.max_pool2d(x, kernel, stride, padding, dilation)
     return functional.avg_pool2d(x, kernel, stride, padding)
 
 
-def _pad(step: Step, x: Tensor) -> Tensor:
-    left, top = step.columns.padding, step.rows.padding
-    right, bottom = step.shape[2] - x.shape[3] - left, step.shape[1] - x.shape[2] - top
-    return functional.pad(x, (left, right, top, bottom), value=step.fill)
+def _pad(node: Node, x: Tensor) -> Tensor:
+    left, top = node.columns.padding, node.rows.padding
+    right, bottom = node.shape[2] - x.shape[3] - left, node.shape[1] - x.shape[2] - top
+    return functional.pad(x, (left, right, top, bottom), value=node.fill)
 
 
 def _around(patch: _Patch, target: _Patch) -> list[tuple[Span, Span]]:
-    """Give the rectangles of `target` that `patch` leaves free: above, below, left and right."""
+    """List the rectangles of `target` that `patch` leaves free: above, below, left and right."""
     rows = patch.rows.within(target.rows)
     columns = patch.columns.within(target.columns)
     strips = [
@@ -391,8 +391,8 @@ def _part(tensor: Tensor, rows: Span, columns: Span) -> Tensor:
     return tensor[:, :, rows.start : rows.stop, columns.start : columns.stop]
 
 
-def _cells(step: Step) -> int:
-    return step.shape[1] * step.shape[2]
+def _cells(node: Node) -> int:
+    return node.shape[1] * node.shape[2]
 
 
 def _empty(part: Tensor, number: int) -> Tensor:

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medssl_saliency.batched import BatchedNetwork
+from medssl_saliency.engine.batched import BatchedNetwork
+from medssl_saliency.engine.incremental import IncrementalNetwork
 from medssl_saliency.errors import ImageError, SettingsError, UnsupportedNetworkError
-from medssl_saliency.incremental import IncrementalNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from medssl_saliency.planning import Plan, Tile
-    from medssl_saliency.tape import Pair
+    from medssl_saliency.engine.graph import Pair
+    from medssl_saliency.engine.planning import Plan, Tile
 
 __all__ = [
     "DEFAULT_MEMORY",
@@ -55,7 +55,7 @@ class Engine(Protocol):
         ...
 
     def run(self, tile: Tile, occluder: Tensor, window: Pair) -> Tensor:
-        """Give `(n, D)` features of a batch."""
+        """Compute the `(n, D)` features of a batch."""
         ...
 
 
@@ -102,7 +102,7 @@ def _corners(size: int, window: int, stride: int) -> NDArray[np.int64]:
 def mean_over_windows(
     positions: NDArray[np.int64], scores: NDArray[np.floating], size: Pair, window: Pair
 ) -> NDArray[np.float32]:
-    """Give each pixel the mean score of the windows that cover it.
+    """Average for each pixel the scores of the windows that cover it.
 
     Args:
         positions: `(n, 2)` corners.
@@ -234,7 +234,7 @@ def measure(  # noqa: PLR0913 # what is asked, and how far an earlier run came
     Batches far apart come first, so that the time for all can be told from the first few.
 
     Args:
-        engine: What `build_engine` gives.
+        engine: Of `build_engine`.
         positions: `(n, 2)` corners.
         window: Height and width of the window.
         occluder: `(3, H, W)` float32, what is seen in place of the image.
@@ -270,7 +270,7 @@ def measure(  # noqa: PLR0913 # what is asked, and how far an earlier run came
 
 
 def _change(features: Tensor, clean: Tensor, target: Tensor | None) -> Tensor:
-    """Give by how much each row's distance from the target differs from the clean one."""
+    """Compute by how much each row's distance from the target differs from the clean one."""
     if target is None:
         moved: Tensor = (features - clean).norm(dim=1)
     else:

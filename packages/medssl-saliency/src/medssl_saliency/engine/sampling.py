@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl_saliency.concentration import pearson
-from medssl_saliency.occlusion import cut_margin, grid_positions, mean_over_windows
+from medssl_saliency.engine.correlation import pearson
+from medssl_saliency.engine.occlusion import cut_margin, grid_positions, mean_over_windows
 
 if TYPE_CHECKING:
-    from medssl_saliency.tape import Pair
+    from medssl_saliency.engine.graph import Pair
 
 __all__ = [
+    "Measured",
     "Report",
-    "Sampled",
     "Score",
     "candidate_positions",
     "complete_scores",
@@ -61,14 +61,14 @@ class Score(Protocol):
         known: NDArray[np.float32],
         report: Callable[[NDArray[np.float32], float], None],
     ) -> NDArray[np.float32]:
-        """Give `(n,)` scores."""
+        """Measure `(n,)` scores."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sampled:
+class Measured:
     """Windows that were measured, in the order in which they were.
 
-    Attributes:
+    Args:
         positions: `(n, 2)` int64 corners.
         scores: `(n,)` float32.
         expected: Correlation of their map with the exact one, as its halves tell; None where all
@@ -90,14 +90,14 @@ def measure_until(  # noqa: PLR0913 # where, how well, and how far an earlier ru
     known: NDArray[np.float32],
     report: Report,
     cut: bool = False,
-) -> Sampled:
+) -> Measured:
     """Measure windows until their map is expected to be as near to the exact one as wanted.
 
     How many more it takes is told from the unexplained variance, which falls about as 1 / n.
 
     Args:
         score: Measures windows.
-        candidates: What `candidate_positions` gives.
+        candidates: Of `candidate_positions`.
         size: Height and width of the image.
         window: Height and width of the window.
         wanted: Correlation with the exact map, below 1; None measures all candidates.
@@ -122,10 +122,10 @@ def measure_until(  # noqa: PLR0913 # where, how well, and how far an earlier ru
         scores[stage] = score(candidates[stage], known=scores[stage], report=told)
         measured = candidates[:stop], scores[:stop]
         if wanted is None:
-            return Sampled(*measured, None)
+            return Measured(*measured, None)
         expected = expected_correlation(*measured, size, window, cut=cut)
         if expected >= wanted or stop == len(candidates):
-            return Sampled(*measured, expected)
+            return Measured(*measured, expected)
         more = min(max((1 - expected**2) / (1 - wanted**2), 1.2), 1.5)
         start, stop = stop, min(len(candidates), math.ceil(more * stop))
 
@@ -206,7 +206,7 @@ def estimated_map(
     *,
     stride: int = 1,
 ) -> NDArray[np.float32]:
-    """Give each pixel the mean score of the windows over it, estimated where not measured.
+    """Average for each pixel the scores of the windows over it, estimated where not measured.
 
     Args:
         positions: `(n, 2)` measured corners.

@@ -1,4 +1,4 @@
-"""Watches a network run once and writes down what it does to its input, as a `Tape`.
+"""Traces a network: runs it once and notes what it does to its input, as a `Graph`.
 
 What a network does is observed, not guessed from its modules, so any code that is made of the
 operations in `OPERATIONS` is understood. Only inference, and only for one size of input.
@@ -14,22 +14,22 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from medssl_saliency.engine.geometry import Reach
+from medssl_saliency.engine.graph import Kind, Node, simplify
 from medssl_saliency.errors import UnsupportedNetworkError
-from medssl_saliency.geometry import Reach
-from medssl_saliency.tape import Kind, Step, simplify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from medssl_saliency.tape import Pair, Tape
+    from medssl_saliency.engine.graph import Graph, Pair
 
-__all__ = ["record"]
+__all__ = ["trace"]
 
 Arguments = dict[str, Any]
 
 
-def record(network: nn.Module, size: Pair, *, channels: int = 3) -> Tape:
-    """Run a network once and write down what it does to its input.
+def trace(network: nn.Module, size: Pair, *, channels: int = 3) -> Graph:
+    """Run a network once and note what it does to its input.
 
     Args:
         network: In eval mode; maps `(N, channels, H, W)` to `(N, D)` by a global mean. A copy of it
@@ -38,28 +38,29 @@ def record(network: nn.Module, size: Pair, *, channels: int = 3) -> Tape:
         channels: Channels of the input.
 
     Returns:
-        The steps on which the result depends, with BatchNorm folded into convolutions and ReLU
-        into the step before it. They give the network's own result up to rounding.
+        The nodes on which the result depends, with BatchNorm folded into convolutions and ReLU
+        into the node before it. Their result is the network's own up to rounding.
 
     Raises:
-        UnsupportedNetworkError: It does something else than the kinds of steps; the message names
-            the operation.
+        UnsupportedNetworkError: There is no kind of node for an operation; the message names it.
     """
-    watched = copy.deepcopy(network)  # a BatchNorm in training mode would keep what it has seen
-    parameter = next(watched.parameters(), torch.zeros(()))
-    x = torch.zeros((1, channels, *size), device=parameter.device)
-    recorder = _Recorder(x)
-    with torch.inference_mode(), recorder:
-        output = watched(x)
-    return simplify(recorder.steps, recorder.last(output))
+    traced = copy.deepcopy(network)  # a BatchNorm in training mode would keep what it has seen
+    parameter = next(traced.parameters(), torch.zeros(()))
+    # In inference mode tensors would not count their changes, by which `_Tracer` knows them.
+    with torch.inference_mode(mode=False), torch.no_grad():
+        x = torch.zeros((1, channels, *size), device=parameter.device)
+        tracer = _Tracer(x)
+        with tracer:
+            output = traced(x)
+    return simplify(tracer.nodes, tracer.last(output))
 
 
-class _Recorder(TorchFunctionMode):
-    """Keeps a step for every tensor that an understood operation makes out of known tensors."""
+class _Tracer(TorchFunctionMode):
+    """Keeps a node for every tensor that an understood operation makes out of known tensors."""
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
-        self.steps = [Step(Kind.INPUT, (), (x.shape[1], x.shape[2], x.shape[3]))]
+        self.nodes = [Node(Kind.INPUT, (), (x.shape[1], x.shape[2], x.shape[3]))]
         self.known = {id(x): 0}
         self.foreign: dict[int, str] = {}
         self.alive = [x]  # an id is only unique among living tensors
@@ -73,11 +74,17 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:  # noqa: ANN401 # whatever the operation returns
         name = _name(func)
         options = dict(kwargs or {})
-        # An operation in place would change what earlier steps refer to.
+        # An operation in place would change what earlier nodes refer to.
         run = OUT_OF_PLACE.get(name, func)
         if name == "relu":
             args, options = args[:1], {}  # without `inplace`
+        read = [t for t in _tensors((*args, *options.values())) if id(t) in self.known]
+        versions = [tensor._version for tensor in read]
         result = run(*args, **options)
+        for tensor, version in zip(read, versions, strict=True):
+            if tensor._version != version:  # another operation in place: no longer as it was
+                self.foreign[id(tensor)] = name
+                self.known.pop(id(tensor), None)
         if isinstance(result, Tensor):
             self._remember(name, result, args, options)
         return result
@@ -91,55 +98,56 @@ class _Recorder(TorchFunctionMode):
         self.alive.append(result)
         try:
             operation = OPERATIONS[name]
-            step = operation.read(self, result, operation.bind(args, options))
-        except LookupError:  # another operation, an option we do not know, or a foreign input
-            step = None
-        if step is None:
-            self.foreign.setdefault(id(result), name)
-        elif isinstance(step, int):
-            self.known[id(result)] = step
+            node = operation.read(self, result, operation.bind(args, options))
+        except LookupError:  # another operation, an unknown argument, or a foreign input
+            node = None
+        if node is None:  # what comes of a foreign tensor is foreign for the same reason
+            reasons = (self.foreign[id(t)] for t in tensors if id(t) in self.foreign)
+            self.foreign.setdefault(id(result), next(reasons, name))
+        elif isinstance(node, int):
+            self.known[id(result)] = node
         else:
-            self.known[id(result)] = len(self.steps)
-            self.steps.append(step)
+            self.known[id(result)] = len(self.nodes)
+            self.nodes.append(node)
 
     def index(self, tensor: Tensor) -> int:
-        """Find the step that made a tensor; KeyError when there is none."""
+        """Find the node that made a tensor; KeyError when there is none."""
         return self.known[id(tensor)]
 
     def last(self, output: Tensor) -> int:
-        """Find the step that made the network's result, a global mean.
+        """Find the node that made the network's result, a global mean.
 
         Raises:
             UnsupportedNetworkError: It was made by something else.
         """
-        step = self.known.get(id(output))
-        if step is not None and self.steps[step].kind is Kind.MEAN:
-            return step
-        names = ", ".join(sorted(set(self.foreign.values()))) or "no global mean at the end"
-        message = f"incremental inference does not know how to do: {names}"
+        node = self.known.get(id(output))
+        if node is not None and self.nodes[node].kind is Kind.MEAN:
+            return node
+        names = sorted(set(self.foreign.values())) or ["a network without a global mean at its end"]
+        message = f"incremental inference does not support {', '.join(names)}"
         raise UnsupportedNetworkError(message)
 
 
 @dataclass(frozen=True)
 class _Operation:
-    """How a function of torch is called, and what it means.
+    """A function of torch: its signature, and the node that it becomes.
 
-    Attributes:
-        read: Gives the step, the index of a step with the same values, or None when it does
-            something that we do not know.
+    Args:
+        read: Returns the node, the index of a node with the same values, or None when the call
+            does something that is not known.
         names: The names of its arguments, in order.
         defaults: Values of those that may be left out.
     """
 
-    read: Callable[[_Recorder, Tensor, Arguments], Step | int | None]
+    read: Callable[[_Tracer, Tensor, Arguments], Node | int | None]
     names: tuple[str, ...] = ("input",)
     defaults: Mapping[str, object] = field(default_factory=dict)
 
     def bind(self, args: Sequence[object], options: Arguments) -> Arguments:
-        """Give all arguments by name.
+        """Bind all arguments to their names.
 
         Raises:
-            LookupError: There are some that we do not know.
+            LookupError: An argument is not known.
         """
         bound = dict(zip(self.names, args, strict=False)) | options
         if len(args) > len(self.names) or bound.keys() - set(self.names):
@@ -176,7 +184,7 @@ def _shape(tensor: Tensor) -> tuple[int, int, int]:
 
 
 def _reaches(kernel: int | Sequence[int], a: Arguments) -> tuple[Reach, Reach]:
-    """Give how a kernel reads along rows and columns."""
+    """Return how a kernel reads along rows and columns."""
     if isinstance(a["padding"], str):
         message = f"padding {a['padding']!r} is not a number"
         raise LookupError(message)
@@ -189,12 +197,12 @@ def _reaches(kernel: int | Sequence[int], a: Arguments) -> tuple[Reach, Reach]:
 # ------------------------------------------------------------------ what the operations of torch do
 
 
-def _read_convolution(recorder: _Recorder, result: Tensor, a: Arguments) -> Step:
+def _read_convolution(tracer: _Tracer, result: Tensor, a: Arguments) -> Node:
     weight, bias = a["weight"].detach().cpu(), a["bias"]
     rows, columns = _reaches(tuple(weight.shape[2:]), a)
-    return Step(
+    return Node(
         Kind.CONVOLUTION,
-        (recorder.index(a["input"]),),
+        (tracer.index(a["input"]),),
         _shape(result),
         rows,
         columns,
@@ -204,7 +212,7 @@ def _read_convolution(recorder: _Recorder, result: Tensor, a: Arguments) -> Step
     )
 
 
-def _read_batch_norm(recorder: _Recorder, result: Tensor, a: Arguments) -> Step | None:
+def _read_batch_norm(tracer: _Tracer, result: Tensor, a: Arguments) -> Node | None:
     if a["training"]:
         return None
     # In double precision, so that folding costs no more than one rounding.
@@ -215,78 +223,78 @@ def _read_batch_norm(recorder: _Recorder, result: Tensor, a: Arguments) -> Step 
     offset = -mean * factor
     if a["bias"] is not None:
         offset = offset + a["bias"].detach().cpu().double()
-    return Step(
+    return Node(
         Kind.AFFINE,
-        (recorder.index(a["input"]),),
+        (tracer.index(a["input"]),),
         _shape(result),
         weight=factor[:, None, None],
         bias=offset[:, None, None],
     )
 
 
-def _read_relu(recorder: _Recorder, result: Tensor, a: Arguments) -> Step:
-    return Step(Kind.RELU, (recorder.index(a["input"]),), _shape(result))
+def _read_relu(tracer: _Tracer, result: Tensor, a: Arguments) -> Node:
+    return Node(Kind.RELU, (tracer.index(a["input"]),), _shape(result))
 
 
-def _read_max_pool(recorder: _Recorder, result: Tensor, a: Arguments) -> Step | None:
+def _read_max_pool(tracer: _Tracer, result: Tensor, a: Arguments) -> Node | None:
     if a["ceil_mode"] or a["return_indices"]:
         return None
     rows, columns = _reaches(a["kernel_size"], a)
-    source, shape = recorder.index(a["input"]), _shape(result)
-    return Step(Kind.MAX_POOL, (source,), shape, rows, columns, fill=float("-inf"))
+    source, shape = tracer.index(a["input"]), _shape(result)
+    return Node(Kind.MAX_POOL, (source,), shape, rows, columns, fill=float("-inf"))
 
 
-def _read_average_pool(recorder: _Recorder, result: Tensor, a: Arguments) -> Step | None:
+def _read_average_pool(tracer: _Tracer, result: Tensor, a: Arguments) -> Node | None:
     uneven = any(_pair(a["padding"])) and not a["count_include_pad"]
     if a["ceil_mode"] or a["divisor_override"] is not None or uneven:
         return None
     rows, columns = _reaches(a["kernel_size"], a)
-    return Step(Kind.AVERAGE_POOL, (recorder.index(a["input"]),), _shape(result), rows, columns)
+    return Node(Kind.AVERAGE_POOL, (tracer.index(a["input"]),), _shape(result), rows, columns)
 
 
-def _read_pad(recorder: _Recorder, result: Tensor, a: Arguments) -> Step | None:
+def _read_pad(tracer: _Tracer, result: Tensor, a: Arguments) -> Node | None:
     sides = a["pad"]
     if a["mode"] != "constant" or len(sides) != 4 or min(sides) < 0:
         return None
     rows, columns = Reach(padding=sides[2]), Reach(padding=sides[0])
-    source, shape = recorder.index(a["input"]), _shape(result)
-    return Step(Kind.PAD, (source,), shape, rows, columns, fill=float(a["value"] or 0.0))
+    source, shape = tracer.index(a["input"]), _shape(result)
+    return Node(Kind.PAD, (source,), shape, rows, columns, fill=float(a["value"] or 0.0))
 
 
-def _read_add(recorder: _Recorder, result: Tensor, a: Arguments) -> Step | None:
+def _read_add(tracer: _Tracer, result: Tensor, a: Arguments) -> Node | None:
     one, other = a["input"], a["other"]
     if not isinstance(other, Tensor) or one.shape != other.shape:
         return None
-    return Step(Kind.ADD, (recorder.index(one), recorder.index(other)), _shape(result))
+    return Node(Kind.ADD, (tracer.index(one), tracer.index(other)), _shape(result))
 
 
-def _read_concatenation(recorder: _Recorder, result: Tensor, a: Arguments) -> Step | int | None:
+def _read_concatenation(tracer: _Tracer, result: Tensor, a: Arguments) -> Node | int | None:
     if a["dim"] not in {1, -3}:
         return None
-    sources = tuple(recorder.index(tensor) for tensor in a["tensors"])
-    return sources[0] if len(sources) == 1 else Step(Kind.CONCATENATE, sources, _shape(result))
+    sources = tuple(tracer.index(tensor) for tensor in a["tensors"])
+    return sources[0] if len(sources) == 1 else Node(Kind.CONCATENATE, sources, _shape(result))
 
 
-def _read_adaptive_pool(recorder: _Recorder, result: Tensor, a: Arguments) -> Step | None:
+def _read_adaptive_pool(tracer: _Tracer, result: Tensor, a: Arguments) -> Node | None:
     if _pair(a["output_size"]) != (1, 1):
         return None
-    return Step(Kind.MEAN, (recorder.index(a["input"]),), _shape(result))
+    return Node(Kind.MEAN, (tracer.index(a["input"]),), _shape(result))
 
 
-def _read_mean(recorder: _Recorder, result: Tensor, a: Arguments) -> Step | None:
+def _read_mean(tracer: _Tracer, result: Tensor, a: Arguments) -> Node | None:
     if sorted(axis % 4 for axis in a["dim"]) != [2, 3]:
         return None
-    return Step(Kind.MEAN, (recorder.index(a["input"]),), (result.shape[1], 1, 1))
+    return Node(Kind.MEAN, (tracer.index(a["input"]),), (result.shape[1], 1, 1))
 
 
-def _read_flatten(recorder: _Recorder, result: Tensor, a: Arguments) -> int | None:
-    source = recorder.index(a["input"])
-    flat = result.ndim == 2 and recorder.steps[source].kind is Kind.MEAN
+def _read_flatten(tracer: _Tracer, result: Tensor, a: Arguments) -> int | None:
+    source = tracer.index(a["input"])
+    flat = result.ndim == 2 and tracer.nodes[source].kind is Kind.MEAN
     return source if flat else None
 
 
-def _read_dropout(recorder: _Recorder, result: Tensor, a: Arguments) -> int | None:  # noqa: ARG001
-    return None if a["training"] and a["p"] > 0 else recorder.index(a["input"])
+def _read_dropout(tracer: _Tracer, result: Tensor, a: Arguments) -> int | None:  # noqa: ARG001
+    return None if a["training"] and a["p"] > 0 else tracer.index(a["input"])
 
 
 _WINDOW = {"stride": None, "padding": 0}

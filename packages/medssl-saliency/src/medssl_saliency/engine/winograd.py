@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from medssl_saliency.geometry import Reach
-from medssl_saliency.tape import Kind
+from medssl_saliency.engine.geometry import Reach
+from medssl_saliency.engine.graph import Kind
 
 if TYPE_CHECKING:
-    from medssl_saliency.tape import Step
+    from medssl_saliency.engine.graph import Node
 
 __all__ = ["TILE", "Winograd", "is_worth_it", "padded", "scratch"]
 
@@ -48,32 +48,32 @@ WEIGHTS = (
 RESULTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
 
-def is_worth_it(step: Step) -> bool:
-    """Tell whether a step is a convolution that this way does sooner, on this device."""
-    if step.kind is not Kind.CONVOLUTION or step.groups > 1:
+def is_worth_it(node: Node) -> bool:
+    """Tell whether a node is a convolution that this way does sooner, on this device."""
+    if node.kind is not Kind.CONVOLUTION or node.groups > 1:
         return False
     plain = Reach(kernel=3, stride=1, padding=1)
-    fitting = step.rows == plain and step.columns == plain
-    wide = min(step.weight.shape[:2]) >= FEWEST_CHANNELS
-    here = step.weight.device.type == "cpu" and step.weight.dtype == torch.float32
+    fitting = node.rows == plain and node.columns == plain
+    wide = min(node.weight.shape[:2]) >= FEWEST_CHANNELS
+    here = node.weight.device.type == "cpu" and node.weight.dtype == torch.float32
     return fitting and wide and here
 
 
 def padded(size: int) -> int:
-    """Give how many inputs along an axis are read for `size` results: whole tiles and a border."""
+    """Count how many inputs along an axis are read for `size` results: whole tiles and a border."""
     return -(-size // TILE) * TILE + 2
 
 
-def scratch(step: Step, height: int, width: int, number: int) -> int:
-    """Give how many numbers are held beside a step's own input and result while it is computed.
+def scratch(node: Node, height: int, width: int, number: int) -> int:
+    """Count the numbers that are held beside a node's own input and result while it is computed.
 
     Args:
-        step: One that `is_worth_it`.
+        node: One that `is_worth_it`.
         height: Rows of results.
         width: Columns of results.
         number: Images in the batch.
     """
-    made, read = step.weight.shape[:2]
+    made, read = node.weight.shape[:2]
     cells = padded(height) * padded(width)
     chunk = max(CHUNK // 2, cells * read)
     # Inputs twice, products and results once are carried to and fro, (TAPS / TILE)^2 as many.

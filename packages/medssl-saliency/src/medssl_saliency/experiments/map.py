@@ -1,4 +1,4 @@
-"""What leaves the program: records of maps and of sets of maps, and the rows of their tables."""
+"""Maps of pictures, one record a picture and number."""
 
 from __future__ import annotations
 
@@ -6,84 +6,145 @@ from typing import TYPE_CHECKING
 
 from medssl_models.experiments.record import Record
 
-from medssl_saliency.concentration import describe
-from medssl_saliency.pictures import heat_map_path, overlay_path
+from medssl_saliency.experiments.means import open_folder, origin_of, settings_in_record
+from medssl_saliency.figures.maps import draw_map, draw_models, overlay_path
+from medssl_saliency.images import items_of
+from medssl_saliency.maps.preparation import FeatureExtractor
+from medssl_saliency.maps.statistics import describe
+from medssl_saliency.maps.storage import read_map
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from medssl_saliency.mapping import Mapped
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, Records, RunContext
+    from medssl_models.experiments.experiment import ImageFiles
+    from medssl_models.experiments.settings import ProtocolName
 
-__all__ = ["MAP_COLUMNS", "UNITS", "map_documents", "map_records", "map_rows", "notes_of"]
+    from medssl_saliency.maps.folder import StoredMap
+    from medssl_saliency.maps.settings import PicturesSettings
 
-UNITS = {"attentive diffusion": "%"}
-MAP_COLUMNS = ("picture", "model", "diffusion %", "gini", "entropy", "border", "corners", "map")
-
-
-def map_records(mapped: Mapped) -> list[Record]:
-    """Give the record of each number of a map."""
-    made = mapped.made
-    details = {
-        "file": mapped.path.name,
-        "overlay": str(overlay_path(mapped)),
-        "seconds": round(made.seconds, 2),
-        "norm": made.norm,
-        "near_exact": made.error,
-    }
-    return [
-        Record(
-            experiment="saliency",
-            metric=metric,
-            unit=UNITS.get(metric, ""),
-            value=value,
-            settings=mapped.settings.model_dump(mode="json") | {"picture": mapped.subject.name},
-            details=details,
-            notes=notes_of(mapped),
-            provenance=mapped.provenance,
-        )
-        for metric, value in describe(made.strength).items()
-    ]
+__all__ = ["draw_all_models", "map_images", "run_map"]
 
 
-def map_rows(everything: Sequence[Mapped]) -> list[tuple[object, ...]]:
-    """Give a row of `MAP_COLUMNS` for each map."""
-    return [_map_row(mapped, describe(mapped.made.strength)) for mapped in everything]
+def map_images(
+    backbone: Backbone,
+    data: ImageDataset | ImageFiles,
+    *,
+    protocol: ProtocolName = "corrected",
+    settings: PicturesSettings | None = None,
+    context: RunContext | None = None,
+    **changes: object,
+) -> Records:
+    """Compute a model's map of each picture, and describe it in numbers.
 
+    Args:
+        backbone: The model.
+        data: A data set, or picture files.
+        protocol: `published` or `corrected`, where there are no settings.
+        settings: How maps are asked for, ready made.
+        context: Where maps are kept and how they are computed; None keeps none.
+        changes: Fields of `PicturesSettings` as keywords, such as `stride=8`.
 
-def map_documents(everything: Sequence[Mapped]) -> list[dict[str, object]]:
-    """Give what `--json` tells of each map."""
-    return [
-        {
-            "picture": mapped.subject.name,
-            "model": mapped.model,
-            "numbers": describe(mapped.made.strength),
-            "norm": mapped.made.norm,
-            "near_exact": mapped.made.error,
-            "seconds": mapped.made.seconds,
-            "notes": notes_of(mapped),
-            "map": mapped.path.with_suffix(".npy"),
-            "record": mapped.path,
-            "heat_map": heat_map_path(mapped),
-            "overlay": overlay_path(mapped),
-        }
-        for mapped in everything
-    ]
+    Returns:
+        A record for each picture and metric.
 
+    Raises:
+        SettingsError: A value is not allowed.
+        ImageError: A picture cannot be occluded.
 
-def notes_of(mapped: Mapped) -> tuple[str, ...]:
-    """Give what every number of a map must carry."""
-    made = mapped.made
-    signed = ("signed map: numbers of its absolute values",) if made.values.min() < 0 else ()
-    near = (str(made.error),) if made.error else ()
-    control = ("control: the network is untrained",) if mapped.is_control else ()
-    return (*control, *mapped.subject.notes, *made.notes, *near, *signed)
+    Example:
+        >>> from medssl_data import load_dataset
+        >>> from medssl_models import create_model
+        >>> data = load_dataset("phantom:chest-xray,count=4")
+        >>> small = {"resize": 32, "crop": 32, "stride": 8}
+        >>> records = map_images(create_model("random_r18"), data, pictures=1, **small)
+        >>> records[0].metric
+        'attentive_diffusion'
+    """
+    from medssl_models.experiments.runner import measure
 
+    from medssl_saliency.experiments.declarations import MAP
 
-def _map_row(mapped: Mapped, numbers: Mapping[str, float]) -> tuple[object, ...]:
-    return (
-        mapped.subject.name,
-        mapped.model,
-        f"{numbers['attentive diffusion']:.2f}",
-        *(f"{numbers[name]:.3f}" for name in ("gini", "entropy", "border mass", "corner mass")),
-        mapped.path.name,
+    return measure(
+        MAP, backbone, data, protocol=protocol, settings=settings, context=context, **changes
     )
+
+
+def run_map(
+    backbone: Backbone,
+    data: ImageDataset | ImageFiles,
+    settings: PicturesSettings,
+    context: RunContext,
+) -> Iterator[Record]:
+    """Map the pictures; see `map_images`."""
+    extractor = FeatureExtractor(backbone, settings)
+    for stored in open_folder(context).maps(extractor, items_of(data, settings)):
+        draw_map(stored)
+        yield from _records(stored, data, settings, context)
+
+
+def draw_all_models(
+    data: ImageDataset | ImageFiles,
+    settings: PicturesSettings,
+    context: RunContext,
+    records: Sequence[Record],
+) -> None:
+    """Draw the maps of all models side by side, a panel for each picture.
+
+    Args:
+        data: As for `run_map`.
+        settings: As for `run_map`.
+        context: As for `run_map`; the panels are added to its files.
+        records: Of `run_map`, for all models.
+    """
+    maps = open_folder(context)
+    for item in items_of(data, settings):
+        folder = maps.folder(item)
+        if folder is None:
+            continue
+        of_picture = [
+            record
+            for record in records
+            if record.settings["picture"] == item.name and record.metric == "attentive_diffusion"
+        ]
+        found = {
+            record.provenance.model: read_map(folder / str(record.details["file"]))
+            for record in of_picture
+        }
+        kept = {model: one for model, one in found.items() if one is not None}
+        if kept:
+            path = folder / f"panel-{settings.method}.png"
+            draw_models(kept, path, title=item.name)
+            context.files.append(path)
+
+
+def _records(
+    stored: StoredMap,
+    data: ImageDataset | ImageFiles,
+    settings: PicturesSettings,
+    context: RunContext,
+) -> Iterator[Record]:
+    made, name = stored.map, stored.item.name
+    approximation = (str(made.approximation),) if made.approximation else ()
+    files = {}
+    if stored.path is not None:
+        files = {"file": stored.path.name, "overlay": str(overlay_path(stored.path))}
+    provenance = origin_of(
+        stored, data, context, images=stored.fingerprint, dataset=stored.item.dataset or name
+    )
+    for metric, value in describe(made.strength).items():
+        yield Record(
+            experiment="saliency-map",
+            metric=metric,
+            value=value,
+            settings=settings_in_record(context, settings, picture=name),
+            details={
+                **files,
+                "seconds": round(made.seconds, 2),
+                "norm": made.norm,
+                "approximation": made.approximation,
+            },
+            notes=(*stored.notes, *approximation),
+            provenance=provenance,
+        )

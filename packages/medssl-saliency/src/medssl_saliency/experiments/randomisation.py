@@ -99,7 +99,7 @@ def _draw(name: str, parameter: nn.Parameter, generator: torch.Generator) -> Non
 
 @torch.no_grad()
 def _calibrate(network: nn.Module, norms: Sequence[nn.Module], seed: int) -> None:
-    """Give BatchNorms the statistics of noise, in float64 as the controls do."""
+    """Set the statistics of BatchNorms to those of noise, in float64 as the controls do."""
     before = [norm.momentum for norm in norms]
     network.double()
     for norm in norms:

@@ -1,213 +1,285 @@
-"""Does a map show what the network has learnt? Numbers of sanity checks over pictures.
+"""Does a map show what the network has learnt? Maps under randomisations, and their curves.
 
 Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018: a map that stays as it is when
-weights or data are randomised cannot explain them. `checking.py` runs the checks.
+weights or data are randomised cannot explain them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+import csv
+from collections import defaultdict
+from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.files import replacing
 
-from medssl_saliency.concentration import agreement
-from medssl_saliency.survey import Survey, interval, mean_record
+from medssl_saliency.experiments.means import Means, open_folder
+from medssl_saliency.experiments.randomisation import learnt_layers, redraw
+from medssl_saliency.figures.sanity import draw_checks, draw_randomised
+from medssl_saliency.images import items_of
+from medssl_saliency.maps.checks import (
+    CASCADING,
+    CONTROL,
+    INDEPENDENT,
+    OTHER_TARGET,
+    OWN,
+    RANDOM,
+    Randomised,
+    SanityCheck,
+)
+from medssl_saliency.maps.curves import brightest_first, deletion_and_insertion, random_first
+from medssl_saliency.maps.folder import Target
+from medssl_saliency.maps.occluders import occluding_picture
+from medssl_saliency.maps.preparation import FeatureExtractor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from medssl_models.experiments.record import Record
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, Record, Records, RunContext
+    from medssl_models.experiments.experiment import ImageFiles
+    from medssl_models.experiments.settings import ProtocolName
     from numpy.typing import NDArray
 
-    from medssl_saliency.curves import Curves
-    from medssl_saliency.mapping import Mapped
+    from medssl_saliency.experiments.settings import SanitySettings
+    from medssl_saliency.images import ImageItem
+    from medssl_saliency.maps.folder import MapFolder, StoredMap
+    from medssl_saliency.maps.preparation import Prepared
 
-__all__ = [
-    "AREA_COLUMNS",
-    "SIMILARITY_COLUMNS",
-    "Check",
-    "Randomised",
-    "area_rows",
-    "curve_table",
-    "finding",
-    "sanity_records",
-    "similarity_rows",
-    "similarity_table",
-]
+__all__ = ["run_sanity", "sanity_checks", "sanity_records"]
 
 EXPERIMENT = "saliency-sanity"
-CASCADING, INDEPENDENT, OTHER_TARGET = "cascading", "independent", "other target"
-CONTROL, CONTROL_PAIR = "untrained control", "control pair"
-OWN, RANDOM = "own map", "random blocks"
-SIMILARITY_COLUMNS = ("model", "test", "randomised", "spearman", "95 %", "top tenth", "pictures")
-AREA_COLUMNS = ("model", "order of pixels", "deletion", "95 %", "insertion", "95 %", "pictures")
-AREAS: tuple[Literal["deletion", "insertion"], ...] = ("deletion", "insertion")
+MEASURES = ("pearson", "spearman", "overlap")
 
 
-@dataclass(frozen=True, eq=False)
-class Randomised:
-    """The map of a picture under one randomisation.
+def sanity_checks(
+    backbone: Backbone,
+    data: ImageDataset | ImageFiles,
+    *,
+    protocol: ProtocolName = "corrected",
+    settings: SanitySettings | None = None,
+    context: RunContext | None = None,
+    **changes: object,
+) -> Records:
+    """Check that a model's maps depend on what it has learnt.
 
-    Attributes:
-        test: `cascading`, `independent`, `untrained control` or `other target`.
-        what: What was randomised.
-        mapped: The map.
+    Args:
+        backbone: The model.
+        data: A data set, or picture files.
+        protocol: `published` or `corrected`, where there are no settings.
+        settings: How maps are asked for, ready made.
+        context: Where maps are kept and how they are computed; None keeps none.
+        changes: Fields of `SanitySettings` as keywords, such as `method="grad-cam"`.
+
+    Returns:
+        A record for each randomisation and measure of similarity, and for each order of pixels the
+        areas of deletion and insertion.
+
+    Raises:
+        SettingsError: A value is not allowed.
+        ImageError: A picture cannot be occluded.
+
+    Example:
+        >>> from medssl_data import load_dataset
+        >>> from medssl_models import create_model
+        >>> data = load_dataset("phantom:chest-xray,count=4")
+        >>> quick = {"resize": 32, "crop": 32, "method": "grad-cam", "untrained": 0}
+        >>> records = sanity_checks(create_model("random_r18"), data, pictures=1, **quick)
+        >>> records[0].settings["test"]
+        'cascading'
     """
+    from medssl_models.experiments.runner import measure
 
-    test: str
-    what: str
-    mapped: Mapped
+    from medssl_saliency.experiments.declarations import SANITY
+
+    return measure(
+        SANITY, backbone, data, protocol=protocol, settings=settings, context=context, **changes
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class Check:
-    """All checks of one model on one picture.
+def run_sanity(
+    backbone: Backbone,
+    data: ImageDataset | ImageFiles,
+    settings: SanitySettings,
+    context: RunContext,
+) -> list[Record]:
+    """Check one model's maps of the pictures; see `sanity_checks`.
 
-    Attributes:
-        own: The map that is checked.
-        randomised: Maps under randomisations.
-        curves: Deletion and insertion by what ordered the pixels; several of random orders.
+    Maps that are there already are read, so an interrupted run goes on where it stopped;
+    randomised ones lie in the folder `sanity` of the folder of maps.
     """
-
-    own: Mapped
-    randomised: list[Randomised] = field(default_factory=list)
-    curves: dict[str, list[Curves]] = field(default_factory=dict)
-
-    @property
-    def picture(self) -> str:
-        """Name of the picture."""
-        return self.own.subject.name
-
-    def similarities(self) -> dict[tuple[str, str], Mapping[str, float]]:
-        """Compare the map with each randomised one, and the controls' maps with each other."""
-        mine = self.own.made.strength
-        found: dict[tuple[str, str], Mapping[str, float]] = {
-            (one.test, one.what): agreement(mine, one.mapped.made.strength)
-            for one in self.randomised
-        }
-        controls = [one for one in self.randomised if one.test == CONTROL]
-        for first, second in pairwise(controls):
-            pair = first.mapped.made.strength, second.mapped.made.strength
-            found[CONTROL_PAIR, f"{first.what} and {second.what}"] = agreement(*pair)
-        return found
-
-    def areas(self) -> dict[str, dict[str, float]]:
-        """Give the areas of deletion and insertion by order; means where there are several."""
-        return {
-            order: {
-                "deletion": float(np.mean([one.deletion_area for one in several])),
-                "insertion": float(np.mean([one.insertion_area for one in several])),
-            }
-            for order, several in self.curves.items()
-        }
+    items, maps = items_of(data, settings), open_folder(context)
+    checks = _check(FeatureExtractor(backbone, settings), items, maps, settings.untrained)
+    if not checks:
+        return []
+    context.files.extend(_write(checks, maps.aside("sanity")))
+    own = [check.own for check in checks]
+    means = Means.of(EXPERIMENT, own, data, settings, context, pictures=len(items))
+    return sanity_records(checks, means)
 
 
-def sanity_records(checks: Sequence[Check], *, seed: int) -> list[Record]:
-    """Give the records of one model's checks on a set of pictures.
+def sanity_records(checks: Sequence[SanityCheck], means: Means) -> list[Record]:
+    """Average one model's checks over pictures.
 
     Args:
         checks: One for each picture.
-        seed: Of the resampling.
+        means: What the records have in common.
     """
-    survey = Survey([check.own for check in checks])
-    records = []
-    for (test, what, measure), by_picture in _by_randomisation(checks).items():
-        records.append(
-            mean_record(
-                survey,
-                f"similarity, {measure}",
-                by_picture,
-                seed=seed,
-                details={"values": by_picture},
-                settings={"test": test, "randomised": what},
-                experiment=EXPERIMENT,
-            )
-        )
+    similarities: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
+    for check in checks:
+        for (test, what), measures in check.similarities().items():
+            for measure, value in measures.items():
+                similarities[test, what, measure][check.picture] = value
+    records = [
+        means.record(f"similarity_{measure}", by_picture, test=test, randomised=what)
+        for (test, what, measure), by_picture in similarities.items()
+    ]
     for (order, curve), by_picture in _by_order(checks).items():
-        records.append(
-            mean_record(
-                survey,
-                f"{curve} area",
-                by_picture,
-                seed=seed,
-                details={"values": by_picture, "curve": _mean_curve(checks, order, curve)},
-                settings={"order": order},
-                experiment=EXPERIMENT,
-            )
-        )
+        details = {"curve": _mean_curve(checks, order, curve)}
+        records.append(means.record(f"{curve}_area", by_picture, details=details, order=order))
     return records
 
 
-def similarity_rows(records: Sequence[Record]) -> list[tuple[object, ...]]:
-    """Give a row of `SIMILARITY_COLUMNS` for each randomisation."""
-    tops = {_place(r): r.value for r in records if r.metric == "similarity, overlap"}
-    return [
-        (
-            record.provenance.model,
-            record.settings["test"],
-            record.settings["randomised"],
-            f"{record.value:.2f}",
-            interval(record),
-            f"{tops[_place(record)]:.2f}",
-            record.n,
-        )
-        for record in records
-        if record.metric == "similarity, spearman"
-    ]
+# -------------------------------------------------------------------------------------- the checks
 
 
-def area_rows(records: Sequence[Record]) -> list[tuple[object, ...]]:
-    """Give a row of `AREA_COLUMNS` for each order of pixels."""
-    insertions = {_place(r): r for r in records if r.metric == "insertion area"}
-    rows: list[tuple[object, ...]] = []
-    for record in records:
-        if record.metric == "deletion area":
-            other = insertions[_place(record)]
-            rows.append(
-                (
-                    record.provenance.model,
-                    record.settings["order"],
-                    f"{record.value:.3f}",
-                    interval(record, 3),
-                    f"{other.value:.3f}",
-                    interval(other, 3),
-                    record.n,
-                )
-            )
-    return rows
+def _check(
+    extractor: FeatureExtractor, items: Sequence[ImageItem], maps: MapFolder, untrained: int
+) -> list[SanityCheck]:
+    """Check one model: randomisation by randomisation, each over all pictures."""
+    aside = maps.aside("sanity")
+    checks = {own.item.name: SanityCheck(own) for own in maps.maps(extractor, items)}
+    usable = [check.own.item for check in checks.values()]
+    for test, what, randomised in _networks(extractor, untrained):
+        maps.context.say(f"{extractor.name}, {test}: {what}")
+        for stored in aside.maps(randomised, usable):
+            checks[stored.item.name].randomised.append(Randomised(test, what, stored))
+    if extractor.settings.method == "occlusion":
+        for number, item in enumerate(usable):
+            others = usable[number + 1 :] + usable[:number]
+            for what, target in _targets(extractor, item, others):
+                stored = aside.load_or_compute(extractor, item, target=target)
+                checks[item.name].randomised.append(Randomised(OTHER_TARGET, what, stored))
+    for check in checks.values():
+        _add_curves(extractor, check, repeats=max(untrained, 1))
+    return list(checks.values())
 
 
-def finding(records: Sequence[Record]) -> str:
-    """Say in a sentence what one model's checks gave; no verdict, the numbers side by side."""
-    model = records[0].provenance.model
-    alike = {
-        test: float(np.mean(values))
-        for test in (CONTROL, CONTROL_PAIR)
-        if (values := [r.value for r in records if _is(r, test)])
+def _networks(
+    extractor: FeatureExtractor, untrained: int
+) -> Iterator[tuple[str, str, FeatureExtractor]]:
+    """Randomise layers from the output on, one more each time; then each alone; then all."""
+    backbone, settings = extractor.backbone, extractor.settings
+    layers = list(reversed(learnt_layers(extractor.network)))
+
+    def without(names: Sequence[str], *, seed: int) -> FeatureExtractor:
+        return FeatureExtractor(redraw(backbone, names, seed=seed), settings)
+
+    for number, layer in enumerate(layers, start=1):
+        what = layer if number == 1 else f"{layer} and above"
+        yield CASCADING, what, without(layers[:number], seed=settings.seed)
+    for layer in layers:
+        yield INDEPENDENT, layer, without([layer], seed=settings.seed)
+    for number in range(1, untrained + 1):  # the last cascade is the control of `seed` itself
+        seed = settings.seed + number
+        yield CONTROL, f"seed {seed}", without(layers, seed=seed)
+
+
+def _targets(
+    extractor: FeatureExtractor, item: ImageItem, others: Sequence[ImageItem]
+) -> Iterator[tuple[str, Target]]:
+    """Yield targets that do not belong to the picture: its shuffled pixels, another picture."""
+    own, seed = extractor.prepare(item.read()), extractor.settings.seed
+    shuffled = occluding_picture("noise", own.pixels, own.normalised, seed=seed)
+    features = extractor.features(shuffled)
+    yield "shuffled pixels", Target(f"its pixels shuffled, seed {seed}", features)
+    if others:
+        other = extractor.prepare(others[0].read())
+        features = extractor.features(other.normalised)
+        yield "another picture", Target(other.fingerprint, features)
+
+
+def _add_curves(extractor: FeatureExtractor, check: SanityCheck, *, repeats: int) -> None:
+    """Delete and insert by the map, by those of the controls, and in random order."""
+    settings, prepared = extractor.settings, extractor.prepare(check.own.item.read())
+    controls = [one.stored for one in check.randomised if one.test == CONTROL]
+    orders: dict[str, list[NDArray[np.int64]]] = {
+        OWN: [_order(check.own, prepared)],
+        f"{CONTROL}'s map": [_order(stored, prepared) for stored in controls],
+        RANDOM: [
+            random_first(prepared.size, block=settings.window, seed=settings.seed + number)
+            for number in range(repeats)
+        ],
     }
-    parts = []
-    if CONTROL in alike:
-        parts.append(f"its maps and untrained networks' agree at {alike[CONTROL]:.2f} (Spearman)")
-    if CONTROL_PAIR in alike:
-        parts.append(f"untrained networks' among themselves at {alike[CONTROL_PAIR]:.2f}")
-    area = {r.settings.get("order"): r.value for r in records if r.metric == "deletion area"}
-    parts.append(f"deletion area {area[OWN]:.3f}, in random order {area[RANDOM]:.3f}")
-    return f"{model}: {'; '.join(parts)}"
+    image, occluder = prepared.normalised, prepared.occluder
+    for name, ranks in orders.items():
+        if ranks:
+            check.curves[name] = [
+                deletion_and_insertion(extractor.network, image, occluder, order) for order in ranks
+            ]
 
 
-def similarity_table(checks: Sequence[Check]) -> Iterator[tuple[object, ...]]:
-    """Give heading and rows of all similarities, picture by picture, for a CSV file."""
-    yield ("model", "picture", "test", "randomised", "pearson", "spearman", "overlap")
+def _order(stored: StoredMap, prepared: Prepared) -> NDArray[np.int64]:
+    return brightest_first(stored.map.strength, prepared.size)
+
+
+def _by_order(checks: Sequence[SanityCheck]) -> dict[tuple[str, str], dict[str, float]]:
+    """Collect areas, and how far those of the map are above those of the other orders."""
+    found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for check in checks:
+        areas = check.areas()
+        for order, both in areas.items():
+            for curve, value in both.items():
+                found[order, curve][check.picture] = value
+                if order != OWN:
+                    above = areas[OWN][curve] - value
+                    found[f"{OWN} less {order}", curve][check.picture] = above
+    return found
+
+
+def _mean_curve(checks: Sequence[SanityCheck], order: str, curve: str) -> list[float]:
+    every: list[NDArray[np.float64]] = [
+        getattr(one, curve) for check in checks for one in check.curves.get(order, [])
+    ]
+    return np.mean(every, axis=0).tolist() if every else []
+
+
+# ------------------------------------------------------------------------------ pictures and tables
+
+
+def _write(checks: Sequence[SanityCheck], aside: MapFolder) -> Iterator[Path]:
+    """Draw one model's checks, and write every number of them; nothing where no maps are kept."""
+    model: Path | None = None
+    for check in checks:
+        folder, own = aside.folder(check.own.item), check.own.path
+        if folder is None or own is None:
+            return
+        draw_randomised(check, folder / f"{own.stem}-randomised.png")
+        yield folder / f"{own.stem}-randomised.png"
+        model = folder.parent / own.stem.rpartition("-")[0]
+    if model is not None:
+        drawn, similarities, curves = (
+            model.with_name(f"{model.name}-{name}")
+            for name in ("sanity.png", "similarities.csv", "curves.csv")
+        )
+        draw_checks(checks, drawn)
+        _write_csv(similarities, _similarity_table(checks))
+        _write_csv(curves, _curve_table(checks))
+        yield from (drawn, similarities, curves)
+
+
+def _similarity_table(checks: Sequence[SanityCheck]) -> Iterator[tuple[object, ...]]:
+    """Yield the heading and a row for each similarity, picture by picture."""
+    yield ("model", "picture", "test", "randomised", *MEASURES)
     for check in checks:
         for (test, what), measures in check.similarities().items():
-            numbers = (measures[name] for name in ("pearson", "spearman", "overlap"))
+            numbers = (measures[name] for name in MEASURES)
             yield (check.own.model, check.picture, test, what, *numbers)
 
 
-def curve_table(checks: Sequence[Check]) -> Iterator[tuple[object, ...]]:
-    """Give heading and rows of all curves, point by point, for a CSV file."""
+def _curve_table(checks: Sequence[SanityCheck]) -> Iterator[tuple[object, ...]]:
+    """Yield the heading and a row for each point of a curve."""
     yield ("model", "picture", "order", "repeat", "share", "deletion", "insertion")
     for check in checks:
         for order, several in check.curves.items():
@@ -217,41 +289,6 @@ def curve_table(checks: Sequence[Check]) -> Iterator[tuple[object, ...]]:
                     yield (check.own.model, check.picture, order, repeat, share, out, back)
 
 
-def _by_randomisation(checks: Sequence[Check]) -> dict[tuple[str, str, str], dict[str, float]]:
-    found: dict[tuple[str, str, str], dict[str, float]] = {}
-    for check in checks:
-        for (test, what), measures in check.similarities().items():
-            for measure, value in measures.items():
-                found.setdefault((test, what, measure), {})[check.picture] = value
-    return found
-
-
-def _by_order(checks: Sequence[Check]) -> dict[tuple[str, str], dict[str, float]]:
-    """Collect areas, and how far those of the map are above those of the other orders."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
-    for check in checks:
-        areas = check.areas()
-        for order, both in areas.items():
-            for curve, value in both.items():
-                found.setdefault((order, curve), {})[check.picture] = value
-                if order != OWN:
-                    above = areas[OWN][curve] - value
-                    found.setdefault((f"{OWN} less {order}", curve), {})[check.picture] = above
-    return found
-
-
-def _mean_curve(checks: Sequence[Check], order: str, curve: str) -> list[float]:
-    every: list[NDArray[np.float64]] = [
-        getattr(one, curve) for check in checks for one in check.curves.get(order, [])
-    ]
-    return np.mean(every, axis=0).tolist() if every else []
-
-
-def _place(record: Record) -> tuple[object, ...]:
-    settings = record.settings
-    where = (settings.get("test"), settings.get("randomised"), settings.get("order"))
-    return (record.provenance.model, record.provenance.dataset, *where)
-
-
-def _is(record: Record, test: str) -> bool:
-    return record.metric == "similarity, spearman" and record.settings.get("test") == test
+def _write_csv(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
+    with replacing(path) as draft, draft.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)

@@ -1,18 +1,21 @@
-"""Maps over a set of pictures in numbers: means with intervals, agreement of models, alarms."""
+"""Statistics of maps over pictures: means with intervals, and how models agree."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+from collections import defaultdict
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medssl_models.experiments.record import Record
 
-from medssl_saliency.concentration import (
+from medssl_saliency.experiments.means import Means, open_folder
+from medssl_saliency.figures.drawing import draw_distributions, draw_heat_map, draw_matrix
+from medssl_saliency.figures.maps import draw_map
+from medssl_saliency.images import items_of
+from medssl_saliency.maps.masks import find_masks, mask_on_map
+from medssl_saliency.maps.preparation import FeatureExtractor
+from medssl_saliency.maps.statistics import (
     agreement,
-    bootstrap_interval,
     border_mass,
     corner_mass,
     describe,
@@ -20,123 +23,186 @@ from medssl_saliency.concentration import (
     pointing_game,
     rank_accuracy,
 )
-from medssl_saliency.published import PublishedDiffusion, published_diffusion
-from medssl_saliency.tables import UNITS, notes_of
+from medssl_saliency.maps.storage import read_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
+    from medssl_data import ImageDataset
+    from medssl_models import Backbone, Record, Records, RunContext
+    from medssl_models.experiments.experiment import ImageFiles
+    from medssl_models.experiments.settings import ProtocolName
     from numpy.typing import NDArray
 
-    from medssl_saliency.mapping import Mapped
+    from medssl_saliency.experiments.settings import StatsSettings
+    from medssl_saliency.images import ImageItem
+    from medssl_saliency.maps.folder import StoredMap
 
-__all__ = [
-    "COLUMNS",
-    "PUBLISHED_COLUMNS",
-    "Survey",
-    "agreement_matrix",
-    "alarms",
-    "interval",
-    "mean_map",
-    "mean_record",
-    "published_rows",
-    "rows",
-    "survey_records",
-]
+__all__ = ["agreement_matrix", "compare_models", "map_statistics", "mean_map", "run_stats"]
 
 EXPERIMENT = "saliency-stats"
-COLUMNS = ("data set", "model", "number", "with", "mean", "95 %", "by area", "pictures")
-PUBLISHED_COLUMNS = ("data set", "model", "ours %", "95 %", "released %", "its heat map %")
+PLOTTED = ("attentive_diffusion", "border_mass", "corner_mass", "mask_mass")
 SHORTCUTS: dict[str, Callable[[NDArray[np.floating]], float]] = {
-    "border mass": border_mass,
-    "corner mass": corner_mass,
+    "border_mass": border_mass,
+    "corner_mass": corner_mass,
 }
-"""Where burnt-in text and side markers lie; the share of a constant map is the area's."""
+"""Of a constant map these are the share of the area."""
 
 
-@dataclass(frozen=True, eq=False)
-class Survey:
-    """The maps of one model over a set of pictures.
-
-    Attributes:
-        maps: In the order of the pictures.
-        masks: Picture to `(H, W)` bool, as large as the map; not every picture needs one.
-    """
-
-    maps: list[Mapped]
-    masks: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return self.maps[0].model
-
-    def numbers(self) -> dict[str, dict[str, float]]:
-        """Give every number by metric and picture; those of masks where there are masks."""
-        found: dict[str, dict[str, float]] = {}
-        for mapped in self.maps:
-            name, values = mapped.subject.name, mapped.made.strength
-            numbers = dict(describe(values))
-            if name in self.masks:
-                numbers |= _mask_numbers(values, self.masks[name])
-            for metric, value in numbers.items():
-                found.setdefault(metric, {})[name] = value
-        return found
-
-    def groups(self, names: Sequence[str]) -> list[str]:
-        """Name the patients of some pictures."""
-        by_name = {mapped.subject.name: mapped.subject.group for mapped in self.maps}
-        return [by_name[name] for name in names]
-
-
-def survey_records(surveys: Sequence[Survey], *, seed: int) -> list[Record]:
-    """Give the records of a set: each model's means, and how each two models agree.
+def map_statistics(
+    backbone: Backbone,
+    data: ImageDataset | ImageFiles,
+    *,
+    protocol: ProtocolName = "corrected",
+    settings: StatsSettings | None = None,
+    context: RunContext | None = None,
+    **changes: object,
+) -> Records:
+    """Measure over pictures how concentrated a model's maps are, and where their mass lies.
 
     Args:
-        surveys: One for each model, over the same pictures.
-        seed: Of the resampling.
+        backbone: The model.
+        data: A data set, or picture files.
+        protocol: `published` or `corrected`, where there are no settings.
+        settings: How maps are asked for, ready made.
+        context: Where maps are kept and how they are computed; None keeps none.
+        changes: Fields of `StatsSettings` as keywords, such as `stride=8`.
+
+    Returns:
+        A record for each metric: the mean over pictures, with its interval over patients.
+
+    Raises:
+        SettingsError: A value is not allowed.
+        ImageError: A picture cannot be occluded.
+
+    Example:
+        >>> from medssl_data import load_dataset
+        >>> from medssl_models import create_model
+        >>> data = load_dataset("phantom:chest-xray,count=4")
+        >>> small = {"resize": 32, "crop": 32, "stride": 8}
+        >>> records = map_statistics(create_model("random_r18"), data, pictures=2, **small)
+        >>> records[0].metric, records[0].n
+        ('attentive_diffusion', 2)
     """
-    means = [record for survey in surveys for record in _mean_records(survey, seed)]
-    pairs = [
-        record
-        for one, other in combinations(surveys, 2)
-        for record in _agreement_records(one, other, seed)
-    ]
-    return means + pairs
+    from medssl_models.experiments.runner import measure
+
+    from medssl_saliency.experiments.declarations import STATS
+
+    return measure(
+        STATS, backbone, data, protocol=protocol, settings=settings, context=context, **changes
+    )
 
 
-def alarms(records: Sequence[Record]) -> list[str]:
-    """Say where a model's mass at border or corners is surely above the share of the area."""
-    found = []
-    for record in records:
-        chance = record.details.get("by_area")
-        if record.metric not in SHORTCUTS or not isinstance(chance, float):
-            continue
-        if record.ci_low is not None and record.ci_low > chance:
-            found.append(
-                f"shortcut alarm: {record.provenance.model} has {100 * record.value:.1f} % of its "
-                f"mass at the {record.metric.split()[0]}, {100 * chance:.1f} % by area; "
-                "look for burnt-in text and markers"
+def run_stats(
+    backbone: Backbone,
+    data: ImageDataset | ImageFiles,
+    settings: StatsSettings,
+    context: RunContext,
+) -> Iterator[Record]:
+    """Map the pictures, and average what describes the maps; see `map_statistics`.
+
+    The context's options may name a folder of masks, for numbers of the masks too.
+
+    Raises:
+        MaskError: There is no mask of these pictures, or one has another size.
+    """
+    items = items_of(data, settings)
+    extractor, folder = FeatureExtractor(backbone, settings), open_folder(context)
+    masks = _find_masks(items, context)
+    maps: list[StoredMap] = []
+    numbers: dict[str, dict[str, float]] = defaultdict(dict)
+    areas: list[float] = []
+    for stored in folder.maps(extractor, items):
+        draw_map(stored)
+        maps.append(stored)
+        name, values = stored.item.name, stored.map.strength
+        found = dict(describe(values))
+        if name in masks:
+            mask = mask_on_map(masks[name], stored.item.read().size, extractor)
+            areas.append(float(mask.mean()))
+            found |= _mask_numbers(values, mask)
+        for metric, value in found.items():
+            numbers[metric][name] = value
+    if not maps:
+        return
+    _draw_mean(maps, context)
+    means = Means.of(EXPERIMENT, maps, data, settings, context, pictures=len(items))
+    shape = maps[0].map.values.shape
+    files = {stored.item.name: stored.path.name for stored in maps if stored.path is not None}
+    for metric, by_picture in numbers.items():
+        details: dict[str, object] = {}
+        if metric == "attentive_diffusion":
+            details["maps"] = files
+        elif metric in SHORTCUTS:
+            details["by_area"] = SHORTCUTS[metric](np.ones(shape))
+        elif metric in _MASK_METRICS:
+            details["by_area"] = float(np.mean(areas))
+        yield means.record(metric, by_picture, details=details)
+
+
+def compare_models(
+    data: ImageDataset | ImageFiles,
+    settings: StatsSettings,
+    context: RunContext,
+    records: Sequence[Record],
+) -> Iterator[Record]:
+    """Compare each two models' maps of the same pictures, and draw all models together.
+
+    Args:
+        data: As for `run_stats`.
+        settings: As for `run_stats`.
+        context: As for `run_stats`; what is drawn is added to its files.
+        records: Of `run_stats`, for all models.
+
+    Yields:
+        A record for each two models and measure, with the mean over the pictures whose maps have
+        one shape; none where maps are not kept.
+    """
+    items = {item.name: item for item in items_of(data, settings)}
+    of_models = [record for record in records if record.metric == "attentive_diffusion"]
+    agreements: list[Record] = []
+    for one, other in combinations(of_models, 2):
+        for measure, by_picture in _agreements(one, other, items, context).items():
+            means = Means(
+                EXPERIMENT,
+                one.settings,
+                one.provenance,
+                groups={name: item.group for name, item in items.items()},
+                notes=one.notes,
             )
-    return found
+            theirs = other.provenance
+            record = means.record(
+                f"agreement_{measure}",
+                by_picture,
+                other=theirs.model,
+                other_weights=theirs.weights,
+            )
+            agreements.append(record)
+    yield from agreements
+    folder = next((open_folder(context).folder(item) for item in items.values()), None)
+    if folder is not None:
+        context.files.extend(_draw_numbers(records, folder.parent))
+        context.files.extend(_draw_agreements(agreements, folder.parent))
 
 
 def agreement_matrix(
     records: Sequence[Record], measure: str = "spearman"
 ) -> tuple[list[str], NDArray[np.float64]]:
-    """Arrange how models agree: their names, and `(n, n)` means with ones on the diagonal.
+    """Arrange how models agree.
 
     Args:
         records: Of one data set.
         measure: `pearson`, `spearman` or `overlap`.
 
     Returns:
-        NaN where two models' maps could not be compared; no names where no two could.
+        The models' names, and `(n, n)` means with ones on the diagonal; NaN where two models' maps
+        could not be compared. No names where no two could.
     """
     pairs = {
         (record.provenance.model, str(record.settings["other"])): record.value
         for record in records
-        if record.metric == f"agreement, {measure}"
+        if record.metric == f"agreement_{measure}"
     }
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     values = np.full((len(names), len(names)), np.nan)
@@ -147,154 +213,84 @@ def agreement_matrix(
     return names, values
 
 
-def mean_map(survey: Survey) -> NDArray[np.float32]:
-    """Average a model's maps over the pictures, each with unit mass: `(H, W)` float32."""
-    shares = [mapped.made.strength for mapped in survey.maps]
+def mean_map(maps: Sequence[StoredMap]) -> NDArray[np.float32]:
+    """Average maps of one shape, each with unit mass: `(H, W)` float32."""
+    shares = [stored.map.strength for stored in maps]
     scaled = [values / (values.mean(dtype=np.float64) or 1.0) for values in shares]
     mean: NDArray[np.float32] = np.mean(scaled, axis=0).astype(np.float32)
     return mean
 
 
-def rows(records: Sequence[Record]) -> list[tuple[object, ...]]:
-    """Give a row of `COLUMNS` for each record."""
-    return [
-        (
-            record.provenance.dataset,
-            record.provenance.model,
-            f"{record.metric}, {record.unit}" if record.unit else record.metric,
-            record.settings.get("other"),
-            f"{record.value:.3f}",
-            interval(record, 3),
-            _by_area(record),
-            record.n,
-        )
-        for record in records
-    ]
-
-
-def _by_area(record: Record) -> str | None:
-    chance = record.details.get("by_area")
-    return f"{chance:.3f}" if isinstance(chance, float) else None
-
-
-def published_rows(records: Sequence[Record]) -> list[tuple[object, ...]]:
-    """Give a row of `PUBLISHED_COLUMNS` for each data set and model that the study has too."""
-    rows: list[tuple[object, ...]] = []
-    for record in records:
-        cell = _published(record)
-        if cell is not None:
-            rows.append(
-                (
-                    record.provenance.dataset,
-                    record.provenance.model,
-                    f"{record.value:.2f}",
-                    interval(record),
-                    cell.published,
-                    f"{cell.recovered:.2f} ({cell.lower:.2f} to {cell.upper:.2f}), {cell.status}",
-                )
-            )
-    return rows
-
-
-def interval(record: Record, digits: int = 2) -> str:
-    """Write an interval, or nothing for one picture."""
-    if record.ci_low is None or record.ci_high is None:
-        return ""
-    return f"{record.ci_low:.{digits}f} to {record.ci_high:.{digits}f}"
-
-
-def _published(record: Record) -> PublishedDiffusion | None:
-    if record.metric != "attentive diffusion":
-        return None
-    model = record.provenance.model.partition(":")[0]
-    return published_diffusion(dataset=record.provenance.dataset, model=model)
+def _find_masks(items: Sequence[ImageItem], context: RunContext) -> Mapping[str, Path]:
+    folder = getattr(context.options, "masks", None)
+    if folder is None:
+        return {}
+    found = find_masks(folder, items)
+    if len(found) < len(items):
+        context.say(f"masks of {len(found)} of {len(items)} pictures were found")
+    return found
 
 
 def _mask_numbers(values: NDArray[np.floating], mask: NDArray[np.bool_]) -> dict[str, float]:
     return {
-        "mask mass": mask_mass(values, mask),
-        "mask rank accuracy": rank_accuracy(values, mask),
-        "pointing game": float(pointing_game(values, mask)),
+        "mask_mass": mask_mass(values, mask),
+        "mask_rank_accuracy": rank_accuracy(values, mask),
+        "pointing_game": float(pointing_game(values, mask)),
     }
 
 
-def _mean_records(survey: Survey, seed: int) -> list[Record]:
-    records = []
-    for metric, by_picture in survey.numbers().items():
-        details: dict[str, object] = {"values": by_picture}
-        if metric in SHORTCUTS:
-            details["by_area"] = SHORTCUTS[metric](np.ones(survey.maps[0].made.values.shape))
-        if metric in {"mask mass", "mask rank accuracy", "pointing game"}:
-            details["by_area"] = float(np.mean([survey.masks[name].mean() for name in by_picture]))
-        records.append(mean_record(survey, metric, by_picture, seed=seed, details=details))
-    return records
+_MASK_METRICS = ("mask_mass", "mask_rank_accuracy", "pointing_game")
 
 
-def _agreement_records(one: Survey, other: Survey, seed: int) -> list[Record]:
-    """Compare two models' maps of the same pictures; none where they differ in shape."""
-    theirs = {mapped.subject.name: mapped.made.strength for mapped in other.maps}
-    found: dict[str, dict[str, float]] = {}
-    for mapped in one.maps:
-        name, values = mapped.subject.name, mapped.made.strength
-        if name in theirs and theirs[name].shape == values.shape:
-            for measure, value in agreement(values, theirs[name]).items():
-                found.setdefault(measure, {})[name] = value
-    return [
-        mean_record(
-            one,
-            f"agreement, {measure}",
-            by_picture,
-            seed=seed,
-            details={"values": by_picture},
-            settings={"other": other.model, "other_weights": other.maps[0].provenance.weights},
-        )
-        for measure, by_picture in found.items()
-    ]
+def _agreements(
+    one: Record, other: Record, items: Mapping[str, ImageItem], context: RunContext
+) -> dict[str, dict[str, float]]:
+    """Compare two models' maps of each picture; nothing where they differ in shape."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for name, item in items.items():
+        mine, theirs = _strength(one, item, context), _strength(other, item, context)
+        if mine is not None and theirs is not None and mine.shape == theirs.shape:
+            for measure, value in agreement(mine, theirs).items():
+                found[measure][name] = value
+    return found
 
 
-def mean_record(
-    survey: Survey,
-    metric: str,
-    by_picture: Mapping[str, float],
-    *,
-    seed: int,
-    details: Mapping[str, object],
-    settings: Mapping[str, object] | None = None,
-    experiment: str = EXPERIMENT,
-) -> Record:
-    """Give the record of the mean of one number over pictures, with its interval.
+def _strength(record: Record, item: ImageItem, context: RunContext) -> NDArray[np.float32] | None:
+    files, folder = record.details["maps"], open_folder(context).folder(item)
+    if folder is None or not isinstance(files, dict) or item.name not in files:
+        return None
+    stored = read_map(folder / str(files[item.name]))
+    return None if stored is None else stored.strength
 
-    Args:
-        survey: The maps.
-        metric: What the number means.
-        by_picture: Picture to number; at least one.
-        seed: Of the resampling.
-        details: For the record.
-        settings: What tells the number from others beside the settings of the maps.
-        experiment: For the record.
-    """
-    names = list(by_picture)
-    values = np.array([by_picture[name] for name in names])
-    bounds = bootstrap_interval(values, seed=seed, groups=survey.groups(names))
-    first = survey.maps[0]
-    images = hashlib.sha256(
-        "".join(mapped.provenance.images for mapped in survey.maps).encode()
-    ).hexdigest()
-    notes = dict.fromkeys(
-        note for mapped in survey.maps for note in notes_of(mapped) if "near-exact" not in note
-    )
-    return Record(
-        experiment=experiment,
-        metric=metric,
-        unit=UNITS.get(metric, ""),
-        value=float(values.mean()),
-        ci_low=bounds[0] if bounds else None,
-        ci_high=bounds[1] if bounds else None,
-        n=len(values),
-        settings=first.settings.model_dump(mode="json") | dict(settings or {}),
-        details=details,
-        notes=tuple(notes),
-        provenance=first.provenance.model_copy(
-            update={"images": images, "dataset": first.subject.dataset or "files"}
-        ),
-    )
+
+def _draw_mean(maps: Sequence[StoredMap], context: RunContext) -> None:
+    """Draw a model's mean map, where maps are kept and have one shape."""
+    path = maps[0].path
+    if path is not None and len({stored.map.values.shape for stored in maps}) == 1:
+        model = path.stem.rpartition("-")[0]
+        drawn = path.parent.parent / f"stats-mean-map-{model}.png"
+        draw_heat_map(mean_map(maps), drawn)
+        context.files.append(drawn)
+
+
+def _draw_numbers(records: Sequence[Record], folder: Path) -> Iterator[Path]:
+    """Draw the numbers of all pictures, a column for each model."""
+    for metric in PLOTTED:
+        values: dict[str, list[float]] = {}
+        for record in records:
+            by_picture = record.details.get("values")
+            if record.metric == metric and isinstance(by_picture, dict):
+                values[record.provenance.model] = [float(str(v)) for v in by_picture.values()]
+        if values:
+            path = folder / f"stats-{metric.replace('_', '-')}.png"
+            draw_distributions(values, path, label=metric.replace("_", " "))
+            yield path
+
+
+def _draw_agreements(records: Sequence[Record], folder: Path) -> Iterator[Path]:
+    """Draw how far each two models' maps agree, where there are two."""
+    names, values = agreement_matrix(records)
+    if names:
+        path = folder / "stats-agreement.png"
+        draw_matrix(names, values, path, label="rank correlation of maps, mean over pictures")
+        yield path

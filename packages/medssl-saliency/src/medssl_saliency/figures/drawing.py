@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medssl_data.files import replacing
+from medssl_models.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ STYLES = ("o-", "s--", "^-.", "v:")
 class Cell:
     """A picture of `draw_rows`.
 
-    Attributes:
+    Args:
         title: Above it.
         picture: `(H, W, 3)` uint8.
         values: `(H, W)` map drawn over it; None shows the picture alone.
@@ -55,7 +55,7 @@ class Cell:
 class Chart:
     """A chart of `draw_charts`.
 
-    Attributes:
+    Args:
         up: What the values are.
         across: What they are drawn over.
         lines: Name to values, at `ticks` or at even steps from 0 to 1.

@@ -1,67 +1,60 @@
-"""Which pictures are drawn of maps, under which names; how they look is `rendering.py`'s."""
+"""Which pictures are drawn of maps, under which names; how they look is `drawing.py`'s."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medssl_saliency.concentration import attentive_diffusion
-from medssl_saliency.rendering import draw_heat_map, draw_overlay, draw_panel
+from medssl_saliency.figures.drawing import draw_heat_map, draw_overlay, draw_panel
+from medssl_saliency.maps.statistics import attentive_diffusion
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from medssl_saliency.mapping import Mapped, Maps
+    from medssl_saliency.maps.computing import SaliencyMap
+    from medssl_saliency.maps.folder import StoredMap
 
-__all__ = ["draw_map", "draw_panels", "heat_map_path", "overlay_path"]
-
-
-def heat_map_path(mapped: Mapped) -> Path:
-    """Where a map's heat map lies."""
-    return mapped.path.with_name(f"{mapped.path.stem}-heat.png")
+__all__ = ["draw_map", "draw_models", "heat_map_path", "overlay_path"]
 
 
-def overlay_path(mapped: Mapped) -> Path:
-    """Where a map's overlay lies."""
-    return mapped.path.with_name(f"{mapped.path.stem}-overlay.png")
+def heat_map_path(path: Path) -> Path:
+    """Name the heat map of a map's file."""
+    return path.with_name(f"{path.stem}-heat.png")
 
 
-def draw_map(mapped: Mapped) -> None:
-    """Draw the heat map and the overlay of a map, unless they are there."""
-    heat, overlay = heat_map_path(mapped), overlay_path(mapped)
-    made = mapped.made
-    if mapped.fresh or not heat.exists():
+def overlay_path(path: Path) -> Path:
+    """Name the overlay of a map's file."""
+    return path.with_name(f"{path.stem}-overlay.png")
+
+
+def draw_map(stored: StoredMap) -> None:
+    """Draw the heat map and the overlay of a map that is kept, unless they are there."""
+    if stored.path is None:
+        return
+    heat, overlay, made = heat_map_path(stored.path), overlay_path(stored.path), stored.map
+    if stored.fresh or not heat.exists():
         draw_heat_map(made.values, heat)
-    if mapped.fresh or not overlay.exists():
-        title = f"{mapped.model} on {mapped.subject.name}\n{_diffusion(mapped)}"
+    if stored.fresh or not overlay.exists():
+        title = f"{stored.model} on {stored.item.name}\n{_diffusion(made)}"
         draw_overlay(made.picture, made.values, overlay, title=title)
 
 
-def draw_panels(everything: Sequence[Mapped], maps: Maps) -> list[Path]:
-    """Draw all models' maps of each picture side by side.
+def draw_models(maps: Mapping[str, SaliencyMap], path: Path, *, title: str) -> None:
+    """Draw all models' maps of a picture side by side.
 
     Args:
-        everything: Maps of several models on several pictures.
-        maps: Knows the folders.
-
-    Returns:
-        The panels, one for each picture.
+        maps: Model to map.
+        path: The PNG.
+        title: Above all.
     """
-    of_picture: dict[Path, list[Mapped]] = {}
-    for mapped in everything:
-        of_picture.setdefault(maps.folder(mapped.subject), []).append(mapped)
-    panels = []
-    for folder, fellows in of_picture.items():
-        panels.append(folder / f"panel-{fellows[0].settings.method}.png")
-        draw_panel(
-            [mapped.made.picture for mapped in fellows],
-            {mapped.model: mapped.made.values for mapped in fellows},
-            panels[-1],
-            captions={mapped.model: _diffusion(mapped) for mapped in fellows},
-            title=fellows[0].subject.name,
-        )
-    return panels
+    draw_panel(
+        [made.picture for made in maps.values()],
+        {model: made.values for model, made in maps.items()},
+        path,
+        captions={model: _diffusion(made) for model, made in maps.items()},
+        title=title,
+    )
 
 
-def _diffusion(mapped: Mapped) -> str:
-    return f"attentive diffusion {attentive_diffusion(mapped.made.strength):.1f} %"
+def _diffusion(made: SaliencyMap) -> str:
+    return f"attentive diffusion {attentive_diffusion(made.strength):.1f} %"

@@ -1,4 +1,4 @@
-"""Which pictures are drawn of sanity checks; how they look is `rendering.py`'s."""
+"""Which pictures are drawn of sanity checks; how they look is `drawing.py`'s."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_saliency.rendering import Cell, Chart, draw_charts, draw_rows
-from medssl_saliency.sanity import AREAS, CASCADING, CONTROL_PAIR, INDEPENDENT
+from medssl_saliency.figures.drawing import Cell, Chart, draw_charts, draw_rows
+from medssl_saliency.maps.checks import AREAS, CASCADING, CONTROL_PAIR, INDEPENDENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from medssl_saliency.sanity import Check
+    from medssl_saliency.maps.checks import SanityCheck
 
 __all__ = ["draw_checks", "draw_randomised"]
 
 
-def draw_randomised(check: Check, path: Path) -> None:
+def draw_randomised(check: SanityCheck, path: Path) -> None:
     """Draw a map beside its randomisations, each with its rank correlation to the map."""
-    picture, own = check.own.made.picture, check.own.made.values
+    picture, own = check.own.map.picture, check.own.map.values
     first = [Cell("picture", picture), Cell("its map", picture, own)]
     rows: dict[str, list[Cell]] = {CASCADING: list(first), INDEPENDENT: list(first)}
     alike = check.similarities()
@@ -29,14 +29,14 @@ def draw_randomised(check: Check, path: Path) -> None:
         title = one.what if row != "others" else f"{one.test}\n{one.what}"
         cells = rows.setdefault(row, [])
         spearman = f"{title}\n{alike[one.test, one.what]['spearman']:.2f}"
-        cells.append(Cell(spearman, picture, one.mapped.made.values))
+        cells.append(Cell(spearman, picture, one.stored.map.values))
     title = (
         f"{check.own.model} on {check.picture}: rank correlation of randomised maps with its map"
     )
     draw_rows(rows, path, title=title)
 
 
-def draw_checks(checks: Sequence[Check], path: Path) -> None:
+def draw_checks(checks: Sequence[SanityCheck], path: Path) -> None:
     """Draw one model's similarities layer by layer, and its curves; means over pictures."""
     alike: dict[str, dict[str, list[float]]] = {}
     for check in checks:
@@ -55,7 +55,7 @@ def draw_checks(checks: Sequence[Check], path: Path) -> None:
     draw_charts([layers, *(_curves_chart(checks, curve) for curve in AREAS)], path, title=title)
 
 
-def _curves_chart(checks: Sequence[Check], curve: str) -> Chart:
+def _curves_chart(checks: Sequence[SanityCheck], curve: str) -> Chart:
     lines = {}
     for order in checks[0].curves:
         every = [getattr(one, curve) for check in checks for one in check.curves[order]]

@@ -1,6 +1,6 @@
-"""One map: a backbone, a picture and settings in, the map with all that must be known of it out.
+"""One map: a network, a picture and settings in, the map with all that must be known of it out.
 
-Chooses the engine, measures the windows, fills in those that a near-exact mode leaves out and
+Chooses the engine, measures the windows, fills in those that an approximate mode leaves out and
 states the error of that. Nothing here reads or writes files.
 """
 
@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from medssl_models.features.runtime import batch_statistics
-from torch import Tensor, nn
 
 from medssl_saliency.attribution import attribute
-from medssl_saliency.concentration import pearson
-from medssl_saliency.errors import ImageError, SettingsError
-from medssl_saliency.occluders import occluding_picture
-from medssl_saliency.occlusion import (
+from medssl_saliency.engine.correlation import pearson
+from medssl_saliency.engine.occlusion import (
     DEFAULT_MEMORY,
     build_engine,
     cut_margin,
@@ -30,9 +25,9 @@ from medssl_saliency.occlusion import (
     mean_over_windows,
     measure,
 )
-from medssl_saliency.sampling import (
+from medssl_saliency.engine.sampling import (
+    Measured,
     Report,
-    Sampled,
     candidate_positions,
     complete_scores,
     measure_until,
@@ -41,41 +36,31 @@ from medssl_saliency.sampling import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from medssl_models import Backbone, Preprocessing
     from numpy.typing import NDArray
-    from PIL.Image import Image
+    from torch import nn
 
-    from medssl_saliency.choices import CaptumMethod
-    from medssl_saliency.occlusion import Engine
-    from medssl_saliency.protocols import MapSettings
-    from medssl_saliency.tape import Pair
+    from medssl_saliency.engine.graph import Pair
+    from medssl_saliency.engine.occlusion import Engine
+    from medssl_saliency.maps.preparation import Prepared
+    from medssl_saliency.maps.settings import CaptumMethod, MapSettings
 
-__all__ = [
-    "NearError",
-    "Prepared",
-    "SaliencyMap",
-    "compute_map",
-    "measurable_positions",
-    "network_of",
-    "prepare",
-    "preprocessing_of",
-]
+__all__ = ["Approximation", "SaliencyMap", "compute_map", "measurable_positions"]
 
 SAMPLE = 64
-"""Windows on which the error of a near-exact map is measured."""
+"""Windows on which the error of an approximate map is measured."""
 FLAT = 1e-12
 
 
 @dataclass(frozen=True)
-class NearError:
-    """How far a near-exact map's window scores are from the exact ones, on windows drawn at random.
+class Approximation:
+    """How far the window scores of an approximate map are from the exact ones, on a random sample.
 
     The map is the mean over the windows that cover a pixel, so its own error is smaller.
 
-    Attributes:
+    Args:
         windows: How many were compared; where windows were left out, only such ones.
         rms: Root mean square error, relative to the standard deviation of the exact scores.
-        pearson: Correlation of near and exact scores.
+        pearson: Correlation of approximate and exact scores.
         bias: Mean error, relative to the mean of the exact scores.
         measured: Share of all windows that were measured.
         expected: Correlation of the map itself with the exact one, as its two halves tell; None
@@ -90,50 +75,22 @@ class NearError:
     expected: float | None = None
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Word it in one line."""
         few = f", 1 window in {1 / self.measured:.0f}" if self.measured < 1 else ""
         halves = (
             f", r = {self.expected:.4f} as its halves tell" if self.expected is not None else ""
         )
         return (
-            f"near-exact{few}{halves}; {self.windows} single windows against the exact scores: "
+            f"approximate{few}{halves}; {self.windows} single windows against the exact scores: "
             f"r = {self.pearson:.4f}, rms error {100 * self.rms:.1f} % of their spread"
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A picture as one model sees it.
-
-    Attributes:
-        pixels: `(3, H, W)` float32 before normalisation.
-        normalised: `(3, H, W)` float32.
-        occluder: `(3, H, W)` float32, normalised: what a window shows.
-        picture: `(H, W, 3)` uint8, for people.
-        fingerprint: SHA-256 of the decoded picture, before any resizing.
-        is_constant: Whether all pixels are alike.
-        target: `(D,)` features from which occlusion measures distances; None is the picture's own.
-    """
-
-    pixels: Tensor
-    normalised: Tensor
-    occluder: Tensor
-    picture: NDArray[np.uint8]
-    fingerprint: str
-    is_constant: bool
-    target: Tensor | None = None
-
-    @property
-    def size(self) -> Pair:
-        """Height and width."""
-        return self.normalised.shape[1], self.normalised.shape[2]
 
 
 @dataclass(frozen=True, eq=False)
 class SaliencyMap:
     """A map and what must be known of it.
 
-    Attributes:
+    Args:
         values: `(H, W)` float32. Occlusion: the mean score of the windows that cover a pixel, the
             relative change of the features, not negative; other methods may be signed.
         picture: `(H, W, 3)` uint8, the same pixels.
@@ -141,7 +98,7 @@ class SaliencyMap:
         positions: `(n, 2)` int32, their corners in the uncut image.
         norm: Norm of the clean features.
         seconds: How long it took; 0 where it was read from a file.
-        error: Of a near-exact mode.
+        approximation: How far it is from the exact map; None where it is exact.
         notes: What a reader should know.
     """
 
@@ -151,77 +108,13 @@ class SaliencyMap:
     positions: NDArray[np.int32]
     norm: float
     seconds: float = 0.0
-    error: NearError | None = None
+    approximation: Approximation | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def strength(self) -> NDArray[np.float32]:
         """The map without its sign: what concentration is measured on."""
         return np.abs(self.values)
-
-
-# ----------------------------------------------------------------------- what the network is shown
-
-
-def preprocessing_of(backbone: Backbone, settings: MapSettings) -> Preprocessing:
-    """Decide how a picture reaches the network under some settings.
-
-    Args:
-        backbone: Knows its own preprocessing, and what the study fed it.
-        settings: Geometry and normalisation.
-    """
-    return backbone.preprocessing_for(
-        "published" if settings.normalisation == "study" else "corrected",
-        resize=settings.resize,
-        crop=settings.crop,
-        interpolation=settings.interpolation,
-    )
-
-
-def prepare(image: Image, preprocessing: Preprocessing, settings: MapSettings) -> Prepared:
-    """Resize, crop and normalise a picture, and make what windows show.
-
-    Args:
-        image: 8-bit RGB.
-        preprocessing: As `preprocessing_of` decided.
-        settings: Window, occluder and seed.
-
-    Raises:
-        ImageError: The picture has fewer pixels than the window, or one that is not finite.
-        SettingsError: The window is larger than the crop.
-    """
-    crop, window = preprocessing.crop, settings.window
-    if window > crop:
-        message = f"window is {window} pixels, the crop {crop}; take a window of at most {crop}"
-        raise SettingsError(message)
-    if min(image.size) < window:
-        wide, high = image.size
-        message = (
-            f"the picture has {wide} x {high} pixels, fewer than the window of {window}; "
-            "take a smaller --window or a larger picture"
-        )
-        raise ImageError(message)
-    pixels = preprocessing.pixels(image)
-    darkest, brightest = torch.aminmax(pixels.flatten(1), dim=1)
-    normalised = preprocessing.normalise(pixels)
-    low, high_value = preprocessing.value_range
-    shown = (pixels - low) / (high_value - low) * 255
-    return Prepared(
-        pixels=pixels,
-        normalised=normalised,
-        occluder=occluding_picture(settings.occluder, pixels, normalised, seed=settings.seed),
-        picture=shown.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy(),
-        fingerprint=hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest(),
-        is_constant=darkest.equal(brightest),
-    )
-
-
-def network_of(backbone: Backbone, settings: MapSettings) -> nn.Module:
-    """Give the network that is asked: the backbone's own, or a copy whose BatchNorm trains."""
-    return batch_statistics(backbone.trunk) if settings.batchnorm == "training" else backbone.trunk
-
-
-# ----------------------------------------------------------------------------------------- the map
 
 
 def compute_map(
@@ -234,7 +127,7 @@ def compute_map(
     known: NDArray[np.float32] | None = None,
     report: Report | None = None,
 ) -> SaliencyMap:
-    """Compute a map.
+    """Compute the map of a picture.
 
     Args:
         network: `(N, 3, H, W)` to `(N, D)`; it is not changed.
@@ -243,10 +136,21 @@ def compute_map(
         device: Where to run; None is the CPU.
         memory: Bytes for feature maps.
         known: Scores of an earlier run of the same, NaN where missing.
-        report: Called after each batch of windows; see `medssl_saliency.sampling.Report`.
+        report: Called after each batch of windows; see `medssl_saliency.engine.sampling.Report`.
 
     Returns:
         The map, cut to the pixels that as many windows cover as any where `margin` says so.
+
+    Example:
+        >>> from medssl_models import Preprocessing
+        >>> from PIL import Image
+        >>> from torch import nn
+        >>> from medssl_saliency import prepare, preset
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> seen = Preprocessing(resize=24, crop=16, normalisation={"kind": "imagenet"})
+        >>> prepared = prepare(Image.new("RGB", (40, 30)), seen, preset())
+        >>> compute_map(network.eval(), prepared, preset()).values.shape
+        (16, 16)
     """
     device = device or torch.device("cpu")
     network = network if device.type == "cpu" else copy.deepcopy(network).to(device)
@@ -262,7 +166,7 @@ def compute_map(
             known=known,
             report=report,
         )
-    notes = (*made.notes, *_warnings(made, prepared))
+    notes = (*made.notes, *_warnings(made, prepared, settings))
     return dataclasses.replace(made, notes=notes)
 
 
@@ -320,11 +224,11 @@ def _occluded(
         every = grid_positions(size, window)
         scores = complete_scores(found.positions, found.scores, every)
     values = mean_over_windows(every, scores, size, window)
-    error = None
+    approximation = None
     if not settings.is_exact:
         if settings.precision != "fp32":
             scorer = dataclasses.replace(scorer, engine=build_engine(network, image)[0])
-        error = _near_error(scorer, every, scores, found, settings)
+        approximation = _approximation(scorer, every, scores, found, settings)
     return SaliencyMap(
         values=cut_margin(values, window) if cut else values,
         picture=cut_margin(prepared.picture, window) if cut else prepared.picture,
@@ -332,7 +236,7 @@ def _occluded(
         positions=found.positions.astype(np.int32),
         norm=float(engine.clean.norm()),
         seconds=time.perf_counter() - begin,
-        error=error,
+        approximation=approximation,
         notes=tuple(filter(None, (note, _shortfall(found, settings)))),
     )
 
@@ -370,30 +274,30 @@ def _ignore(scores: NDArray[np.float32], number: int, share: float) -> None:
     """Satisfy `Report` where nobody follows."""
 
 
-def _shortfall(found: Sampled, settings: MapSettings) -> str:
-    """Say that a map is not as near to the exact one as was asked for."""
+def _shortfall(found: Measured, settings: MapSettings) -> str:
+    """Word that a map is not as near to the exact one as was asked for."""
     if found.expected is None or settings.fidelity is None or found.expected >= settings.fidelity:
         return ""
     return (
         f"r = {settings.fidelity} with the exact map takes more than a quarter of its windows: "
-        f"only {found.expected:.4f} is expected; without --fast or --fidelity the map is exact"
+        f"only {found.expected:.4f} is expected; a map of all windows is exact"
     )
 
 
-def _near_error(
+def _approximation(
     exact: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     every: NDArray[np.int64],
     scores: NDArray[np.float64],
-    found: Sampled,
+    found: Measured,
     settings: MapSettings,
-) -> NearError | None:
+) -> Approximation | None:
     """Compare with exact scores on a sample: of the windows left out, or else of all."""
     sample = _sample(every, found.positions, settings)
     if not len(sample):
         return None
     truth, near = exact(every[sample]), scores[sample]
     spread, mean = float(truth.std()) or 1.0, float(truth.mean()) or 1.0
-    return NearError(
+    return Approximation(
         windows=len(sample),
         rms=float(np.sqrt(np.mean((near - truth) ** 2))) / spread,
         pearson=pearson(near, truth),
@@ -415,12 +319,17 @@ def _sample(
     return wanted[np.sort(order)]
 
 
-def _warnings(made: SaliencyMap, prepared: Prepared) -> tuple[str, ...]:
+def _warnings(made: SaliencyMap, prepared: Prepared, settings: MapSettings) -> tuple[str, ...]:
     warnings = []
     if prepared.is_constant:
         warnings.append("the picture is constant: its map shows the network's own borders")
     if made.norm == 0:
         warnings.append("the features are all zero: scores are absolute, not relative")
     if np.ptp(made.values) <= FLAT:
-        warnings.append("the map is flat: occluding changes nothing, diffusion is 0 by definition")
+        flat = (
+            "occluding changes nothing"
+            if settings.method == "occlusion"
+            else f"{settings.method} gives every pixel {made.values.flat[0]:.3g}"
+        )
+        warnings.append(f"the map is flat: {flat}; attentive diffusion is 0 by definition")
     return tuple(warnings)

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medssl_saliency.batched import depends_on_batch
+from medssl_saliency.engine.batched import depends_on_batch
 from medssl_saliency.errors import MapError, SettingsError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medssl_saliency.tape import Pair
+    from medssl_saliency.engine.graph import Pair
 
 __all__ = ["STEPS", "Curves", "brightest_first", "deletion_and_insertion", "random_first"]
 
@@ -28,9 +28,9 @@ BATCH = 7
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """How far the features are from the picture's, in units of the occluding picture's distance.
+    """Distances of the features from the picture's, in units of the occluding picture's distance.
 
-    Attributes:
+    Args:
         deletion: `(steps + 1,)`, from the picture on, occluded pixel by pixel: 0 to 1.
         insertion: `(steps + 1,)`, from the occluding picture on, uncovered pixel by pixel: 1 to 0.
     """
@@ -73,6 +73,13 @@ def deletion_and_insertion(
     Raises:
         SettingsError: There are no steps.
         MapError: The order has another size than the image.
+
+    Example:
+        >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> order = np.arange(16).reshape(4, 4)
+        >>> clean, nothing = torch.ones(3, 4, 4), torch.zeros(3, 4, 4)
+        >>> deletion_and_insertion(network, clean, nothing, order, steps=4).deletion.tolist()
+        [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     if steps < 1:
         message = f"steps is {steps}; it must be at least 1"
@@ -105,6 +112,10 @@ def brightest_first(values: NDArray[np.floating], size: Pair) -> NDArray[np.int6
 
     Returns:
         `(H, W)` ranks from 0 on.
+
+    Example:
+        >>> brightest_first(np.array([[0.1, 0.9], [0.5, 0.2]]), (2, 2)).tolist()
+        [[3, 0], [1, 2]]
     """
     framed = np.full(size, -np.inf)
     top, left = ((size[axis] - values.shape[axis]) // 2 for axis in range(2))

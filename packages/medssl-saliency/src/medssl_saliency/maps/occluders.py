@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 if TYPE_CHECKING:
-    from medssl_saliency.choices import Occluder
+    from medssl_saliency.maps.settings import Occluder
 
 __all__ = ["occluding_picture"]
 
@@ -34,6 +34,11 @@ def occluding_picture(kind: Occluder, pixels: Tensor, normalised: Tensor, *, see
     Returns:
         `(3, H, W)` float32, normalised. A normalisation that depends on the whole image, such as a
         histogram's, is the clean image's: a window must not change what lies outside it.
+
+    Example:
+        >>> pixels = torch.tensor([[[0.0, 1.0]]] * 3)
+        >>> occluding_picture("mean", pixels, 2 * pixels, seed=0)[0].tolist()
+        [[1.0, 1.0]]
     """
     if kind == "zero":
         return torch.zeros_like(normalised)
@@ -56,7 +61,7 @@ def _blurred(pixels: Tensor) -> Tensor:
 
 
 def _as_in(pixels: Tensor, normalised: Tensor, picture: Tensor) -> Tensor:
-    """Map each channel's values as the image's own values were mapped, linear between them."""
+    """Map each channel's values as the image's own values were stored, linear between them."""
     channels = []
     for before, after, values in zip(pixels, normalised, picture, strict=True):
         known, first = np.unique(before.cpu().numpy(), return_index=True)

@@ -1,30 +1,52 @@
-"""The settings of an occlusion map and its two presets: `published` and `corrected`.
+"""How a map is asked for: its settings and their two presets, `published` and `corrected`.
 
 A preset is a set of values. Where the 2022 study's way is a defect, the defect is a field with a
 name, and the field carries the reason; entries such as I-37 number the study's known quirks.
+Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from medssl_models.experiments import settings as presets
 from medssl_models.experiments.settings import (
     BatchNormPreset,
-    Difference,
+    Option,
     ProtocolName,
     from_preset,
     setting,
 )
 from pydantic import Field, PositiveInt, model_validator
 
-from medssl_saliency.choices import MapMethod, Occluder, Precision  # noqa: TC001 # pydantic reads
 from medssl_saliency.errors import SettingsError
 
-__all__ = ["FAST_FIDELITY", "MapSettings", "differences", "preset"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = [
+    "FAST_FIDELITY",
+    "CaptumMethod",
+    "MapMethod",
+    "MapSettings",
+    "Occluder",
+    "PicturesSettings",
+    "expand_fast",
+    "fit_device",
+    "preset",
+]
 
 FAST_FIDELITY = 0.995
-"""Correlation with the exact map for which `--fast` measures as few windows as it takes."""
+"""Correlation with the exact map for which `fast` measures as few windows as it takes."""
+
+Occluder = Literal["zero", "mean", "blur", "noise"]
+CaptumMethod = Literal[
+    "integrated-gradients",
+    "gradient-shap",
+    "grad-cam",
+    "guided-grad-cam",
+    "feature-ablation",
+]
+MapMethod = Literal["occlusion", CaptumMethod]
 
 
 class MapSettings(BatchNormPreset):
@@ -38,17 +60,33 @@ class MapSettings(BatchNormPreset):
     method: MapMethod = setting(
         "occlusion, or another way to attribute the feature distance to pixels, through captum.",
         corrected="occlusion",
+        option=Option(help="Occlusion, or another method through captum."),
     )
-    window: PositiveInt = setting("Side of the square window in pixels.", corrected=10)
+    window: PositiveInt = setting(
+        "Side of the square window in pixels.", corrected=10, option=Option()
+    )
     stride: PositiveInt = setting(
         "Distance of neighbouring windows; above 1 the scores between them are interpolated.",
         corrected=1,
+        option=Option(help="Distance of windows; above 1 the map is approximate."),
+    )
+    fast: bool = setting(
+        f"Stands for a fidelity of {FAST_FIDELITY} and, where the processor has bf16 arithmetic, "
+        "the precision bf16.",
+        corrected=False,
+        option=Option(
+            ("--fast",), help=f"As --fidelity {FAST_FIDELITY}, in bf16 where that is native."
+        ),
     )
     fidelity: Annotated[float, Field(ge=0.9, lt=1)] | None = setting(
         "Correlation with the exact map that is enough: windows all over the image are measured "
         "until their two halves tell that the map reaches it, a quarter of all at most; the scores "
         "between them are interpolated. none measures every window.",
         corrected=None,
+        option=Option(
+            metavar="R",
+            help="Measure as few windows as the map needs to correlate so with the exact one.",
+        ),
     )
     occluder: Occluder = setting(
         "What is seen in a window. zero: 0 after normalisation, which is the mean colour for some "
@@ -58,6 +96,7 @@ class MapSettings(BatchNormPreset):
         corrected="mean",
         published="zero",
         entries=("I-37",),
+        option=Option(),
     )
     margin: Literal["cut", "keep"] = setting(
         "cut: only pixels that as many windows cover as any; the outer window-1 rows and columns "
@@ -70,28 +109,34 @@ class MapSettings(BatchNormPreset):
         "Short side of the image; none is the model's own geometry.",
         corrected=None,
         published=242,
+        option=Option(help="Short side; none is the model's own."),
     )
     crop: PositiveInt | None = setting(
         "Side of the centre crop; none is the model's own.",
         corrected=None,
         published=242,
+        option=Option(),
     )
     interpolation: Literal["bilinear", "bicubic"] | None = setting(
         "Filter of the resize; none is the model's own.",
         corrected=None,
         published="bicubic",
     )
-    normalisation: Literal["model", "study"] = setting(
-        "model: what the network was pretrained with. study: what the study fed.",
+    normalisation: Literal["model", "published"] = setting(
+        "model: what the network was pretrained with. published: what the study fed.",
         corrected="model",
-        published="study",
+        published="published",
         entries=("I-11",),
     )
-    precision: Precision = setting("fp32, or bf16: faster, its error is stated.", corrected="fp32")
-    seed: Annotated[int, Field(ge=0)] = setting("Seed of the noise.", corrected=0)
+    precision: Literal["fp32", "bf16"] = setting(
+        "fp32, or bf16: faster, its error is stated.", corrected="fp32"
+    )
 
     @model_validator(mode="after")
     def _fit_together(self) -> MapSettings:
+        if self.fast:
+            message = "fast stands for fidelity and precision: set them"
+            raise ValueError(message)
         if self.batchnorm == "training" and self.method != "occlusion":
             message = f"batchnorm training is for occlusion, as in the study, not for {self.method}"
             raise ValueError(message)
@@ -99,6 +144,10 @@ class MapSettings(BatchNormPreset):
             message = "stride and fidelity both leave out windows: give one of them"
             raise ValueError(message)
         return self
+
+    def of_the_map(self) -> dict[str, object]:
+        """Return what a map depends on, as JSON: not which images there are, nor their labels."""
+        return self.model_dump(mode="json", include=_OF_THE_MAP)
 
     @property
     def leaves_windows_out(self) -> bool:
@@ -111,6 +160,30 @@ class MapSettings(BatchNormPreset):
         return not self.leaves_windows_out and self.precision == "fp32"
 
 
+_OF_THE_MAP = {"batchnorm", "seed", *MapSettings.__annotations__} - {"fast"}
+
+
+class PicturesSettings(MapSettings):
+    """A map of each of some pictures."""
+
+    named: tuple[str, ...] = setting(
+        "Pictures of a data set, by id or by the file name that it ends in; none given draws them.",
+        corrected=(),
+        option=Option(
+            ("--picture",), metavar="NAME", help="Pictures of a data set by name, with commas."
+        ),
+    )
+
+    pictures: PositiveInt | None = setting(
+        "Pictures of a data set, drawn evenly over its classes; none takes all. Files that are "
+        "named are all taken.",
+        corrected=None,
+        option=Option(
+            ("--limit",), help="Pictures of a data set, drawn evenly over its classes; none is all."
+        ),
+    )
+
+
 def preset(protocol: ProtocolName = "corrected", **changes: object) -> MapSettings:
     """Make the settings of a protocol, with some fields changed.
 
@@ -120,10 +193,54 @@ def preset(protocol: ProtocolName = "corrected", **changes: object) -> MapSettin
 
     Raises:
         SettingsError: A value is not allowed; the message names the field.
+
+    Example:
+        >>> preset(fast=True).fidelity
+        0.995
     """
-    return from_preset(MapSettings, protocol, changes, refusal=SettingsError)
+    return from_preset(MapSettings, protocol, expand_fast(changes), refusal=SettingsError)
 
 
-def differences() -> list[Difference]:
-    """List what the two presets set differently, with the entries that explain it."""
-    return presets.differences(preset("published"), preset("corrected"))
+def expand_fast(changes: Mapping[str, object]) -> Mapping[str, object]:
+    """Put the settings that `fast` stands for in its place.
+
+    Args:
+        changes: Fields to set.
+
+    Raises:
+        SettingsError: Another field leaves out windows too.
+
+    Example:
+        >>> expand_fast({"fast": True})
+        {'stride': 1, 'fidelity': 0.995, 'precision': 'bf16'}
+    """
+    kept = {name: value for name, value in changes.items() if name != "fast"}
+    if not changes.get("fast"):
+        return kept
+    for name in ("stride", "fidelity"):
+        if kept.get(name) is not None:
+            message = f"fast and {name} leave out windows, each in its way: give one of them"
+            raise SettingsError(message)
+    return {**kept, "stride": 1, "fidelity": FAST_FIDELITY, "precision": "bf16"}
+
+
+def fit_device(
+    changes: Mapping[str, object], device: str, say: Callable[[str], None]
+) -> Mapping[str, object]:
+    """Take fp32 where bf16 would only be emulated, and so be slower.
+
+    Args:
+        changes: Fields to set.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        say: Takes a note for the user.
+
+    Raises:
+        SettingsError: As `expand_fast`.
+    """
+    from medssl_models.features.runtime import multiplies_in_bf16, resolve_device
+
+    fitted = expand_fast(changes)
+    if fitted.get("precision") != "bf16" or multiplies_in_bf16(resolve_device(device)):
+        return fitted
+    say("this processor has no bf16 arithmetic and would only emulate it: fp32 instead")
+    return {**fitted, "precision": "fp32"}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medssl_saliency.engine.correlation import pearson
 from medssl_saliency.errors import MapError, MaskError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ __all__ = [
     "entropy",
     "gini",
     "mask_mass",
-    "pearson",
     "pointing_game",
     "rank_accuracy",
 ]
@@ -34,7 +34,7 @@ FLAT = 1e-9
 
 
 def attentive_diffusion(values: NDArray[np.floating]) -> float:
-    """Share of pixels strictly above the map's mean, in percent.
+    """Compute the share of pixels strictly above the map's mean, in percent.
 
     Args:
         values: `(H, W)` map, not negative.
@@ -56,7 +56,18 @@ def attentive_diffusion(values: NDArray[np.floating]) -> float:
 
 
 def gini(values: NDArray[np.floating]) -> float:
-    """Gini coefficient of the pixels: 0 when all are equal, near 1 when one holds all mass."""
+    """Compute the Gini coefficient of the pixels.
+
+    Args:
+        values: `(H, W)` map, not negative.
+
+    Returns:
+        0 when all pixels are equal, near 1 when one holds all mass; 0 too for a map of zeros.
+
+    Example:
+        >>> gini(np.array([[0.0, 0.0], [0.0, 1.0]]))
+        0.75
+    """
     ordered = np.sort(_checked(values), axis=None)
     total, number = ordered.sum(), ordered.size
     if total == 0:
@@ -66,10 +77,17 @@ def gini(values: NDArray[np.floating]) -> float:
 
 
 def entropy(values: NDArray[np.floating]) -> float:
-    """Entropy of the map as a distribution over pixels, divided by its maximum.
+    """Compute the entropy of the map as a distribution over pixels, divided by its maximum.
+
+    Args:
+        values: `(H, W)` map, not negative.
 
     Returns:
         0 when one pixel holds all mass, 1 when all are equal; 1 too for a map of zeros.
+
+    Example:
+        >>> entropy(np.ones((4, 4)))
+        1.0
     """
     share = _shares(values).ravel()
     positive = share[share > 0]
@@ -79,7 +97,18 @@ def entropy(values: NDArray[np.floating]) -> float:
 
 
 def centre_of_mass(values: NDArray[np.floating]) -> tuple[float, float]:
-    """Centre of mass as shares of height and width: (0.5, 0.5) is the middle of the image."""
+    """Compute the centre of mass as shares of height and width.
+
+    Args:
+        values: `(H, W)` map, not negative.
+
+    Returns:
+        Row and column, 0 to 1: (0.5, 0.5) is the middle of the image.
+
+    Example:
+        >>> centre_of_mass(np.ones((4, 8)))
+        (0.5, 0.5)
+    """
     share = _shares(values)
     height, width = share.shape
     rows, columns = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
@@ -87,14 +116,18 @@ def centre_of_mass(values: NDArray[np.floating]) -> tuple[float, float]:
 
 
 def border_mass(values: NDArray[np.floating], *, width: float = 0.1) -> float:
-    """Share of the mass in a frame along the border: a shortcut alarm, burnt-in text lies there.
+    """Compute the share of the mass in a frame along the border, where burnt-in text lies.
 
     Args:
         values: `(H, W)` map.
         width: Of the frame, as a share of each side.
 
     Returns:
-        0 to 1. A constant map gives the frame's share of the area, 0.36 for `width` 0.1.
+        0 to 1. Of a constant map it is the frame's share of the area, 0.36 for `width` 0.1.
+
+    Example:
+        >>> round(border_mass(np.ones((10, 10))), 2)
+        0.36
     """
     edges = [max(round(width * side), 1) for side in values.shape]
     inner = _shares(values)[edges[0] : -edges[0], edges[1] : -edges[1]]
@@ -102,14 +135,18 @@ def border_mass(values: NDArray[np.floating], *, width: float = 0.1) -> float:
 
 
 def corner_mass(values: NDArray[np.floating], *, width: float = 0.2) -> float:
-    """Share of the mass in the four corner squares: side markers and labels lie there.
+    """Compute the share of the mass in the four corner squares, where side markers lie.
 
     Args:
         values: `(H, W)` map.
         width: Side of a corner, as a share of each side.
 
     Returns:
-        0 to 1. A constant map gives the corners' share of the area, 0.16 for `width` 0.2.
+        0 to 1. Of a constant map it is the corners' share of the area, 0.16 for `width` 0.2.
+
+    Example:
+        >>> round(corner_mass(np.ones((10, 10))), 2)
+        0.16
     """
     share = _shares(values)
     height, width_ = (max(round(width * side), 1) for side in share.shape)
@@ -118,16 +155,39 @@ def corner_mass(values: NDArray[np.floating], *, width: float = 0.2) -> float:
 
 
 def mask_mass(values: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
-    """Share of the mass inside a mask (relevance mass accuracy), 0 to 1.
+    """Compute the share of the mass inside a mask (relevance mass accuracy).
+
+    Args:
+        values: `(H, W)` map, not negative.
+        mask: `(H, W)`.
+
+    Returns:
+        0 to 1; of a constant map the mask's share of the area.
 
     Raises:
         MaskError: The mask is empty or of another shape; so for all functions with a mask.
+
+    Example:
+        >>> mask_mass(np.ones((2, 2)), np.array([[True, False], [False, False]]))
+        0.25
     """
     return float(_shares(values)[_matching(values, mask)].sum())
 
 
 def rank_accuracy(values: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
-    """Share of the k brightest pixels that lie in a mask of k pixels, 0 to 1."""
+    """Compute the share of the k brightest pixels that lie in a mask of k pixels.
+
+    Args:
+        values: `(H, W)` map, not negative.
+        mask: `(H, W)`.
+
+    Returns:
+        0 to 1.
+
+    Example:
+        >>> rank_accuracy(np.array([[0.9, 0.8], [0.1, 0.2]]), np.array([[True, False]] * 2))
+        0.5
+    """
     inside = _matching(values, mask)
     number = int(inside.sum())
     brightest = np.argsort(-_checked(values), axis=None, kind="stable")[:number]
@@ -137,7 +197,17 @@ def rank_accuracy(values: NDArray[np.floating], mask: NDArray[np.bool_]) -> floa
 def pointing_game(
     values: NDArray[np.floating], mask: NDArray[np.bool_], *, tolerance: int = 15
 ) -> bool:
-    """Tell whether the brightest pixel lies in a mask or within `tolerance` pixels of it."""
+    """Tell whether the brightest pixel lies in a mask or near it.
+
+    Args:
+        values: `(H, W)` map, not negative.
+        mask: `(H, W)`.
+        tolerance: Pixels that count as near.
+
+    Example:
+        >>> pointing_game(np.array([[0.9, 0.1]]), np.array([[False, True]]), tolerance=0)
+        False
+    """
     from scipy.ndimage import distance_transform_edt
 
     inside = _matching(values, mask)
@@ -148,12 +218,20 @@ def pointing_game(
 def agreement(one: NDArray[np.floating], other: NDArray[np.floating]) -> dict[str, float]:
     """Compare two maps of one image.
 
+    Args:
+        one: `(H, W)`.
+        other: `(H, W)`.
+
     Returns:
         `pearson` and `spearman` (-1 to 1, 0 where a map is constant), and `overlap`: of the
         brightest tenth of each, the share that both have (0 to 1; 0.1 by chance).
 
     Raises:
         MapError: The maps have different shapes.
+
+    Example:
+        >>> agreement(np.array([[1.0, 2.0]]), np.array([[2.0, 1.0]]))["spearman"]
+        -1.0
     """
     from scipy.stats import rankdata
 
@@ -169,24 +247,25 @@ def agreement(one: NDArray[np.floating], other: NDArray[np.floating]) -> dict[st
     }
 
 
-def pearson(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Give the correlation of two rows of numbers, -1 to 1; 0 where one is constant."""
-    a, b = one.astype(np.float64) - one.mean(), other.astype(np.float64) - other.mean()
-    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / scale if scale > 0 else 0.0
-
-
 def describe(values: NDArray[np.floating]) -> Mapping[str, float]:
-    """All numbers of one map by name; see the functions of these names."""
+    """Compute every number of one map, by metric.
+
+    Args:
+        values: `(H, W)` map, not negative.
+
+    Example:
+        >>> list(describe(np.ones((4, 4))))[:3]
+        ['attentive_diffusion', 'gini', 'entropy']
+    """
     row, column = centre_of_mass(values)
     return {
-        "attentive diffusion": attentive_diffusion(values),
+        "attentive_diffusion": attentive_diffusion(values),
         "gini": gini(values),
         "entropy": entropy(values),
-        "centre of mass, row": row,
-        "centre of mass, column": column,
-        "border mass": border_mass(values),
-        "corner mass": corner_mass(values),
+        "centre_of_mass_row": row,
+        "centre_of_mass_column": column,
+        "border_mass": border_mass(values),
+        "corner_mass": corner_mass(values),
     }
 
 
@@ -232,7 +311,7 @@ def _checked(values: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _shares(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The map as a distribution; a map of zeros counts as uniform."""
+    """Return the map as a distribution; a map of zeros counts as uniform."""
     exact = _checked(values)
     total = exact.sum()
     return exact / total if total > 0 else np.full(exact.shape, 1 / exact.size)

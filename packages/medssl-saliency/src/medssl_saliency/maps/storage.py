@@ -13,11 +13,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medssl_data.files import replacing
+from medssl_models.files import replacing
 from medssl_models.plain_json import canonical_json, plain
 
 from medssl_saliency.errors import MapError
-from medssl_saliency.saliency_map import NearError, SaliencyMap
+from medssl_saliency.maps.computing import Approximation, SaliencyMap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,12 @@ FORMAT = "medssl-saliency map 1"
 
 
 def map_key(identity: Mapping[str, object]) -> str:
-    """Give the content key of a map: SHA-256 of what it is made from, 64 hexadecimal digits."""
+    """Compute the content key of a map: SHA-256 of what it is made from, 64 hexadecimal digits.
+
+    Example:
+        >>> map_key({"weights": "a", "picture": "b"})[:8]
+        'd9c54b0a'
+    """
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
 
 
@@ -58,17 +63,17 @@ def write_map(path: Path, made: SaliencyMap, *, key: str, identity: Mapping[str,
         file.attrs["format"], file.attrs["key"] = FORMAT, key
         file.attrs["identity"] = json.dumps(plain(identity))
         file.attrs["notes"] = json.dumps(made.notes)
-        file.attrs["error"] = json.dumps(asdict(made.error) if made.error else None)
+        file.attrs["error"] = json.dumps(asdict(made.approximation) if made.approximation else None)
         file.attrs["norm"], file.attrs["seconds"] = made.norm, made.seconds
         for name in ("values", "picture", "scores", "positions"):
             file.create_dataset(name, data=getattr(made, name), compression="gzip", shuffle=True)
 
 
 def read_map(path: Path, *, key: str | None = None) -> SaliencyMap | None:
-    """Read a map.
+    """Read a map that an earlier run has kept.
 
     Args:
-        path: A file of `write_map`.
+        path: The HDF5 file.
         key: What it must be; None takes any.
 
     Returns:
@@ -91,19 +96,19 @@ def read_map(path: Path, *, key: str | None = None) -> SaliencyMap | None:
     except (OSError, KeyError, ValueError, TypeError) as error:
         if isinstance(error, PermissionError):
             raise
-        message = f"{path} is no map or is damaged; remove it, or make it again with --force"
+        message = f"{path} is no map or is damaged; remove it, or make it again"
         raise MapError(message) from error
 
 
 def _read(file: h5py.File) -> SaliencyMap:
-    error = json.loads(file.attrs["error"])
+    approximation = json.loads(file.attrs["error"])
     return SaliencyMap(
         values=file["values"][:],
         picture=file["picture"][:],
         scores=file["scores"][:],
         positions=file["positions"][:],
         norm=float(file.attrs["norm"]),
-        error=NearError(**error) if error else None,
+        approximation=Approximation(**approximation) if approximation else None,
         notes=tuple(json.loads(file.attrs["notes"])),
     )
 
@@ -127,7 +132,7 @@ def write_partial(path: Path, scores: NDArray[np.float32], *, key: str) -> None:
 
 
 def read_partial(path: Path, *, key: str, number: int) -> NDArray[np.float32] | None:
-    """Give what an earlier run kept of a map, or None.
+    """Read what an earlier run kept of a map; None where there is nothing.
 
     Args:
         path: A file of `write_partial`; it need not exist.

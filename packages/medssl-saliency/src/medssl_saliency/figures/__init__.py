@@ -1,0 +1,1 @@
+"""Pictures of maps, of sets of maps and of sanity checks."""
