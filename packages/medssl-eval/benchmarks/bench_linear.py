@@ -1,10 +1,10 @@
-"""The whole path of 45 values of C to convergence, against 45 scikit-learn fits cut off at 100 steps.
+"""The path of 45 values of C to convergence, against 45 scikit-learn fits cut off at 100 steps.
 
     python packages/medssl-eval/benchmarks/bench_linear.py [--shapes 110x2048,1000x2048,20000x1024]
 
 Both sides get the same standardised float32 features of two classes. scikit-learn fits each C from
-zero (L-BFGS, max_iter=100); of the largest shape every fifth C is fitted, and the time is multiplied
-by five. The study's warm-started loop is timed too. Features are made, not a network's: rectified
+zero (L-BFGS, max_iter=100); of the largest shape every fifth C is fitted, and the time is
+multiplied by five. The study's warm-started loop is timed too. Features are made, not a network's: rectified
 mixtures of 64 latent causes with noise, two of which decide the class. The objective of
 scikit-learn's fits is computed in float64, and ours must be lower or equal at every C that was
 fitted. Small shapes are timed with one thread of linear algebra and with the default (of 1,000 rows

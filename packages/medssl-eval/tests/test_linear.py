@@ -119,7 +119,7 @@ def test_constant_features_do_no_harm():
 def test_a_metric_without_value_on_the_validation_part_is_refused():
     training, validation = sample(60), sample(40, seed=1)
     one = (validation[0], np.zeros(40, int))
-    with pytest.raises(InfeasibleError, match=r"has no auroc to choose by.*--select"):
+    with pytest.raises(InfeasibleError, match=r"has no auroc to choose by.*by another metric"):
         fit_linear(training, one, settings=LinearSettings(Cs=GRID), select="auroc")
 
 

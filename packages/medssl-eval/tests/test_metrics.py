@@ -86,18 +86,18 @@ def test_many_weights_at_once_are_each_alone(seed, classes, name):
     together = METRICS[name].compute(labels, scores, weights)
     alone = [metric(name)(labels, scores, row).value for row in weights]
     np.testing.assert_allclose(together, alone)
-    bounds = METRICS[name]
-    assert (together >= bounds.lower - 1e-12).all()
-    assert (together <= bounds.upper + 1e-12).all()
+    lower, upper = METRICS[name].bounds
+    assert (METRICS[name].scale * together >= lower - 1e-12).all()
+    assert (METRICS[name].scale * together <= upper + 1e-12).all()
 
 
 def test_perfect_and_trivial_predictions():
     labels = np.array([0, 1, 0, 1, 1])
     perfect = np.eye(2)[labels]
     for name, measured in evaluate_metrics(labels, perfect).items():
-        assert measured.value == pytest.approx(1.0 if METRICS[name].higher_is_better else 0.0)
+        assert measured.value == pytest.approx(1.0 if METRICS[name].direction == "higher" else 0.0)
     flat = evaluate_metrics(labels, np.full((5, 2), 0.5))
-    assert flat["auroc"].value == METRICS["auroc"].trivial
+    assert flat["auroc"].value == METRICS["auroc"].chance
     assert flat["auprc"].value == pytest.approx(0.6)
     assert flat["brier"].value == 0.25
 

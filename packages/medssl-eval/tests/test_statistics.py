@@ -9,14 +9,14 @@ from medssl_eval.errors import FeatureError, LabelError, SettingsError
 from medssl_eval.statistics.intervals import (
     bootstrap_p,
     bootstrap_weights,
+    checked_units,
     coin_flips,
     estimate,
     holm,
-    percentile_interval,
     permutation_p,
     replicate,
-    units_of,
 )
+from medssl_models.experiments.intervals import percentile_interval
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
@@ -34,7 +34,7 @@ def patients(rows, count, seed=0):
 
 def test_a_resample_draws_whole_patients_and_as_many_as_there_are():
     names = patients(50, 12)
-    units, count = units_of(50, names)
+    units, count = checked_units(50, names)
     assert count == len(set(names))
     (weights,) = bootstrap_weights(units, count, resamples=200, seed=3)
     for patient in set(names):
@@ -51,7 +51,7 @@ def test_replicates_are_scikit_learn_on_the_drawn_rows():
     labels, scores = sample()
     names = patients(150, 40)
     found = replicate(labels, scores, ["auroc"], clusters=names, resamples=30, seed=5)["auroc"]
-    units, count = units_of(150, names)
+    units, count = checked_units(150, names)
     (weights,) = bootstrap_weights(units, count, resamples=30, seed=5)
     for value, times in zip(found, weights.astype(int), strict=True):
         rows = np.repeat(np.arange(150), times)
@@ -62,7 +62,7 @@ def test_resamples_do_not_depend_on_how_many_are_computed_at_a_time(monkeypatch)
     units = np.arange(30)
     whole = np.concatenate(list(bootstrap_weights(units, 30, resamples=50, seed=1)))
     flips = np.concatenate(list(coin_flips(30, resamples=50, seed=1)))
-    monkeypatch.setattr("medssl_eval.statistics.intervals.CHUNK_NUMBERS", 200)
+    monkeypatch.setattr("medssl_models.experiments.intervals.CHUNK_NUMBERS", 200)
     parts = list(bootstrap_weights(units, 30, resamples=50, seed=1))
     assert len(parts) > 5
     assert (np.concatenate(parts) == whole).all()

@@ -10,7 +10,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from medssl_models.experiments.experiment import Experiment
-from medssl_models.experiments.metric import Metric
 from medssl_models.experiments.released import Released
 from medssl_models.experiments.translation import Formerly
 
@@ -21,6 +20,7 @@ from medssl_eval.experiments.settings import (
     KnnSettings,
     LinearSettings,
 )
+from medssl_eval.statistics.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,16 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FEW_SHOT", "FINETUNE", "KNN", "LINEAR"]
 
-_ACCURACY = Metric("accuracy", "accuracy", "higher", "%", bounds=(0, 100))
-_SCORES = (
-    _ACCURACY,
-    Metric("balanced_accuracy", "balanced accuracy", "higher", "%", bounds=(0, 100)),
-    Metric("auroc", "AUROC", "higher", chance=0.5, bounds=(0, 1)),
-    Metric("auprc", "AUPRC", "higher", bounds=(0, 1)),
-    Metric("brier", "Brier score", "lower", bounds=(0, 2)),
-    Metric("calibration_error", "calibration error", "lower", bounds=(0, 1)),
-    Metric("quadratic_kappa", "quadratic kappa", "higher", chance=0.0, bounds=(-1, 1)),
-)
+_ACCURACY, _SCORES = METRICS["accuracy"], tuple(METRICS.values())
 _PREPARED = {"study": "published"}
 _INPUT = {"normalisation": _PREPARED, "padding": _PREPARED, "labels": _PREPARED}
 _EPISODES = re.compile(r"(?P<ways>\d+)-way (?P<shots>\d+)-shot (?P<queries>\d+)-query")

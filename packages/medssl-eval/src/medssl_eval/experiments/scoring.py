@@ -136,7 +136,7 @@ class Scored:
     ) -> Record:
         from medssl_models import Record as Result
 
-        scale = 100.0 if metric(measured.metric).in_percent else 1.0
+        scale = metric(measured.metric).scale
         value, low, high = (
             None if number is None else scale * number
             for number in (measured.value, measured.low, measured.high)

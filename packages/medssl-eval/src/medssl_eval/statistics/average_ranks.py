@@ -23,7 +23,7 @@ __all__ = ["Ranking", "rank_models"]
 class Ranking:
     """Average ranks of models over data sets; rank 1 is the best.
 
-    Attributes:
+    Args:
         models: Their names, best first.
         ranks: (N, k) float64, rank of each model on each data set, ties averaged.
         mean_ranks: (k,) float64.
@@ -60,6 +60,11 @@ def rank_models(
 
     Raises:
         InfeasibleError: Fewer than two data sets or models, or a missing value.
+
+    Example:
+        >>> ranking = rank_models([[0.9, 0.7], [0.8, 0.6], [0.7, 0.5]], ["good", "poor"])
+        >>> ranking.models, ranking.mean_ranks.tolist()
+        (('good', 'poor'), [1.0, 2.0])
 
     References:
         Demsar, Statistical comparisons of classifiers over multiple data sets, 2006.

@@ -2,7 +2,7 @@
 
 Everything here takes arrays. What is resampled is the unit of independence: the patient where
 patients are known, else the image; for few-shot the episode. Metrics are the business of `metrics`,
-the comparison of two models of `paired_tests`, of many over data sets of `average_ranks`.
+the comparison of two models that of `paired_tests`, of many over data sets that of `average_ranks`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.experiments.intervals import drawn_integers, percentile_interval, units_of
 
 from medssl_eval.errors import FeatureError, SettingsError
 from medssl_eval.statistics.metrics import checked_predictions, evaluate_metrics, metric
@@ -27,19 +28,16 @@ __all__ = [
     "Estimate",
     "bootstrap_p",
     "bootstrap_weights",
+    "checked_units",
     "coin_flips",
     "estimate",
     "holm",
     "intervals_overlap",
-    "percentile_interval",
     "permutation_p",
     "replicate",
-    "units_of",
 ]
 
 RESAMPLES = 1000
-TAIL = 2.5  # percent on either side of a 95 % interval
-CHUNK_NUMBERS = 2_000_000  # float64 numbers in a chunk of resamples: 16 MB
 TOLERATED = 0.05  # share of resamples without a value from which on an interval says so
 
 
@@ -47,7 +45,7 @@ TOLERATED = 0.05  # share of resamples without a value from which on an interval
 class Estimate:
     """A metric with its 95 % interval.
 
-    Attributes:
+    Args:
         metric: Its name.
         value: On all rows; None where the metric is not defined.
         low: Lower end of the interval; None where there is none.
@@ -66,12 +64,13 @@ class Estimate:
     reason: str | None
 
 
-def units_of(rows: int, clusters: Sequence[str] | None) -> tuple[Integers, int]:
+def checked_units(rows: int, clusters: Sequence[str] | None) -> tuple[Integers, int]:
     """Number what is resampled as a whole.
 
     Args:
         rows: N.
-        clusters: N names, rows of one name belong together; None makes each row a unit.
+        clusters: N names, rows of one name belong together, and "" belongs to none; None makes
+            each row a unit.
 
     Returns:
         (N,) int64, the unit of each row, and how many units there are.
@@ -84,8 +83,7 @@ def units_of(rows: int, clusters: Sequence[str] | None) -> tuple[Integers, int]:
     if len(clusters) != rows:
         message = f"{len(clusters)} cluster names for {rows} rows; give one for each row"
         raise FeatureError(message)
-    names, numbers = np.unique(np.asarray(clusters), return_inverse=True)
-    return numbers.astype(np.int64), len(names)
+    return units_of(clusters)
 
 
 def bootstrap_weights(
@@ -105,14 +103,9 @@ def bootstrap_weights(
     References:
         Field and Welsh, Bootstrapping clustered data, 2007 (the cluster bootstrap).
     """
-    _check_resamples(resamples)
-    generator = np.random.Generator(np.random.PCG64(seed))
-    step = max(1, CHUNK_NUMBERS // max(len(units), count))
-    for begin in range(0, resamples, step):
-        size = min(step, resamples - begin)
-        drawn = generator.integers(0, count, (size, count))
-        drawn += np.arange(size)[:, None] * count
-        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+    for drawn in _draws(count, count, resamples=resamples, seed=seed, width=len(units)):
+        places = drawn + np.arange(len(drawn))[:, None] * count
+        times = np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape)
         yield times.astype(np.float64)[:, units]
 
 
@@ -125,7 +118,7 @@ def replicate(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Floats]:
-    """Compute metrics on bootstrap resamples.
+    """Compute metrics on bootstrap resamples; errors as in `ClassifierMetric`.
 
     Args:
         labels: (N,) integers in 0..K-1.
@@ -137,9 +130,18 @@ def replicate(
 
     Returns:
         Metric to (B,) float64, NaN where a resample has no value.
+
+    Raises:
+        FeatureError: Another number of patient names than rows.
+        SettingsError: No resamples.
+
+    Example:
+        >>> drawn = replicate([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9], ["accuracy"], resamples=3)
+        >>> drawn["accuracy"].tolist()
+        [0.25, 0.75, 0.75]
     """
     truth, scores = checked_predictions(labels, probabilities)
-    units, count = units_of(len(truth), clusters)
+    units, count = checked_units(len(truth), clusters)
     chunks: dict[str, list[Floats]] = {name: [] for name in names}
     for weights in bootstrap_weights(units, count, resamples=resamples, seed=seed):
         for name in names:
@@ -167,7 +169,7 @@ def estimate(
     drawn = replicate(
         labels, probabilities, names, clusters=clusters, resamples=resamples, seed=seed
     )
-    _, count = units_of(len(np.asarray(labels)), clusters)
+    _, count = checked_units(len(np.asarray(labels)), clusters)
     return {
         name: _estimate(name, plain[name].value, plain[name].reason, drawn[name], count)
         for name in names
@@ -196,24 +198,16 @@ def _estimate(
 def intervals_overlap(
     one: tuple[float | None, float | None], other: tuple[float | None, float | None]
 ) -> bool | None:
-    """Tell whether two intervals (low, high) share a value; None where an end is unknown."""
+    """Tell whether two intervals (low, high) share a value; None where an end is unknown.
+
+    Example:
+        >>> intervals_overlap((0.1, 0.3), (0.3, 0.4)), intervals_overlap((0.1, 0.3), (0.4, None))
+        (True, None)
+    """
     (low, high), (other_low, other_high) = one, other
     if low is None or high is None or other_low is None or other_high is None:
         return None
     return low <= other_high and other_low <= high
-
-
-def percentile_interval(replicates: Floats) -> tuple[float, float]:
-    """Give the 95 % percentile interval of resampled values; NaN values are left out.
-
-    References:
-        Efron and Tibshirani, An introduction to the bootstrap, 1993, chapter 13.
-    """
-    defined = replicates[~np.isnan(replicates)]
-    if not len(defined):
-        return np.nan, np.nan
-    low, high = np.percentile(defined, [TAIL, 100 - TAIL])
-    return float(low), float(high)
 
 
 def coin_flips(count: int, *, resamples: int, seed: int, rows: int = 0) -> Iterator[Floats]:
@@ -228,16 +222,22 @@ def coin_flips(count: int, *, resamples: int, seed: int, rows: int = 0) -> Itera
     Yields:
         (B, count) float64 of zeros and ones, a few permutations at a time.
     """
-    _check_resamples(resamples)
-    generator = np.random.Generator(np.random.PCG64([seed, 1]))
-    step = max(1, CHUNK_NUMBERS // max(rows, count))
-    for begin in range(0, resamples, step):
-        size = min(step, resamples - begin)
-        yield generator.integers(0, 2, (size, count)).astype(np.float64)
+    for flips in _draws(2, count, resamples=resamples, seed=[seed, 1], width=rows):
+        yield flips.astype(np.float64)
+
+
+def _draws(
+    upper: int, count: int, *, resamples: int, seed: int | list[int], width: int
+) -> Iterator[Integers]:
+    if resamples < 1:
+        message = f"resamples is {resamples}; it must be at least 1, and 1,000 for an interval"
+        raise SettingsError(message)
+    generator = np.random.default_rng(seed)
+    return drawn_integers(generator, upper, (resamples, count), width=width)
 
 
 def bootstrap_p(differences: Floats) -> float:
-    """Give the two-sided p-value that belongs to a percentile interval around the difference.
+    """Compute the two-sided p-value that belongs to a percentile interval of the difference.
 
     Twice the smaller share of resampled differences on either side of zero, each side counting one
     more, so that no finite number of resamples gives zero. NaN values are left out.
@@ -245,6 +245,10 @@ def bootstrap_p(differences: Floats) -> float:
     References:
         Efron and Tibshirani, An introduction to the bootstrap, 1993, section 15.4; Davison and
         Hinkley, Bootstrap methods and their application, 1997, section 4.2 (counting one more).
+
+    Example:
+        >>> bootstrap_p(np.array([0.1, 0.2, 0.3, -0.1]))
+        0.8
     """
     defined = differences[~np.isnan(differences)]
     below, above = np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0)
@@ -252,10 +256,14 @@ def bootstrap_p(differences: Floats) -> float:
 
 
 def permutation_p(observed: float, exchanged: Floats) -> float:
-    """Give the share of exchanges that part the models at least as far, the observation counted.
+    """Compute the share of exchanges that part the models at least as far, observation counted.
 
     References:
         Phipson and Smyth, Permutation p-values should never be zero, 2010.
+
+    Example:
+        >>> permutation_p(0.3, np.array([0.1, -0.3, 0.2]))
+        0.5
     """
     defined = exchanged[~np.isnan(exchanged)]
     # Sums in another order differ in the last bits; equal ones count as at least as far.
@@ -274,6 +282,10 @@ def holm(p_values: ArrayLike) -> Floats:
 
     References:
         Holm, A simple sequentially rejective multiple test procedure, 1979.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).tolist()
+        [0.03, 0.06, 0.06]
     """
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p, kind="stable")
@@ -281,9 +293,3 @@ def holm(p_values: ArrayLike) -> Floats:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted
-
-
-def _check_resamples(resamples: int) -> None:
-    if resamples < 1:
-        message = f"resamples is {resamples}; it must be at least 1, and 1,000 for an interval"
-        raise SettingsError(message)

@@ -1,16 +1,17 @@
 """Metrics of classifiers, each computed for many sets of row weights at once.
 
-One weight set of ones is the plain value; the resamples of a bootstrap are others. Intervals and
-tests are the business of `statistics`.
+One set of weights of ones gives the plain value; the resamples of a bootstrap are others. Intervals
+are the business of `intervals`, tests that of `paired_tests`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.experiments.metric import Metric
 from medssl_models.suggestions import did_you_mean
 
 from medssl_eval.errors import FeatureError, InfeasibleError, LabelError, UnknownNameError
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METRICS",
+    "ClassifierMetric",
     "Measurement",
-    "Metric",
     "checked_predictions",
     "evaluate_metrics",
     "list_metrics",
@@ -37,40 +38,35 @@ __all__ = [
 CALIBRATION_BINS = 15
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A number that says how good predictions are.
+@dataclass(frozen=True)
+class ClassifierMetric(Metric):
+    """A metric as records declare it, with its arithmetic, whose values are never percentages.
 
-    Attributes:
-        name: How records and options call it.
-        summary: One line: meaning, range, trivial value.
-        higher_is_better: The direction for rankings.
-        lower: Smallest possible value.
-        upper: Largest possible value.
-        trivial: Value of predictions that know nothing, None where it depends on the labels.
-        uses_order: Whether only the order of scores matters, so that the scores of two models may
-            be replaced by ranks before they are exchanged.
+    Args:
         compute: (labels (N,) int64, probabilities (N, K) float64, weights (B, N) float64) -> (B,)
             float64, NaN where undefined. Trusts its input.
-        in_percent: Whether records give it in percent, as the study did.
+        uses_order: Whether only the order of scores matters, so that the scores of two models may
+            be replaced by ranks before they are exchanged.
+
+    Example:
+        >>> metric("auroc")([0, 1, 1], [0.2, 0.1, 0.9])
+        Measurement(metric='auroc', value=0.5, reason=None)
     """
 
-    name: str
-    summary: str
-    higher_is_better: bool
-    lower: float
-    upper: float
-    trivial: float | None
-    uses_order: bool
-    compute: Callable[[Labels, Floats, Floats], Floats]
-    in_percent: bool = False
+    compute: Callable[[Labels, Floats, Floats], Floats] = field(kw_only=True, repr=False)
+    uses_order: bool = field(default=False, kw_only=True)
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by to have the unit of records."""
+        return 100.0 if self.unit == "%" else 1.0
 
     def __call__(
         self, labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None
     ) -> Measurement:
-        """The value for one set of rows.
+        """Compute the value for one set of rows.
 
-        Arguments:
+        Args:
             labels: Classes 0 .. K-1, shape (N,).
             probabilities: Shape (N, K), or (N,) for the second of two classes.
             weights: One non-negative weight for each row, shape (N,).
@@ -89,7 +85,13 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A value, or the reason why there is none."""
+    """A value, never in percent, or the reason why there is none.
+
+    Args:
+        metric: Its name.
+        value: None where the metric is not defined.
+        reason: Why it is not.
+    """
 
     metric: str
     value: float | None
@@ -104,7 +106,7 @@ def _absence(labels: Labels, classes: int) -> str:
 
 
 def checked_predictions(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Floats]:
-    """Labels (N,) int64 and probabilities (N, K) float64, or a clear error.
+    """Return labels (N,) int64 and probabilities (N, K) float64.
 
     Raises:
         LabelError: Labels that are not integers in 0 .. K-1.
@@ -135,16 +137,18 @@ def checked_predictions(labels: ArrayLike, probabilities: ArrayLike) -> tuple[La
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """The quotient, NaN where the denominator is zero."""
+    """Divide; NaN where the denominator is zero."""
     empty = denominator == 0
     return np.where(empty, np.nan, numerator / np.where(empty, 1.0, denominator))
 
 
 def _accuracy(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    """Compute the share of rows whose likeliest class is right."""
     return _ratio(weights @ (probabilities.argmax(axis=1) == labels), weights.sum(axis=1))
 
 
-def _balanced_accuracy(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+def _recall(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    """Average the recalls of the classes; 1 / K without knowledge."""
     correct = probabilities.argmax(axis=1) == labels
     member = np.eye(probabilities.shape[1])[labels]
     recalls = _ratio(weights @ (member * correct[:, None]), weights @ member)
@@ -152,42 +156,21 @@ def _balanced_accuracy(labels: Labels, probabilities: Floats, weights: Floats) -
 
 
 def _ties(scores: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Ascending order of the scores, and where in it each run of equal scores ends."""
+    """Find the ascending order of the scores, and where in it each run of equal scores ends."""
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
     return order, np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
 
 
 def _running(weights: Floats, ends: NDArray[np.intp]) -> Floats:
-    """Total weight up to the end of each run of ties, shape (B, runs)."""
+    """Sum the weights up to the end of each run of ties, shape (B, runs)."""
     return np.asarray(np.cumsum(weights, axis=1)[:, ends], np.float64)
-
-
-def _auroc_one(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
-    """Weighted Mann-Whitney statistic, ties counted half."""
-    order, ends = _ties(scores)
-    ordered, is_positive = weights[:, order], positive[order]
-    ups = _running(ordered * is_positive, ends)
-    downs = _running(ordered * ~is_positive, ends)
-    below = np.concatenate([np.zeros((len(weights), 1)), downs[:, :-1]], axis=1)
-    gains = np.diff(ups, axis=1, prepend=0.0)
-    return _ratio((gains * (below + downs)).sum(axis=1) / 2, ups[:, -1] * downs[:, -1])
-
-
-def _auprc_one(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
-    """Average precision: precision at each threshold weighted by the recall it adds."""
-    order, ends = _ties(-scores)
-    ordered = weights[:, order]
-    ups = _running(ordered * positive[order], ends)
-    precision = np.nan_to_num(_ratio(ups, _running(ordered, ends)))
-    gains = np.diff(ups, axis=1, prepend=0.0)
-    return _ratio((gains * precision).sum(axis=1), ups[:, -1])
 
 
 def _each_class(
     one: Callable[[NDArray[np.bool_], Floats, Floats], Floats],
 ) -> Callable[[Labels, Floats, Floats], Floats]:
-    """The second class's value for two classes, else the mean of one class against the rest."""
+    """Take the second class of two, else the mean of each class against the rest."""
 
     def compute(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
         classes = probabilities.shape[1]
@@ -198,7 +181,34 @@ def _each_class(
     return compute
 
 
-def _quadratic_kappa(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+@_each_class
+def _auroc(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
+    """Compute the chance that a positive scores above a negative, ties counted half."""
+    order, ends = _ties(scores)
+    ordered, is_positive = weights[:, order], positive[order]
+    ups = _running(ordered * is_positive, ends)
+    downs = _running(ordered * ~is_positive, ends)
+    below = np.concatenate([np.zeros((len(weights), 1)), downs[:, :-1]], axis=1)
+    gains = np.diff(ups, axis=1, prepend=0.0)
+    return _ratio((gains * (below + downs)).sum(axis=1) / 2, ups[:, -1] * downs[:, -1])
+
+
+@_each_class
+def _auprc(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
+    """Average the precision at each threshold, weighted by the recall that it adds.
+
+    Without knowledge it is the share of positives.
+    """
+    order, ends = _ties(-scores)
+    ordered = weights[:, order]
+    ups = _running(ordered * positive[order], ends)
+    precision = np.nan_to_num(_ratio(ups, _running(ordered, ends)))
+    gains = np.diff(ups, axis=1, prepend=0.0)
+    return _ratio((gains * precision).sum(axis=1), ups[:, -1])
+
+
+def _kappa(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    """Compute the agreement beyond chance of ordered classes, with the grades' squared distance."""
     classes = probabilities.shape[1]
     cells = np.eye(classes * classes)[labels * classes + probabilities.argmax(axis=1)]
     table = (weights @ cells).reshape(-1, classes, classes)
@@ -210,6 +220,7 @@ def _quadratic_kappa(labels: Labels, probabilities: Floats, weights: Floats) -> 
 
 
 def _brier(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    """Average the squared error: of the second class of two, else summed over the classes."""
     target = np.eye(probabilities.shape[1])[labels]
     errors = ((probabilities - target) ** 2).sum(axis=1)
     if probabilities.shape[1] == 2:
@@ -218,6 +229,7 @@ def _brier(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
 
 
 def _calibration_error(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    """Average the gap of confidence and accuracy in bins of equal width over the confidence."""
     confidence = probabilities.max(axis=1)
     bins = np.ceil(confidence * CALIBRATION_BINS).astype(np.int64).clip(1, CALIBRATION_BINS) - 1
     gap = (probabilities.argmax(axis=1) == labels) - confidence
@@ -225,98 +237,36 @@ def _calibration_error(labels: Labels, probabilities: Floats, weights: Floats) -
     return _ratio(np.abs(surplus).sum(axis=1), weights.sum(axis=1))
 
 
-_TABLE = (
-    Metric(
-        name="accuracy",
-        summary="share of rows whose likeliest class is right, 0 to 1; trivial: commonest class",
-        higher_is_better=True,
-        lower=0.0,
-        upper=1.0,
-        trivial=None,
-        uses_order=False,
-        compute=_accuracy,
-        in_percent=True,
+_ALL = (
+    ClassifierMetric("accuracy", "accuracy", "higher", "%", bounds=(0, 100), compute=_accuracy),
+    ClassifierMetric(
+        "balanced_accuracy", "balanced accuracy", "higher", "%", bounds=(0, 100), compute=_recall
     ),
-    Metric(
-        name="balanced_accuracy",
-        summary="mean of the recalls of the classes, 0 to 1; 1 / classes without knowledge",
-        higher_is_better=True,
-        lower=0.0,
-        upper=1.0,
-        trivial=None,
-        uses_order=False,
-        compute=_balanced_accuracy,
-        in_percent=True,
+    ClassifierMetric(
+        "auroc", "AUROC", "higher", chance=0.5, bounds=(0, 1), compute=_auroc, uses_order=True
     ),
-    Metric(
-        name="auroc",
-        summary="chance that a positive scores above a negative, 0 to 1, 0.5 without knowledge; "
-        "more than two classes: mean of one against the rest",
-        higher_is_better=True,
-        lower=0.0,
-        upper=1.0,
-        trivial=0.5,
-        uses_order=True,
-        compute=_each_class(_auroc_one),
+    ClassifierMetric("auprc", "AUPRC", "higher", bounds=(0, 1), compute=_auprc, uses_order=True),
+    ClassifierMetric("brier", "Brier score", "lower", bounds=(0, 2), compute=_brier),
+    ClassifierMetric(
+        "calibration_error", "calibration error", "lower", bounds=(0, 1), compute=_calibration_error
     ),
-    Metric(
-        name="auprc",
-        summary="average precision, 0 to 1; the share of positives without knowledge; "
-        "more than two classes: mean of one against the rest",
-        higher_is_better=True,
-        lower=0.0,
-        upper=1.0,
-        trivial=None,
-        uses_order=True,
-        compute=_each_class(_auprc_one),
-    ),
-    Metric(
-        name="quadratic_kappa",
-        summary="agreement beyond chance with squared distance of grades, -1 to 1, 0 by chance; "
-        "for ordered classes",
-        higher_is_better=True,
-        lower=-1.0,
-        upper=1.0,
-        trivial=0.0,
-        uses_order=False,
-        compute=_quadratic_kappa,
-    ),
-    Metric(
-        name="brier",
-        summary="mean squared error of the probabilities: of the second class for two classes "
-        "(0 to 1, 0.25 for an even guess), summed over more classes (0 to 2)",
-        higher_is_better=False,
-        lower=0.0,
-        upper=2.0,
-        trivial=None,
-        uses_order=False,
-        compute=_brier,
-    ),
-    Metric(
-        name="calibration_error",
-        summary=f"expected gap of confidence and accuracy, {CALIBRATION_BINS} bins of equal width "
-        "over the confidence of the likeliest class, 0 to 1, 0 is calibrated",
-        higher_is_better=False,
-        lower=0.0,
-        upper=1.0,
-        trivial=0.0,
-        uses_order=False,
-        compute=_calibration_error,
+    ClassifierMetric(
+        "quadratic_kappa", "quadratic kappa", "higher", chance=0.0, bounds=(-1, 1), compute=_kappa
     ),
 )
-METRICS: Mapping[str, Metric] = MappingProxyType({entry.name: entry for entry in _TABLE})
+METRICS: Mapping[str, ClassifierMetric] = MappingProxyType({entry.name: entry for entry in _ALL})
 
 
 def list_metrics() -> list[str]:
-    """Names of all metrics."""
+    """List the names of all metrics."""
     return list(METRICS)
 
 
-def metric(name: str) -> Metric:
-    """The metric of a name; "mean_per_class_recall" is the study's word for balanced accuracy.
+def metric(name: str) -> ClassifierMetric:
+    """Look up a metric; "mean_per_class_recall" is the study's word for balanced accuracy.
 
     Raises:
-        UnknownNameError: No metric bears the name; close ones are named.
+        UnknownNameError: No metric has the name; close ones are named.
     """
     name = "balanced_accuracy" if name == "mean_per_class_recall" else name
     if name not in METRICS:
@@ -329,28 +279,43 @@ def metric(name: str) -> Metric:
 def evaluate_metrics(
     labels: ArrayLike, probabilities: ArrayLike, *, names: Sequence[str] | None = None
 ) -> dict[str, Measurement]:
-    """Several metrics of the same predictions; arguments and errors as in `Metric`."""
+    """Compute several metrics of the same predictions; errors as in `ClassifierMetric`.
+
+    Args:
+        labels: As in `ClassifierMetric`.
+        probabilities: As there.
+        names: None takes all metrics.
+
+    Example:
+        >>> found = evaluate_metrics([0, 1, 1], [0.2, 0.4, 0.9], names=["accuracy", "brier"])
+        >>> {name: round(measured.value, 3) for name, measured in found.items()}
+        {'accuracy': 0.667, 'brier': 0.137}
+    """
     chosen = list_metrics() if names is None else names
     return {name: metric(name)(labels, probabilities) for name in chosen}
 
 
 def validation_score(name: str, labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """A metric as something to choose by: higher is better.
+    """Compute a metric as something to choose by: higher is better.
 
-    Arguments:
+    Args:
         name: The metric.
-        labels: As in `Metric`.
-        probabilities: As in `Metric`.
+        labels: As in `ClassifierMetric`.
+        probabilities: As there.
 
     Raises:
         InfeasibleError: The metric has no value on this validation part.
+
+    Example:
+        >>> round(validation_score("brier", [0, 1, 1], [0.2, 0.4, 0.9]), 3)
+        -0.137
     """
     chosen = metric(name)
     measured = chosen(labels, probabilities)
     if measured.value is None:
         message = (
             f"the validation part has no {name} to choose by: {measured.reason}; choose by another "
-            "metric (--select) or take a larger validation part"
+            "metric or take a larger validation part"
         )
         raise InfeasibleError(message)
-    return measured.value if chosen.higher_is_better else -measured.value
+    return chosen.sign * measured.value

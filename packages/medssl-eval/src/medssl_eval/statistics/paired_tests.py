@@ -1,4 +1,4 @@
-"""Whether two models differ on the same questions: bootstrap, permutation, DeLong's test.
+"""Whether two models differ on the same images or episodes: bootstrap, permutation, DeLong's test.
 
 Everything here takes arrays; which records can be paired is the business of `compare`.
 """
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.experiments.intervals import percentile_interval
 
 from medssl_eval.errors import FeatureError, LabelError
 from medssl_eval.statistics.intervals import (
     RESAMPLES,
     bootstrap_p,
     bootstrap_weights,
+    checked_units,
     coin_flips,
-    percentile_interval,
     permutation_p,
     replicate,
-    units_of,
 )
 from medssl_eval.statistics.metrics import checked_predictions, metric
 
@@ -36,9 +36,9 @@ __all__ = ["DeLong", "Difference", "compare_episodes", "compare_predictions", "d
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What separates two models on the same questions.
+    """What separates two models on the same images or episodes.
 
-    Attributes:
+    Args:
         metric: Its name.
         first: Value of the first model.
         second: Value of the second.
@@ -73,7 +73,7 @@ def compare_predictions(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """Compare two models that answered the same questions.
+    """Compare two models that classified the same images.
 
     Args:
         labels: (N,) integers in 0..K-1.
@@ -87,6 +87,13 @@ def compare_predictions(
     Raises:
         FeatureError: Predictions of different shapes.
         LabelError: The metric is not defined on these labels.
+        SettingsError: No resamples.
+
+    Example:
+        >>> labels, scores = [0, 1] * 20, [0.1, 0.9] * 20
+        >>> found = compare_predictions(labels, scores, [0.9, 0.8] * 20, "accuracy")
+        >>> found.difference, found.units, found.p_permutation < 0.01
+        (0.5, 40, True)
     """
     pair = _Pair.of(labels, first, second, clusters)
     ours, theirs = (_value(pair.labels, scores, name) for scores in (pair.first, pair.second))
@@ -123,6 +130,12 @@ def compare_episodes(
 
     Raises:
         FeatureError: Not the same number of episodes.
+        SettingsError: No resamples.
+
+    Example:
+        >>> found = compare_episodes([80.0, 90.0, 85.0], [70.0, 72.0, 71.0])
+        >>> found.difference, found.low, found.high
+        (14.0, 10.0, 18.0)
     """
     ours, theirs = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if ours.ndim != 1 or ours.shape != theirs.shape or not len(ours):
@@ -151,7 +164,7 @@ def compare_episodes(
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Checked answers of two models to the same questions, and who belongs together."""
+    """Checked predictions of two models for the same images, and which belong together."""
 
     labels: Integers
     first: Floats
@@ -168,7 +181,7 @@ class _Pair:
         if ours.shape != theirs.shape:
             message = f"predictions of shapes {ours.shape} and {theirs.shape} cannot be paired"
             raise FeatureError(message)
-        return cls(truth, ours, theirs, *units_of(len(truth), clusters))
+        return cls(truth, ours, theirs, *checked_units(len(truth), clusters))
 
 
 def _value(labels: Integers, scores: Floats, name: str) -> float:
@@ -182,7 +195,7 @@ def _value(labels: Integers, scores: Floats, name: str) -> float:
 def _replicated(
     pair: _Pair, name: str, *, clusters: Sequence[str] | None, resamples: int, seed: int
 ) -> Floats:
-    """Difference of the metric on resamples of the units, the same for both models."""
+    """Compute the metric's difference on resamples of the units, the same for both models."""
     ours, theirs = (
         replicate(pair.labels, scores, [name], clusters=clusters, resamples=resamples, seed=seed)
         for scores in (pair.first, pair.second)
@@ -191,7 +204,7 @@ def _replicated(
 
 
 def _exchanged(pair: _Pair, name: str, *, resamples: int, seed: int) -> Floats:
-    """Difference of the metric after exchanging the models' answers on half of the units.
+    """Compute the metric's difference after exchanging the models' predictions on half the units.
 
     Both models' rows stand one above the other; which of them are a model's own after an exchange
     is a set of weights. Where only the order of scores counts they are replaced by ranks first:
@@ -211,7 +224,7 @@ def _exchanged(pair: _Pair, name: str, *, resamples: int, seed: int) -> Floats:
 
 
 def _delong_p(pair: _Pair, clusters: Sequence[str] | None) -> float | None:
-    """The p-value of DeLong's test where there are two classes, with two patients each or more."""
+    """Run DeLong's test where there are two classes, with two patients each or more."""
     if pair.first.shape[1] != 2:
         return None
     try:
@@ -230,7 +243,7 @@ def _as_ranks(scores: Floats) -> Floats:
 class DeLong:
     """Two areas under the curve on the same rows.
 
-    Attributes:
+    Args:
         areas: (2,) of the first and the second model.
         covariance: (2, 2) of the two.
         z: Difference in standard errors; 0 where both models rank alike.
@@ -262,6 +275,12 @@ def delong(
     Raises:
         LabelError: A class has fewer than two units.
 
+    Example:
+        >>> labels, weak = [0, 0, 1, 1, 0, 1], [0.3, 0.6, 0.4, 0.7, 0.5, 0.2]
+        >>> found = delong(labels, [0.1, 0.4, 0.8, 0.9, 0.6, 0.5], weak)
+        >>> [round(float(area), 3) for area in found.areas], round(found.p, 3)
+        ([0.889, 0.444], 0.074)
+
     References:
         DeLong, DeLong and Clarke-Pearson, Comparing the areas under two or more correlated ROC
         curves, 1988; Obuchowski, Nonparametric analysis of clustered ROC curve data, 1997; Sun and
@@ -271,7 +290,7 @@ def delong(
 
     positive = np.asarray(labels, np.int64) == 1
     scores = np.stack([np.asarray(first, np.float64), np.asarray(second, np.float64)])
-    units, count = units_of(len(positive), clusters)
+    units, count = checked_units(len(positive), clusters)
     gains, losses = _placements(positive, scores)
     areas = gains.mean(axis=1)
     covariance = _clustered_covariance(
@@ -288,7 +307,7 @@ def delong(
 
 
 def _placements(positive: NDArray[np.bool_], scores: Floats) -> tuple[Floats, Floats]:
-    """Share of negatives below each positive (2, P), of positives above each negative (2, M)."""
+    """Compute what share is below each positive (2, P), and above each negative (2, M)."""
     from scipy.stats import rankdata
 
     ups, downs = int(positive.sum()), int((~positive).sum())
@@ -311,7 +330,7 @@ def _summed(values: Floats, units: Integers, count: int) -> Floats:
 def _clustered_covariance(
     gains: Floats, losses: Floats, gaining: int, losing: int, *, sizes: tuple[int, int]
 ) -> Floats:
-    """Obuchowski's estimator from deviations summed by unit (2, units)."""
+    """Compute Obuchowski's estimator from deviations summed by unit (2, units)."""
     if gaining < 2 or losing < 2:
         message = f"positives of {gaining} and negatives of {losing} patients: at least 2 of each"
         raise LabelError(message)

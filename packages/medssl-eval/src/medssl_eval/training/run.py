@@ -202,7 +202,7 @@ class TrainingRun:
         labels = np.searchsorted(self.classes, self.data.labels[rows])
         measured = chosen(labels, self.judged(chosen.name, probabilities))
         value = -math.inf if measured.value is None else measured.value
-        return Look(loss, value if chosen.higher_is_better else -value)
+        return Look(loss, chosen.sign * value)
 
     def judged(self, name: str, probabilities: Floats) -> Floats:
         """Under the study's way, the area under the curve sees decisions, not probabilities."""
