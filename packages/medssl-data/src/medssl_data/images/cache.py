@@ -112,7 +112,7 @@ class PictureCache:
         return picture
 
     def _entry(self, path: Path, stamp: tuple[int, ...], recipe: str) -> Path:
-        parts = (os.path.abspath(path), stamp, recipe, _versions())  # noqa: PTH100 - fast
+        parts = (os.path.abspath(path), stamp, recipe, _versions())  # noqa: PTH100 - for every picture
         key = sha256_of(json.dumps(parts).encode("utf-8", "surrogateescape"))
         return self.folder / key[:2] / key[2:]
 
