@@ -2,13 +2,29 @@
 
 import functools
 
-import medssl_models
+import medssl_models.backbone
 import numpy as np
 import pytest
 from medssl_models.backbone import Backbone
+from medssl_models.experiments.metric import Metric
+from medssl_models.experiments.registry import declared
 from medssl_models.networks.controls import initialise
 from medssl_models.networks.trunks import build_trunk
+from medssl_models.testing.experiments import declared_metrics
 from PIL import Image
+
+TRAIT = declared_metrics(
+    "trait",
+    Metric("diffusion", "diffusion", "neither", "%"),
+    Metric("distance", "distance", "lower"),
+)
+"""What a package beside this one measures, wherever that is installed or not."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _trait():
+    with declared(TRAIT):
+        yield
 
 
 @functools.cache
@@ -41,7 +57,7 @@ def tiny_model():
 
 @pytest.fixture
 def tiny_models(monkeypatch):
-    monkeypatch.setattr(medssl_models, "create_model", _tiny_model)
+    monkeypatch.setattr(medssl_models.backbone, "create_model", _tiny_model)
 
 
 @pytest.fixture

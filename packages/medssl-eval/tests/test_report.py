@@ -11,11 +11,11 @@ import pytest
 from medssl_eval import cli
 from medssl_eval.errors import ResultsError
 from medssl_eval.report import export, published_content, read_content, write_page
-from medssl_eval.report.content import identity
 from medssl_eval.report.relations import relations, spearman
 from medssl_models.console import run
 from medssl_models.errors import RecordError
-from medssl_models.experiments.record import Provenance, Record, append_records
+from medssl_models.experiments.record import Provenance, Record
+from medssl_models.experiments.record_store import append_records
 from PIL import Image
 
 HOSTILE = "</script><script>document.title='stolen'</script>"
@@ -49,15 +49,15 @@ def results(tmp_path):
                 model,
                 "eyes",
                 40.0 + number,
-                experiment="saliency",
-                metric="attentive-diffusion",
+                experiment="trait",
+                metric="diffusion",
                 settings={},
                 details={"picture": "maps/eye.png"},
                 notes=("one image",),
             )
         )
         found.append(
-            record(model, "eyes", 50.0, experiment="finetune", settings={},
+            record(model, "eyes", 50.0, experiment="finetune", settings={"fraction": 1.0},
                    details={"files": {"curve": "curve.csv"}})
         )  # fmt: skip
         append_records(path, found)
@@ -94,16 +94,53 @@ def test_the_newest_of_equal_records_counts(tmp_path):
     assert {entry.model: entry.value for entry in content.entries} == {"a": 70.0, "b": 65.0}
 
 
-def test_the_quick_identity_is_that_of_the_key():
-    first = record()
-    others = [record(value=1.0), record("b"), record(dataset="c"), record(metric="auroc")]
-    others += [record(settings={"shots": 5, "ways": 2}), record(settings={"shots": 1})]
+def test_only_equal_records_replace_each_other(tmp_path):
+    first = record(experiment="linear")
+    others = [
+        record(value=1.0, experiment="linear"),
+        record("b", experiment="linear"),
+        record(dataset="c", experiment="linear"),
+        record(metric="auroc", experiment="linear", unit=""),
+        record(settings={"shots": 5, "ways": 2}, experiment="linear"),
+        record(settings={"shots": 1}, experiment="linear"),
+    ]
     for field in type(first.provenance).model_fields:
-        value = {"seed": 7, "versions": {"torch": "1"}}.get(field, "else")
+        value = {"seed": 7, "versions": {"torch": "1"}, "selection": {"x": "y"}}.get(field, "else")
         changed = first.provenance.model_copy(update={field: value})
         others.append(first.model_copy(update={"provenance": changed}))
-    for other in others:
-        assert (identity(other) == identity(first)) == (other.key == first.key)
+    for number, other in enumerate(others):
+        path = tmp_path / f"{number}.jsonl"
+        append_records(path, [first, other])
+        content = read_content([path])
+        assert len(content.entries) == (1 if other.key == first.key else 2)
+        cells = sum(len(board.cells) for board in content.boards)
+        assert cells == len(content.entries)
+
+
+def test_two_records_that_differ_have_cells_of_their_own_in_every_export(tmp_path):
+    """Of transforms, layers, targets and pictures the last record used to win."""
+    path = tmp_path / "results.jsonl"
+    found = [record(value=float(v), experiment="trait", metric="distance", unit="",
+                    settings={"transform": name, "layer": layer})
+             for v, (name, layer) in enumerate([("rotation", "layer1"), ("h_flip", "layer1"),
+                                                ("rotation", "layer4")])]  # fmt: skip
+    for value, target in ((0.3, "Edema"), (0.4, "Effusion")):
+        one = record(value=value, experiment="linear", metric="auroc", unit="")
+        origin = one.provenance.model_copy(update={"selection": {"target": target}})
+        found.append(one.model_copy(update={"provenance": origin}))
+    append_records(path, found)
+    content = read_content([path])
+    assert len({(e.group, e.model, e.dataset) for e in content.entries}) == 5
+    assert {e.dataset for e in content.entries if e.experiment == "linear"} == {
+        "scans,target=Edema",
+        "scans,target=Effusion",
+    }
+    lines = list(csv.DictReader(io.StringIO(export(content, "csv"))))
+    columns = ("experiment", "setting", "metric", "data set", "model", "protocol")
+    assert len({tuple(line[name] for name in columns) for line in lines}) == 5
+    for kind in ("markdown", "latex"):
+        text = export(content, kind)
+        assert all(f"{entry.value:.1f}" in text for entry in content.entries)
 
 
 def test_a_torn_line_becomes_a_warning(tmp_path):
@@ -136,10 +173,15 @@ def test_a_board_ranks_models_by_their_mean_and_knows_its_complete_part(results)
 def test_less_is_better_for_distances(tmp_path):
     path = tmp_path / "results.jsonl"
     append_records(
-        path, [record(m, value=v, metric="lpips-alex") for m, v in (("near", 0.2), ("far", 0.8))]
+        path,
+        [
+            record(m, value=v, experiment="trait", metric="distance", unit="")
+            for m, v in (("near", 0.2), ("far", 0.8))
+        ],
     )
     board = read_content([path]).boards[0]
-    assert not board.higher_is_better
+    assert board.sign == -1
+    assert board.best("scans").model == "near"
     assert board.models[0] == "near"
 
 
@@ -225,7 +267,7 @@ def test_the_released_numbers_make_a_report_of_their_own():
     assert board.cells["byol", "ichallenge_pm"].notes[0].startswith("F")
     assert len(board.complete[0]) == 13
     found = {r.trait.partition(",")[0] for r in relations(content)}
-    assert found >= {"imagenet-top1", "attentive-diffusion", "reconstruction", "invariance"}
+    assert found >= {"imagenet-top1", "attentive-diffusion", "perceptual-distance", "invariance"}
 
 
 def test_the_command_writes_whole_files_and_says_where(results, capsys):

@@ -1,9 +1,9 @@
 """Rows for people, and a chart that shows every record."""
 
 import pytest
-from medssl_eval.compare.tables import COLUMNS, best_first, rows
 from medssl_eval.report.drawing import bar_chart
 from medssl_models import Provenance, Record
+from medssl_models.experiments.cells import best_first, run_tables
 from PIL import Image
 
 
@@ -45,8 +45,8 @@ def test_best_come_first_within_a_data_set_and_setting(records):
 
 
 def test_controls_and_phantoms_are_marked(records):
-    cells = rows(records)
-    assert all(len(row) == len(COLUMNS) for row in cells)
+    ((columns, cells),) = run_tables(records)
+    assert all(len(row) == len(columns) for row in cells)
     assert [row[2] for row in cells[:2]] == ["a (control)", "b"]
     assert cells[-1][0] == "drawn (phantom)"
     assert cells[0][4:] == ("60.00 %", "59.00 to 61.00", 44)

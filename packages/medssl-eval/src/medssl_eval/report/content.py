@@ -393,13 +393,12 @@ def published_content() -> Content:
 
 
 def _released_entry(number: ReleasedNumber) -> Entry:
-    experiment, metric, sign = _words_of(number)
     return Entry(
-        experiment=experiment,
-        setting=number.setting or experiment,
-        metric=metric,
+        experiment=number.experiment,
+        setting=number.setting or number.experiment,
+        metric=number.metric,
         unit=number.unit,
-        sign=sign,
+        sign=_direction_of(number),
         dataset=number.dataset,
         model=number.model,
         protocol=STUDY,
@@ -411,12 +410,11 @@ def _released_entry(number: ReleasedNumber) -> Entry:
     )
 
 
-def _words_of(number: ReleasedNumber) -> tuple[str, str, int]:
-    """Name experiment and metric as records do, and the direction, where a package tells them."""
+def _direction_of(number: ReleasedNumber) -> int:
+    """Tell which values are better, where an installed package repeats the experiment."""
     for experiment in installed_experiments():
         released = experiment.released
-        if released is not None and number.experiment == released.experiments[0]:
-            name = released.metric(number)
-            metric = experiment.metric(name)
-            return experiment.name, name, 0 if metric is None else metric.sign
-    return number.experiment, number.metric, 0
+        if released is not None and number.experiment in released.experiments:
+            metric = experiment.metric(released.metric(number))
+            return 0 if metric is None else metric.sign
+    return 0

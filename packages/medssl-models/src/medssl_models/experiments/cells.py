@@ -182,8 +182,12 @@ class Labels:
         for record in records:
             setting, model = setting_of(record), model_of(record)
             settings[setting] = setting_label(record)
-            datasets[setting, data_of(record)] = data_label(record)
-            models[setting, model] = model_label(record)
+            # The longer of two words for one thing has the mark that the other record lacks.
+            data = (setting, data_of(record))
+            datasets[data] = max(datasets.get(data, ""), data_label(record), key=len)
+            models[setting, model] = max(
+                models.get((setting, model), ""), model_label(record), key=len
+            )
             names[setting, model] = record.provenance.model
         return cls(
             apart_within(models, model_facts),
