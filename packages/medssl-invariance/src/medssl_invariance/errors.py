@@ -12,7 +12,6 @@ __all__ = [
     "GridError",
     "InvarianceError",
     "PairError",
-    "SettingsError",
     "TooFewImagesError",
     "UnknownFamilyError",
 ]
@@ -24,20 +23,16 @@ class InvarianceError(Exception):
     exit_code: ClassVar[int] = 1
 
 
-class SettingsError(InvarianceError, ValueError):
-    """An option or argument has a value that is not allowed."""
-
-    exit_code = 2
-
-
 class UnknownFamilyError(InvarianceError, LookupError):
     """No family of transforms has this name, or the protocol has no grid for it."""
 
     exit_code = 2
 
 
-class GridError(SettingsError, IndexError):
+class GridError(InvarianceError, ValueError, IndexError):
     """A family has no grid of the size that was asked for."""
+
+    exit_code = 2
 
 
 class TooFewImagesError(InvarianceError, ValueError):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medssl_models.experiments.experiment import Experiment
 from medssl_models.experiments.released import Released
-from medssl_models.experiments.settings import published_value
+from medssl_models.experiments.settings import Option, published_value, setting
 from medssl_models.experiments.translation import Formerly
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from medssl_invariance.experiments.metrics import METRICS
 from medssl_invariance.experiments.settings import SyntheticSettings, ViewsSettings
@@ -188,16 +188,15 @@ VIEWS = Experiment(
 )
 
 
+_METRIC_NAMES = tuple(metric.name for metric in METRICS)
+
+
 class CurveOptions(BaseModel):
-    """How curves are drawn.
+    """How curves are drawn."""
 
-    Args:
-        metric: What the pictures show.
-    """
-
-    metric: Literal[
-        "whitened_cosine", "raw_cosine", "mahalanobis_distance", "retrieval", "raw_retrieval"
-    ] = Field("whitened_cosine", description="What the pictures show.")
+    metric: Literal[_METRIC_NAMES] = setting(  # type: ignore[valid-type] # as declared
+        "What the pictures show.", corrected=_METRIC_NAMES[0], option=Option()
+    )
 
 
 def _draw_curves(

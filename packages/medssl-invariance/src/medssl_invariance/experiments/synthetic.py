@@ -81,7 +81,7 @@ def synthetic(
         image's value, the baselines, and what the whitening rests on.
 
     Raises:
-        SettingsError: A value is not allowed.
+        medssl_models.errors.SettingsError: A value is not allowed.
         UnknownFamilyError: A family that does not exist, or not under this protocol.
         GridError: A family has no such k; said before any image is opened.
         TooFewImagesError: Fewer images than a comparison needs, likewise.

@@ -51,7 +51,7 @@ def views(
         among all second views.
 
     Raises:
-        SettingsError: A value is not allowed.
+        medssl_models.errors.SettingsError: A value is not allowed.
         medssl_data.PairError: No pairs, or not exactly two views.
         PairError: A view has no partner, where the settings refuse that.
         TooFewImagesError: Too few images for a covariance of others.

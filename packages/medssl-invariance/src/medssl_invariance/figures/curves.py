@@ -7,6 +7,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
+from medssl_models.experiments.figures import save_figure
 from medssl_models.files import replacing
 
 from medssl_invariance.experiments.metrics import METRICS
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CSV_COLUMNS", "csv_text", "write_curves"]
 
+DPI = 120
 CSV_COLUMNS = (
     *("data set", "transform", "model", "control", "metric", "axis"),
     *("at", "value", "ci_low", "ci_high", "random_other"),
@@ -42,23 +44,24 @@ def write_curves(
         The files: `DATASET-curves.csv`, `DATASET-curves.png` and `DATASET-summary.png` for each
         data set.
     """
+    from matplotlib import rc_context
+
     from medssl_invariance.figures.drawing import draw_curves, draw_summary
 
-    (shown,) = (one for one in METRICS if one.name == metric)
+    shown = {one.name: one for one in METRICS}[metric]
     found, written = cells(records), []
     for dataset in dict.fromkeys(cell.dataset for cell in found):
         own = [cell for cell in found if cell.dataset == dataset]
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", own[0].plain_dataset).strip("-")
-        contents = {
-            "curves.csv": csv_text(own).encode(),
-            "curves.png": draw_curves(own, shown, dataset),
-            "summary.png": draw_summary(own, shown, dataset),
-        }
-        for name, content in contents.items():
-            path = folder / f"{stem}-{name}"
-            with replacing(path) as draft:
-                draft.write_bytes(content)
-            written.append(path)
+        table = folder / f"{stem}-curves.csv"
+        with replacing(table) as draft:
+            draft.write_bytes(csv_text(own).encode())
+        written.append(table)
+        with rc_context({"text.parse_math": False}):  # a $ in a name is no mathematics
+            for name, draw in (("curves", draw_curves), ("summary", draw_summary)):
+                path = folder / f"{stem}-{name}.png"
+                save_figure(draw(own, shown, dataset), path, dpi=DPI)
+                written.append(path)
     return written
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import TYPE_CHECKING, Any
+
+from medssl_models.experiments.figures import new_figure
 
 from medssl_invariance.transforms.families import FAMILIES
 
@@ -26,10 +27,9 @@ HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d
 GREYS = ("#8894a1", "#2f3a45", "#b4bcc5")
 STYLES = ("-", "--", ":", "-.")
 COLUMNS = 4
-_DPI = 120
 
 
-def draw_curves(cells: Sequence[Cell], metric: Metric, title: str) -> bytes:
+def draw_curves(cells: Sequence[Cell], metric: Metric, title: str) -> Figure:
     """Draw a panel for each family: a line with its 95 % band for each model.
 
     Args:
@@ -38,18 +38,12 @@ def draw_curves(cells: Sequence[Cell], metric: Metric, title: str) -> bytes:
         title: Name of the data set.
 
     Returns:
-        A PNG. Dotted lines are the same metric between an image and a random other one.
+        Dotted lines are the same metric between an image and a random other one.
     """
-    from matplotlib.figure import Figure
-
     transforms = list(dict.fromkeys(cell.transform for cell in cells))
     columns = min(COLUMNS, len(transforms))
     lines = math.ceil(len(transforms) / columns)
-    figure = Figure(
-        figsize=(max(3.0 * columns, 6.0), 2.45 * lines + 1.2),
-        layout="constrained",
-        facecolor="white",
-    )
+    figure = new_figure(max(3.0 * columns, 6.0), 2.45 * lines + 1.2)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     looks = _looks(cells)
     for axis, transform in zip(axes, transforms, strict=False):
@@ -61,7 +55,7 @@ def draw_curves(cells: Sequence[Cell], metric: Metric, title: str) -> bytes:
     figure.suptitle(
         f"{title}: {metric.heading}", x=0.01, ha="left", fontsize=13, color=INK, weight="bold"
     )
-    return _png(figure)
+    return figure
 
 
 def _looks(cells: Sequence[Cell]) -> Mapping[str, tuple[str, str]]:
@@ -175,7 +169,7 @@ def _legend(figure: Figure, cells: Sequence[Cell], looks: Mapping[str, tuple[str
     )  # fmt: skip
 
 
-def draw_summary(cells: Sequence[Cell], metric: Metric, title: str) -> bytes:
+def draw_summary(cells: Sequence[Cell], metric: Metric, title: str) -> Figure:
     """Draw models against families as a heat map with the numbers in it.
 
     Args:
@@ -184,18 +178,12 @@ def draw_summary(cells: Sequence[Cell], metric: Metric, title: str) -> bytes:
         title: Name of the data set.
 
     Returns:
-        A PNG. The last column is the same metric between an image and a random other one.
+        The last column is the same metric between an image and a random other one.
     """
-    from matplotlib.figure import Figure
-
     transforms = list(dict.fromkeys(cell.transform for cell in cells))
     by_place = {(cell.model, cell.transform): cell for cell in cells}
     labels = _by_stability(cells, metric)
-    figure = Figure(
-        figsize=(0.62 * (len(transforms) + 1) + 2.6, 0.42 * len(labels) + 2.3),
-        layout="constrained",
-        facecolor="white",
-    )
+    figure = new_figure(0.62 * (len(transforms) + 1) + 2.6, 0.42 * len(labels) + 2.3)
     axis = figure.subplots()
     values = [
         [_value(by_place.get((label, transform)), metric) for transform in transforms]
@@ -220,7 +208,7 @@ def draw_summary(cells: Sequence[Cell], metric: Metric, title: str) -> bytes:
     axis.set_title(heading, loc="left", fontsize=12, color=INK, weight="bold", pad=10)
     if any(cell.is_moot for cell in cells):
         figure.supxlabel("* nothing changes: the pictures are grey", fontsize=8, color=FAINT)
-    return _png(figure)
+    return figure
 
 
 def _by_stability(cells: Sequence[Cell], metric: Metric) -> list[str]:
@@ -272,9 +260,3 @@ def _draw_cells(axis: Axes, values: list[list[float]], metric: Metric) -> None:
             )  # fmt: skip
     for spine in axis.spines.values():
         spine.set_visible(False)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, pil_kwargs={"optimize": True})
-    return buffer.getvalue()
