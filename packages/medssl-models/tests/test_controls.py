@@ -3,7 +3,9 @@
 import pytest
 import torch
 from medssl_models.backbone import Backbone, fingerprint_of
+from medssl_models.errors import SettingsError
 from medssl_models.networks.controls import calibration_noise, initialise
+from medssl_models.networks.tapped import TappedNetwork
 from medssl_models.networks.trunks import build_trunk
 from medssl_models.testing import tiny_backbone, tiny_card
 from torch import nn
@@ -52,6 +54,48 @@ def test_the_noise_has_unit_variance_and_is_exact():
     assert noise.shape == (8, 3, 64, 64)
     assert torch.equal(noise * 4096, (noise * 4096).round())
     assert 0.5 < float(noise.std()) < 2
+
+
+class Transformer(nn.Module):
+    """What a transformer has and a ResNet has not: tokens, layer scale, linear layers, norms."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 6, 16, stride=16)
+        self.place = nn.Parameter(torch.randn(1, 4, 6))
+        self.scale = nn.Parameter(torch.full((6,), 1e-5))
+        self.mix = nn.Linear(6, 6)
+        self.norm = nn.LayerNorm(6)
+        self.bottleneck = nn.BatchNorm1d(6)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.place
+        tokens = tokens + self.scale * self.mix(tokens)
+        return self.bottleneck(self.norm(tokens).mean(1))
+
+
+def test_any_network_is_drawn_from_the_seed_alone():
+    networks = [TappedNetwork(Transformer(), {}, feature_dim=6, fixed_side=32) for _ in range(3)]
+    with torch.no_grad():
+        networks[1].network.norm.weight.fill_(9.0)
+    first, again, other = (
+        initialise(network, seed=seed).state_dict()
+        for network, seed in zip(networks, (0, 0, 1), strict=True)
+    )
+
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["mix.weight"], other["mix.weight"])
+    assert float(first["place"].std()) == pytest.approx(0.02, rel=0.3)
+    assert float(first["mix.weight"].abs().max()) <= 1  # He: the root of 6 / 6 inputs
+    assert first["scale"].tolist() == pytest.approx([1e-5] * 6)
+    assert float(first["mix.bias"].abs().max()) == 0
+    assert not any(network.training for network in networks)
+    assert float(first["bottleneck.running_var"].std()) > 0
+
+
+def test_a_network_without_weights_cannot_be_drawn():
+    with pytest.raises(SettingsError, match="Flatten has no weights to draw"):
+        initialise(nn.Flatten(), seed=0)
 
 
 def test_momentum_and_type_are_put_back():

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from medssl_models.backbone import Backbone
 from medssl_models.card import ModelCard
 from medssl_models.console import Console
 from medssl_models.errors import (
@@ -31,7 +32,10 @@ from medssl_models.errors import (
 from medssl_models.features.extraction import ExtractionSettings, extract
 from medssl_models.features.runtime import threads
 from medssl_models.features.store import FeatureStore
+from medssl_models.networks.controls import initialise
+from medssl_models.networks.tapped import TappedNetwork
 from medssl_models.preprocessing import Normalisation, Preprocessing
+from medssl_models.testing import tiny_card
 from medssl_models.testing.sources import NoiseSource
 from PIL import Image
 from torch import nn
@@ -135,6 +139,37 @@ def test_the_backbone_is_left_as_it_was(backbone):
     assert isinstance(backbone.bn1, nn.BatchNorm2d)
     for name, value in backbone.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+class Tokens(nn.Module):
+    """A patch embedding: maps of 5 channels as (N, T, 5) tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 5, 8, stride=8)
+
+    def forward(self, x):
+        return self.patches(x).flatten(2).transpose(1, 2)
+
+
+class Mean(nn.Module):
+    def forward(self, tokens):
+        return tokens.mean(1)
+
+
+def test_tokens_of_a_transformer_are_averaged_over_positions():
+    """Their number is not their width, and the network takes images of one side only."""
+    body = nn.Sequential(Tokens(), Mean())
+    network = TappedNetwork(body, {"block": "0"}, feature_dim=5, fixed_side=32)
+    transformer = Backbone(tiny_card().replace(feature_dim=5), initialise(network, seed=0))
+    source = NoiseSource(rows=2)
+    same = Preprocessing(resize=32, crop=32, normalisation=Normalisation(kind="imagenet"))
+
+    table = extract(transformer, source, preprocessing=same, settings=settings(layer="block"))
+
+    pooled = extract(transformer, source, preprocessing=same, settings=settings())
+    assert table.features.shape == (2, 5)
+    np.testing.assert_allclose(table.features, pooled.features, rtol=1e-5)
 
 
 def test_inner_layer_is_averaged_over_positions(backbone):

@@ -64,7 +64,7 @@ def test_what_earlier_programs_left_in_torchs_cache_is_found(download, tmp_path)
 def test_a_trunk_that_is_there_is_replaced_only_by_force(download):
     import_trunk("lpips-alex", download)
 
-    with pytest.raises(SettingsError, match="exists; .*set force to replace it"):
+    with pytest.raises(SettingsError, match=r"exists; .*set force to replace it"):
         import_trunk("lpips-alex", download)
     assert import_trunk("lpips-alex", download, force=True).exists()
 

@@ -10,12 +10,14 @@ from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 
 import pytest
-from medssl_models import plugins
+from medssl_models import available_models, control_of, create_model, plugins
 from medssl_models.catalog import broken_plugins, list_models, model_card
-from medssl_models.errors import PluginError
+from medssl_models.errors import PluginError, SettingsError
 from medssl_models.networks.build import build_network
+from medssl_models.networks.tapped import TappedNetwork
 from medssl_models.plugins import ModelPlugin, load_plugins
 from medssl_models.testing import tiny_card
+from torch import nn
 
 MODULE = '''
 """An encoder of another package."""
@@ -208,3 +210,47 @@ def test_a_builder_that_fails_is_named(entry, build, words):
 
     with pytest.raises(PluginError, match=words):
         build_network(card)
+
+
+def encoder(card):
+    """An encoder that brings its weights and takes only the card that it knows."""
+    assert card.name == "acme"
+    body = nn.Sequential(nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    nn.init.constant_(body[0].weight, 0.5)
+    return TappedNetwork(body, {"stem": "0"}, feature_dim=7)
+
+
+def test_a_plug_ins_architecture_has_an_untrained_control(entry):
+    entry(ModelPlugin(own_card(architecture="acme-encoder", feature_dim=7), encoder))
+    name = control_of("acme")
+
+    assert name == "random:acme-encoder"
+    assert {"acme", name} <= set(available_models())
+    control = create_model(name)
+    assert (control.name, control.card.control) == (name, True)
+    assert control.layers == create_model("acme").layers
+    assert control.fingerprint == create_model(name).fingerprint
+    assert float(control.trunk.state_dict()["0.weight"].std()) > 0.1
+    assert float(create_model("acme").trunk.state_dict()["0.weight"].std()) == 0
+
+
+def without_weights(card):
+    body = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return TappedNetwork(body, {}, feature_dim=3)
+
+
+def test_what_has_no_weights_or_no_nameable_architecture_has_no_control(entry):
+    said = []
+    entry(
+        [
+            ModelPlugin(own_card(architecture="mean-colour", feature_dim=3), without_weights),
+            ModelPlugin(own_card(architecture="an encoder").replace(name="spaced"), encoder),
+        ]
+    )
+
+    assert control_of("spaced", say=said.append) is None
+    assert said == [
+        "spaced has no untrained control: 'an encoder' cannot be part of a model's name"
+    ]
+    with pytest.raises(SettingsError, match="has no weights to draw"):
+        create_model(control_of("acme"))

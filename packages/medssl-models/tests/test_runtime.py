@@ -21,8 +21,8 @@ from medssl_models.features.runtime import (
     resolve_device,
     threads,
 )
-from medssl_models.networks.controls import initialise
 from medssl_models.networks.architectures import ARCHITECTURES
+from medssl_models.networks.controls import initialise
 from medssl_models.networks.trunks import build_trunk
 from medssl_models.preprocessing import Normalisation, Preprocessing
 from torch import nn

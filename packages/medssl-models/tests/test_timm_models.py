@@ -1,10 +1,16 @@
 """`timm:NAME` against timm itself, with weights that are brought by hand."""
 
+import json
+import sys
+
 import pytest
 import torch
-from medssl_models import create_model
-from medssl_models.catalog import model_card
-from medssl_models.conversion.model_folder import read_origin
+from medssl_models import available_models, control_of, create_model, list_models
+from medssl_models.catalog import model_card, resolve
+from medssl_models.cli import app
+from medssl_models.console import run
+from medssl_models.conversion.exporting import export_model
+from medssl_models.conversion.model_folder import model_folder_of, read_origin
 from medssl_models.conversion.verification import verify
 from medssl_models.errors import (
     InputRangeError,
@@ -14,7 +20,8 @@ from medssl_models.errors import (
     UnknownModelError,
 )
 from medssl_models.features.runtime import FeatureNetwork, relative_error
-from medssl_models.hub.library import import_model, is_imported, model_folder_of
+from medssl_models.hub.bundles import export_bundle, import_bundle
+from medssl_models.hub.library import check_models, import_model, is_imported
 from medssl_models.networks.build import build_network
 from safetensors.torch import save_file
 
@@ -38,8 +45,8 @@ def imported(request, tmp_path_factory):
     plain = source_network(request.param, classes=1000)
     save_file(plain.state_dict(), folder / "model.safetensors")
     card = model_card(f"timm:{request.param}")
-    import_model(card, folder / "model.safetensors", library=folder / "library")
-    return card, plain, folder / "library"
+    import_model(card, folder / "model.safetensors", library=folder / "models")
+    return card, plain, folder / "models"
 
 
 def noise(backbone):
@@ -150,8 +157,116 @@ def test_wrong_names_and_wrong_sizes_are_refused(imported):
             backbone(torch.zeros(1, 3, 64, 64))
 
 
+# ------------------------------------------------------------------------------- names and controls
+
+# Pads as TensorFlow does, in its own code.
+SAME = "timm:tf_efficientnet_lite0"
+
+
+@pytest.fixture
+def library(imported, monkeypatch):
+    """The library with one network of timm, as that of the commands."""
+    card, _, library = imported
+    monkeypatch.setenv("MEDSSL_HOME", str(library.parent))
+    return card, card.name.partition(".")[0]
+
+
+def test_a_short_name_means_the_imported_model(library):
+    card, short = library
+
+    assert short != card.name
+    check_models([short])
+    assert resolve(short).name == card.name
+    assert create_model(short).name == card.name
+    assert create_model(short).fingerprint == create_model(card.name).fingerprint
+
+
+def test_an_imported_network_is_listed_and_available(library, capsys):
+    card, short = library
+    control = f"random:{card.name}"
+
+    assert card in list_models()
+    assert {card.name, control} <= set(available_models())
+    assert run(app, ["list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows[card.name]["here"] is rows[control]["here"] is True
+    assert run(app, ["show", short, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == card.name
+
+
+def test_a_bundle_carries_it(library, tmp_path):
+    card, short = library
+
+    assert [one.name for one in export_bundle([], tmp_path / "all.zip").models] == [card.name]
+    assert [one.name for one in export_bundle([short], tmp_path / "a.zip").models] == [card.name]
+    (one,) = import_bundle(tmp_path / "all.zip", library=tmp_path / "there")
+    assert one.name == card.name
+    there = create_model(short, library=tmp_path / "there")
+    assert there.fingerprint == create_model(short).fingerprint
+
+
+def test_its_control_is_the_same_network_with_seeded_weights(library):
+    card, short = library
+    backbone, name = create_model(short), control_of(short)
+    before = torch.get_rng_state()
+    control, again = create_model(name), create_model(f"random:{short}")
+
+    assert name == control.name == again.name == f"random:{card.name}"
+    assert control.card.control
+    assert control_of(name) is None
+    assert control.layers == backbone.layers
+    assert control.preprocessing == backbone.preprocessing
+    assert control.fingerprint == again.fingerprint != backbone.fingerprint
+    assert torch.equal(torch.get_rng_state(), before)
+    features = control(noise(control))
+    assert bool(features.isfinite().all())
+    assert float(features.std()) > 0.05
+
+
+def test_an_imported_network_has_its_name_and_control_without_timm(library, monkeypatch):
+    card, _ = library
+    monkeypatch.setitem(sys.modules, "timm", None)
+
+    assert card.name in available_models()
+    assert resolve(card.name).is_here
+    assert control_of(card.name) == f"random:{card.name}"
+
+
+def test_a_control_needs_no_published_weights():
+    unpublished = set(timm.list_models("test_*")) - set(timm.list_models("test_*", pretrained=True))
+    short = min(unpublished)
+
+    assert create_model(f"random:timm:{short}").card.control
+    with pytest.raises(UnknownModelError, match=f"{short} is unknown"):
+        resolve(f"timm:{short}")
+    with pytest.raises(UnknownModelError, match=r"did you mean .*test_vit"):
+        resolve("random:timm:tset_vit")
+
+
+def test_a_control_is_that_of_the_same_network_of_ours():
+    """One way to draw weights: timm's ResNet-18 without training is ours."""
+    ours, theirs = create_model("random_r18"), create_model("random:timm:resnet18")
+    theirs.checks_input = False
+    x = noise(ours)
+
+    torch.testing.assert_close(theirs(x), ours(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_card_says_how_the_network_pads(tmp_path):
+    assert resolve(SAME).card.padding == "tf_same"
+    assert resolve("timm:vit_tiny_r_s16_p8_224").card.padding == "tf_same"
+    assert resolve("timm:test_efficientnet").card.padding == "torchvision"
+    # What it says may be asked for; anything else is not to be had.
+    assert resolve(f"{SAME}:tf_same").name == resolve(SAME, protocol="published").name
+    with pytest.raises(SettingsError, match="leave out :torchvision"):
+        resolve(f"{SAME}:torchvision")
+    done = export_model(f"random:{SAME}", tmp_path / "out")
+    assert done.exact_elsewhere
+    assert "timm gives the same features" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
 def test_without_timm_the_command_to_install_it_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm", None)
 
     with pytest.raises(MissingExtraError, match=r"pip install 'medssl-models\[timm\]'") as caught:
         model_card("timm:not_asked_for_before")

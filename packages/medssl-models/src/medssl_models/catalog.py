@@ -70,7 +70,8 @@ class ResolvedModel:
 
     Args:
         name: The one name of the model: of backbones, records, tables and lookups. A padding
-            stands behind it (`byol:torchvision`) where it is not the model's own.
+            stands behind it (`byol:torchvision`) where it is not the model's own, so that it means
+            the same card without a protocol.
         card: With that padding.
         folder: Where its weights lie, or would lie; None where it is made with its weights.
     """

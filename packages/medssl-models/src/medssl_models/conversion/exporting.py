@@ -10,7 +10,12 @@ import torch
 
 from medssl_models.backbone import create_model
 from medssl_models.conversion import verification
-from medssl_models.conversion.model_folder import Origin, read_origin, write_folder
+from medssl_models.conversion.model_folder import (
+    Origin,
+    is_exact_elsewhere,
+    read_origin,
+    write_folder,
+)
 from medssl_models.hub.library import locate
 
 if TYPE_CHECKING:
@@ -28,8 +33,8 @@ class Export:
     Args:
         folder: The folder that was written.
         origin: The record in it.
-        exact_elsewhere: Whether timm and torchvision give the same features with these weights;
-            they do not where the model pads as TensorFlow does.
+        exact_elsewhere: Whether the network's own library, timm or torchvision, gives the same
+            features with these weights; torchvision does not where a source pads as TensorFlow.
     """
 
     folder: Path
@@ -65,7 +70,7 @@ def export_model(
     proof = verification.prove(backbone.trunk, state)
     origin = held.model_copy(update={"card": backbone.card, "proof": proof})
     write_folder(out, state, origin, force=force)
-    return Export(out, origin, backbone.card.padding == "torchvision")
+    return Export(out, origin, is_exact_elsewhere(backbone.card))
 
 
 def _origin_without_file(backbone: Backbone) -> Origin:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from medssl_models.card import ModelCard
 from medssl_models.errors import CheckpointError, LibraryError
 from medssl_models.files import models_folder, placing
+from medssl_models.networks.architectures import is_own
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,7 @@ __all__ = [
     "Origin",
     "Proof",
     "folder_name",
+    "is_exact_elsewhere",
     "model_folder_of",
     "read_origin",
     "read_state",
@@ -124,6 +126,14 @@ def model_folder_of(card: ModelCard, *, library: Path | None = None) -> Path:
     return models_folder(library) / folder_name(card.name)
 
 
+def is_exact_elsewhere(card: ModelCard) -> bool:
+    """Tell whether others give the same features with a model's weights.
+
+    timm's networks pad in their own code; torchvision's know one padding.
+    """
+    return card.padding == "torchvision" or not is_own(card)
+
+
 def read_origin(folder: Path) -> Origin:
     """Read where the weights of a converted folder come from.
 
@@ -208,8 +218,8 @@ def _readme(origin: Origin) -> str:
     dropped = "\n".join(f"- {rule}: {count} tensors" for rule, count in origin.dropped.items())
     notes = "\n".join(f"- {note}" for note in card.notes)
     exact = (
-        "Its layers pad as torchvision's do, so that timm and torchvision give the same features."
-        if card.padding == "torchvision"
+        "timm gives the same features, and torchvision where it has the network."
+        if is_exact_elsewhere(card)
         else "Its source pads strided layers on one side (TensorFlow's SAME). medssl-models "
         "reproduces that; timm and torchvision load the weights but give other features."
     )

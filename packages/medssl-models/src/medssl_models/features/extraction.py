@@ -52,6 +52,7 @@ __all__ = ["Extraction", "ExtractionSettings", "FeatureTable", "ImageSource", "e
 
 LOG = logging.getLogger("medssl.models.extraction")
 MAX_DEFAULT_WORKERS = 4
+SMALL_SIDE = 64
 SAMPLE = 8
 """Images on which the error of bf16 is measured."""
 LISTED = 20
@@ -407,14 +408,15 @@ def _identity(
 
 
 def _dimension(backbone: Backbone, layer: str) -> int:
-    """D; of an inner layer, the channels that it gives for a small image."""
+    """Return D; of an inner layer, the channels of its maps or tokens for a small image."""
     if layer == "pooled":
         return backbone.feature_dim
     middle = sum(backbone.preprocessing.normalised_range) / 2
+    side = getattr(backbone.trunk, "fixed_side", None) or SMALL_SIDE
     with torch.inference_mode():
-        image = torch.full((1, 3, 64, 64), middle, device=next(backbone.parameters()).device)
-        channels: int = backbone.forward_layers(image, (layer,))[layer].shape[1]
-    return channels
+        image = torch.full((1, 3, side, side), middle, device=next(backbone.parameters()).device)
+        output = backbone.forward_layers(image, (layer,))[layer]
+    return int(output.shape[-1] if output.ndim == 3 else output.shape[1])
 
 
 def _stamps(source: ImageSource, rows: int) -> list[str] | None:

@@ -98,7 +98,7 @@ def _fill(module: nn.Module, generator: np.random.Generator) -> None:
     for name, parameter in module.named_parameters(recurse=False):
         if weighs and name == "weight":
             _draw(parameter, generator, bound=(6 / parameter[0].numel()) ** 0.5)
-        elif weighs:
+        elif weighs and name == "bias":
             parameter.zero_()
         elif bool((parameter != parameter.flatten()[0]).any()):
             _draw(parameter, generator, bound=EMBEDDING_BOUND)
