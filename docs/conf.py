@@ -7,7 +7,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from medssl_eval.experiments.declarations import differences, experiment_names
+from medssl_models.experiments.registry import installed_experiments
+from medssl_models.experiments.settings import differences
 
 project = "medssl"
 author = "The medssl authors"
@@ -52,13 +53,15 @@ def write_command_pages() -> None:
 def write_protocol_tables() -> None:
     """Write where the two protocols differ, one table an experiment."""
     lines = []
-    for name in experiment_names():
-        lines += [f"## {name}", "", "| setting | published | corrected | entries | why |"]
+    for experiment in installed_experiments():
+        lines += [f"## {experiment.name}", "", "| setting | published | corrected | entries | why |"]
         lines += ["|---|---|---|---|---|"]
-        for one in differences(name):
+        presets = (experiment.settings_for("published"), experiment.settings_for("corrected"))
+        for one in differences(*presets):
             values = ("none" if v in (None, {}) else v for v in (one.published, one.corrected))
             cells = [f"`{one.field}`", *map(str, values), " ".join(one.entries), one.why]
             lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+        lines += ["", *(f"No difference: {entry}, {why}." for entry, why in experiment.alike.items())]
         lines.append("")
     folder = Path(__file__).parent / "_build"
     folder.mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ import sys
 from medssl_data.opening import open_datasets
 from medssl_models.console import create_app, examples, run
 from medssl_models.experiments.command import add_commands
+from medssl_models.experiments.registry import experiments_of_others
 
 from medssl_eval.commands.compare import compare
 from medssl_eval.commands.demo import demo
@@ -59,6 +60,11 @@ app.command(
 app.command(epilog=examples("medssl-eval demo", "medssl-eval demo --output somewhere --seed 1"))(
     demo
 )
+
+
+# Experiments of other packages than ours are commands here, so that they need no command line.
+_TAKEN = {command.name for command in app.registered_commands}
+add_commands(app, [one for one in experiments_of_others() if one.name not in _TAKEN], open_datasets)
 
 
 def main() -> None:

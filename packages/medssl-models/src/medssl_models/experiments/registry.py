@@ -29,6 +29,7 @@ __all__ = [
     "declared",
     "declared_metric",
     "experiment_names",
+    "experiments_of_others",
     "find_experiment",
     "installed_experiments",
     "metric_of",
@@ -50,6 +51,16 @@ def installed_experiments() -> list[Experiment]:
         with contextlib.suppress(UnknownExperimentError):
             found.append(find_experiment(name))
     return sorted(found, key=lambda experiment: (experiment.place, experiment.name))
+
+
+def experiments_of_others() -> list[Experiment]:
+    """List the experiments of packages that are not ours, for who lends them a command."""
+    foreign = {
+        name
+        for name, entries in _entries().items()
+        if not any(str(entry.dist and entry.dist.name).startswith("medssl-") for entry in entries)
+    }
+    return [experiment for experiment in installed_experiments() if experiment.name in foreign]
 
 
 def find_experiment(name: str) -> Experiment:
