@@ -37,6 +37,11 @@ __all__ = ["FEW_SHOT", "FINETUNE", "KNN", "LINEAR"]
 _ACCURACY, _SCORES = METRICS["accuracy"], tuple(METRICS.values())
 _PREPARED = {"study": "published"}
 _INPUT = {"normalisation": _PREPARED, "padding": _PREPARED, "labels": _PREPARED}
+_ALIKE = {
+    "I-18": "STOIC gives its middle slice from -1000 to 250 HU under both",
+    "I-48": "frontal and lateral views are used under both, and view=frontal chooses",
+}
+"""Entries about images and labels in which the protocols do not differ."""
 _EPISODES = re.compile(r"(?P<ways>\d+)-way (?P<shots>\d+)-shot (?P<queries>\d+)-query")
 
 
@@ -103,9 +108,8 @@ FEW_SHOT = Experiment(
     per_dataset=frozenset({"ways"}),
     released=Released(("few-shot",), lambda _: "accuracy", _episodes_of),
     alike={
-        "I-12": "train and test images are drawn together under both: features are frozen",
-        "I-18": "which images of BACH exist is a matter of the release, the same under both",
-        "I-48": "frontal and lateral images are used under both; -d chexpert,view=frontal chooses",
+        "I-12": "training and test images are drawn together under both, as features are frozen",
+        **_ALIKE,
     },
     formerly=Formerly(
         values={
@@ -169,6 +173,7 @@ def _quick_linear(data: ImageDataset, seed: int) -> LinearSettings:
 
 LINEAR = Experiment(
     name="linear",
+    alike=_ALIKE,
     title="linear evaluation",
     summary="Fit a linear classifier on the features of training images, and test it.",
     settings=LinearSettings,
@@ -224,6 +229,7 @@ def _knn_label(settings: Mapping[str, Any]) -> str:
 
 KNN = Experiment(
     name="knn",
+    alike=_ALIKE,
     title="k-nearest-neighbour classification",
     summary="Let the most similar images vote on the class.",
     settings=KnnSettings,
@@ -266,6 +272,7 @@ def _training_passes(data: ImageDataset, settings: FinetuneSettings) -> int:
 
 FINETUNE = Experiment(
     name="finetune",
+    alike=_ALIKE,
     title="fine-tuning",
     summary="Train the whole network on the training images, and test it; a run goes on where it "
     "was.",
