@@ -58,7 +58,7 @@ def test_a_control_stands_beside_each_model(capsys, scan, model):
     code, out, err = call(capsys, "reconstruct", scan, "-m", model, *few, "--json")
 
     assert code == 0, err
-    models = [record["provenance"]["model"] for record in json.loads(out)["records"]]
+    models = [record.provenance.model for record in read_records("results.jsonl")]
     assert list(dict.fromkeys(models)) == ["tiny", "random_r18"]
     shown = {record["provenance"]["preprocessing"] for record in json.loads(out)["records"]}
     assert len(shown) == 1
@@ -75,7 +75,30 @@ def test_a_gallery_of_models_and_layers(capsys, scan, model, tmp_path):
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.width > figure.height
     code, out, _ = call(capsys, "gallery", "--json")
-    assert [one["layer"] for one in json.loads(out)["summaries"]] == ["layer1", "layer4"]
+    assert layers_of(json.loads(out), "ssim") == ["layer1", "layer4"]
+
+
+def test_a_gallery_tells_apart_what_differs(capsys, scan, model, monkeypatch):
+    """Two numbers of steps, two protocols: four pictures of one layer, none over another."""
+    drawn = []
+    monkeypatch.setattr("medssl_dip.gallery.draw_grid", lambda *_, **given: drawn.append(given))
+    base = [word for word in FEW if word not in {"--steps", "2"}]
+    for steps in ("2", "3"):
+        for protocol in ("published", "corrected"):
+            few = (*base, "--steps", steps, "--layer", "layer4", "--protocol", protocol)
+            assert call(capsys, "reconstruct", scan, "-m", model, *few)[0] == 0
+
+    assert call(capsys, "gallery")[0] == 0
+
+    (given,) = drawn
+    assert given["columns"] == ["original", "layer4"]
+    assert len(set(given["rows"])) == 4
+    assert all("steps" in row and "protocol" in row for row in given["rows"])
+
+
+def layers_of(document, metric):
+    records = document["records"]
+    return sorted(one["settings"]["layer"] for one in records if one["metric"] == metric)
 
 
 def test_a_gallery_asks_which_picture(capsys, scan, model, image, tmp_path):
@@ -118,7 +141,7 @@ def test_pictures_of_every_kind_are_reconstructed(capsys, model, tmp_path, name)
     code, out, err = call(capsys, "reconstruct", name, "-m", model, *FEW, "--json")
 
     assert code == 0, err
-    assert len(json.loads(out)["runs"]) == 1
+    assert len(json.loads(out)["files"]) == 1
 
 
 def test_the_first_picture_of_a_data_set(capsys, model):
@@ -137,17 +160,17 @@ def refused(words, code, told):
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        refused((), 2, "nothing to reconstruct"),
+        refused((), 2, "no images given"),
         refused(("absent.png",), 3, "absent.png is not there"),
         refused(("broken.png",), 3, "broken.png cannot be decoded"),
         refused(
             ("scan.png", "--layer", "layer9"), 2, "'layer9' is unknown, this network has conv1"
         ),
-        refused(("scan.png", "--picture", "a"), 2, "say which data set with -d"),
+        refused(("scan.png", "--picture", "a"), 2, "picture names an image of a data set"),
         refused(("-d", "phantom:chest-xray", "--picture", "zzz"), 2, "has no 'zzz'"),
-        refused(("scan.png", "--net", "alexx"), 2, "some of alex, vgg, squeeze"),
+        refused(("scan.png", "--net", "alexx"), 2, "should be 'alex', 'vgg' or 'squeeze'"),
         refused(("scan.png", "--net", "alex"), 4, "medssl-models import lpips-alex"),
-        refused(("scan.png", "--size", "8"), 2, "--size"),
+        refused(("scan.png", "--size", "8"), 2, "--side"),
         refused(("scan.png", "--device", "tpu"), 2, "not one of auto"),
     ],
 )
@@ -161,7 +184,7 @@ def test_bad_input_is_one_line_and_computes_nothing(
 
     assert (found, out) == (code, "")
     assert told in " ".join(err.replace("│", " ").split())
-    assert not (tmp_path / "reconstructions").exists()
+    assert not list(tmp_path.glob("reconstructions/*"))
 
 
 def test_an_unknown_model_gets_near_ones(capsys, scan):
@@ -215,10 +238,13 @@ def test_distance_of_two_files(capsys, scan, image, model, tmp_path):
     )
 
     assert code == 0, err
-    values = json.loads(out)["distances"]
-    assert values.keys() == {"ssim", "psnr", "feature_distance of tiny"}
-    assert 0 < values["ssim"] < 1
-    assert values["feature_distance of tiny"] > 0
+    records = {one["metric"]: one for one in json.loads(out)["records"]}
+    assert records.keys() == {"ssim", "psnr", "feature_distance"}
+    assert 0 < records["ssim"]["value"] < 1
+    assert records["feature_distance"]["value"] > 0
+    models = {name: one["provenance"]["model"] for name, one in records.items()}
+    assert models == {"ssim": "none", "psnr": "none", "feature_distance": "tiny"}
+    assert records["ssim"]["provenance"]["dataset"] == "file:scan file:dark"
     code, out, _ = call(capsys, "distance", scan, "dark.png", "--net", "none")
     assert "structural similarity; 1 is the same" in out
 
@@ -240,3 +266,60 @@ def test_sizes_that_differ_are_refused_or_brought_together(capsys, scan, image, 
     assert call(capsys, "distance", scan, "small.png", "--net", "none", "--size", "32")[0] == 0
     published = ("--protocol", "published")
     assert call(capsys, "distance", scan, "small.png", "--net", "none", *published)[0] == 0
+
+
+def test_equal_pictures_have_no_finite_psnr(capsys, scan):
+    code, out, err = call(capsys, "distance", scan, scan, "--net", "none", "--json")
+
+    assert code == 0, err
+    (record,) = json.loads(out)["records"]
+    assert (record["metric"], record["value"]) == ("ssim", pytest.approx(1, abs=1e-4))
+    assert "psnr is infinite: the pictures are equal" in record["notes"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_distance_takes_two_files(capsys, scan, count):
+    code, _, err = call(capsys, "distance", *[scan] * count, "--net", "none")
+
+    assert code == 2
+    assert ("no images given" if not count else f"the original first; got {count}") in err
+
+
+def test_a_trunk_that_was_named_and_is_not_here_stops_before_any_run(capsys, scan, model, tmp_path):
+    few = [word for word in FEW if word not in {"--net", "none"}]
+
+    code, _, err = call(capsys, "reconstruct", scan, "-m", model, *few, "--net", "vgg")
+    assert code == 4
+    assert "medssl-models import lpips-vgg" in err
+    assert not list(tmp_path.glob("reconstructions/*"))
+
+    code, _, err = call(capsys, "reconstruct", scan, "-m", model, *few)
+    assert code == 0
+    assert "lpips-squeeze" in err
+    assert "measured without them" in err
+
+
+def test_patience_none_and_the_other_settings_are_options(capsys, scan, model):
+    words = ("--patience", "none", "--learning-rate", "0.5", "--no-lossless", "--no-resume")
+
+    code, out, err = call(capsys, "reconstruct", scan, "-m", model, *FEW, *words, "--json")
+
+    assert code == 0, err
+    settings = json.loads(out)["records"][0]["settings"]
+    assert (settings["patience"], settings["learning_rate"]) == (None, 0.5)
+    assert (settings["steps"], settings["restarts"], settings["lossless"]) == (2, 1, False)
+    assert "preset" not in settings
+
+
+def test_several_pictures_of_a_data_set(capsys, model):
+    data = ("-d", "phantom:chest-xray,count=4", "--picture", "patient00000/0,patient00001/0")
+
+    code, out, err = call(capsys, "reconstruct", *data, "-m", model, *FEW, "--json")
+
+    assert code == 0, err
+    found = {one["settings"]["picture"] for one in json.loads(out)["records"]}
+    assert found == {"patient00000/0", "patient00001/0"}
+    code, _, err = call(capsys, "gallery", "--picture", "0")
+    assert code == 2
+    assert "has runs of patient00000/0, patient00001/0; choose one" in err
+    assert call(capsys, "gallery", "--picture", "patient00001/0")[0] == 0

@@ -72,11 +72,11 @@ def test_the_average_is_the_plain_mean_of_three_nets(pictures):
     }
     x = pictures(1)[0]
 
-    values = measure(x, x, perceptual=nets).values
+    values = measure(x, x, lpips=nets).values
 
     assert values["lpips_average"] == pytest.approx(0.2)
     two = {name: nets[name] for name in ("alex", "vgg")}
-    assert "lpips_average" not in measure(x, x, perceptual=two).values
+    assert "lpips_average" not in measure(x, x, lpips=two).values
     assert list(values) == [name for name in METRICS if name in values]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchvision
 from medssl_dip.errors import ImageRangeError, ImageSizeError, LibraryError, TrunkError
-from medssl_dip.perceptual.lpips import Perceptual, load_perceptual, nets_here
+from medssl_dip.perceptual.lpips import LPIPS, load_lpips, nets_here
 from medssl_dip.perceptual.metrics import NETS
 from medssl_models.errors import CheckpointError, MissingWeightsError
 from medssl_models.networks import lpips_trunks
@@ -30,7 +30,7 @@ def trunk(net):
 
 @pytest.fixture(scope="module", params=NETS)
 def ours(request):
-    return Perceptual(request.param, trunk(request.param))
+    return LPIPS(request.param, trunk(request.param))
 
 
 def reference(net):
@@ -94,7 +94,7 @@ def test_another_networks_tensors_are_refused(fault):
         weights["features.3.weight"] = torch.zeros(2)
 
     with pytest.raises(TrunkError, match=r"not torchvision's alex: features\.3\.weight"):
-        Perceptual("alex", weights)
+        LPIPS("alex", weights)
 
 
 # -------------------------------------------------------------------------------------- local files
@@ -115,15 +115,15 @@ def alex_file(tmp_path, monkeypatch):
 def test_a_trunk_of_the_local_library_is_used(alex_file, pictures):
     x, y = pictures(1, side=48), pictures(1, side=48, seed=2)
 
-    found = load_perceptual(["alex"])
+    found = load_lpips(["alex"])
 
     assert nets_here() == ("alex",)
-    assert torch.equal(found["alex"](x, y), Perceptual("alex", trunk("alex"))(x, y))
+    assert torch.equal(found["alex"](x, y), LPIPS("alex", trunk("alex"))(x, y))
 
 
 def test_missing_trunks_are_named_with_what_brings_them(alex_file):
     with pytest.raises(MissingWeightsError, match="medssl-models import lpips-vgg") as caught:
-        load_perceptual()
+        load_lpips()
 
     assert caught.value.exit_code == 4
     assert "alexnet" not in str(caught.value)
@@ -133,7 +133,7 @@ def test_a_damaged_trunk_is_not_used(alex_file):
     alex_file.write_bytes(alex_file.read_bytes()[:-1])
 
     with pytest.raises(CheckpointError, match="SHA-256 begins with"):
-        load_perceptual(["alex"])
+        load_lpips(["alex"])
 
 
 @pytest.mark.parametrize("fault", ["gone", "other-arguments"])
@@ -145,6 +145,6 @@ def test_a_torchmetrics_that_builds_lpips_otherwise_is_named(monkeypatch, fault)
         monkeypatch.setattr(module, "_LPIPS", lambda net: None)
 
     with pytest.raises(LibraryError, match=r"needs torchmetrics from 1\.4 to 1\.9") as caught:
-        Perceptual("alex", trunk("alex"))
+        LPIPS("alex", trunk("alex"))
 
     assert caught.value.exit_code == 4

@@ -1,16 +1,12 @@
 """The presets, and the numbers that the study released."""
 
-import csv
-from pathlib import Path
-
 import pytest
 from medssl_dip.errors import SettingsError
-from medssl_dip.published import published_distance, published_models
 from medssl_dip.settings import settings_for
+from medssl_models import Provenance, Record
 from medssl_models.catalog import model_card
+from medssl_models.experiments.released import STUDY_PICTURES, find_released, released_numbers
 from medssl_models.experiments.settings import describe, differences
-
-REPOSITORY = Path(__file__).parents[3]
 
 
 def test_the_studys_settings():
@@ -20,7 +16,7 @@ def test_the_studys_settings():
         3001,
         1e-3,
         224,
-        "layer4",
+        ("layer4",),
     )
     assert study.generator.size_for(224) == 256
     assert not study.normalised_input
@@ -39,6 +35,7 @@ def test_every_field_and_every_difference_has_a_reason():
         "patience",
         "divergence",
         "rounded",
+        "padding",
     }
 
 
@@ -49,7 +46,7 @@ def test_quick_is_smaller_in_every_way():
     assert quick.steps < full.steps
     assert sum(quick.generator.channels) < sum(full.generator.channels)
     assert quick.normalised_input == full.normalised_input
-    assert settings_for("published", "quick").layer == "layer4"
+    assert settings_for("published", preset="quick").layer == ("layer4",)
 
 
 def test_none_changes_nothing_and_a_value_wins_over_the_preset():
@@ -65,29 +62,85 @@ def test_values_that_cannot_be(wrong):
         settings_for(**wrong)
 
 
-def test_released_distances_are_those_of_the_released_table():
-    table = REPOSITORY.parent / "shared" / "published" / "published_canonical.csv"
-    if not table.exists():
-        pytest.skip("the study's tables are not beside the repository")
-    with table.open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["experiment"] == "perceptual-distance"]
-    for row in rows:
-        net = row["setting"].removeprefix("lpips ").replace("mean of the three nets", "average")
-        ours = published_distance(dataset=row["dataset"], model=row["model"], net=net)
-        assert ours == pytest.approx(float(row["value"]), abs=1e-9), row
-    assert len(rows) == 520
+@pytest.mark.parametrize("names", [{"layer": ()}, {"layer": 3}])
+def test_layers_that_cannot_be(names):
+    with pytest.raises(SettingsError, match="layer"):
+        settings_for(**names)
+
+
+def test_one_name_stands_for_a_tuple_of_one():
+    assert settings_for(layer="layer1", pictures="a.png").layer == ("layer1",)
+    assert settings_for(pictures="a.png").pictures == ("a.png",)
+
+
+# ------------------------------------------------------------------------------ released numbers
+
+
+def released():
+    return [one for one in released_numbers() if one.experiment == "perceptual-distance"]
+
+
+def record_for(number, **changes):
+    """Make the record that `reconstruct --protocol published` writes of a cell of the study."""
+    net = number.setting.removeprefix("lpips ").replace("mean of the three nets", "average")
+    (picture, *_) = STUDY_PICTURES.get(number.dataset, ("n01443537/goldfish.JPEG",))
+    settings = settings_for("published").of_record("layer4", picture)
+    origin = Provenance(
+        model=number.model, dataset=number.dataset, protocol="published", layer="layer4"
+    )
+    return Record(
+        experiment="reconstruction",
+        metric=f"lpips_{net}",
+        value=0.5,
+        settings=settings | changes,
+        provenance=origin,
+    )
+
+
+def test_every_released_distance_is_found_by_the_record_that_repeats_it():
+    for number in released():
+        assert find_released(record_for(number)).number == number, number
+    assert len(released()) == 520
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"layer": "layer1"}, "layer is layer1, the study's layer4"),
+        ({"size": 96}, "size is 96, the study's 224"),
+        ({"steps": 400}, "steps is 400, the study's 3001"),
+        ({"picture": "CHNCXR_0001_0.png"}, "picture is CHNCXR_0001_0.png"),
+        ({"normalised_input": True}, "normalised_input is true, the study's false"),
+        ({"generator": {}}, "generator is "),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_was_made_otherwise_is_held_against_nothing(changes, told):
+    number = next(one for one in released() if one.dataset == "shenzhencxr")
+
+    match = find_released(record_for(number, **changes))
+
+    assert match.number is None
+    assert len(match.differences) == 1
+    assert match.differences[0].startswith(told)
+
+
+def test_restarts_and_the_seed_are_free():
+    number = released()[0]
+
+    assert find_released(record_for(number, restarts=3)).number == number
 
 
 def test_the_average_is_that_of_the_nets_and_models_have_cards():
-    assert len(published_models()) == 13
-    for model in published_models():
+    models = {one.model for one in released()}
+    assert len(models) == 13
+    for model in models:
         assert model_card(model).name == model
-        values = [
-            published_distance(dataset="imagenet", model=model, net=net)
-            for net in ("alex", "vgg", "squeeze", "average")
-        ]
-        assert values[3] == pytest.approx(sum(values[:3]) / 3, abs=2e-6)
-
-
-def test_a_cell_that_the_study_has_not():
-    assert published_distance(dataset="mine", model="byol") is None
+        found = {
+            one.setting: one.value
+            for one in released()
+            if (one.dataset, one.model) == ("imagenet", model)
+        }
+        average = found.pop("mean of the three nets")
+        assert average == pytest.approx(sum(found.values()) / 3, abs=2e-6)
+        assert len(found) == 3

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from medssl_dip.images import ImageItem, from_files
-from medssl_dip.inversion.reconstruction import reconstruct
+from medssl_dip.inversion.reconstruction import invert
 from medssl_dip.inversion.run_folder import RunFolder, load_picture
+from medssl_models import RunContext
 from PIL import Image
 
 
@@ -26,7 +27,7 @@ def test_a_photograph_is_approached(backbone, settings, photograph, tmp_path):
     assert isinstance(picture, ImageItem)
     faster = settings.replace(learning_rate=1e-2, layer="layer1", steps=40)
 
-    (found,) = reconstruct(backbone, [picture], settings=faster, out=tmp_path / "runs")
+    (found,) = invert(backbone, [picture], faster, RunContext(output=tmp_path / "runs"))
 
     trace = RunFolder(tmp_path / "runs", found.identity).trace()
     assert found.loss < 0.8 * trace[0].loss

@@ -10,10 +10,13 @@ import pytest
 import safetensors.torch
 import torch
 from medssl_dip.errors import OutOfMemoryError, RunError
-from medssl_dip.experiments.records import records_of
+from medssl_dip.experiments.reconstruct import records_of
 from medssl_dip.images import ImageItem
-from medssl_dip.inversion.reconstruction import Work, reconstruct
+from medssl_dip.inversion.reconstruction import invert
 from medssl_dip.inversion.run_folder import load_picture, read_json
+from medssl_dip.inversion.run_summary import summarise
+from medssl_dip.settings import ReconstructionOptions
+from medssl_models import RunContext
 
 
 @pytest.fixture
@@ -21,12 +24,23 @@ def scan(image):
     return ImageItem("scan", image, suffix=".jpeg")
 
 
+def run(backbone, items, settings, out, **context):
+    return list(invert(backbone, items, settings, RunContext(output=out, **context)))
+
+
+def records(found):
+    """Summarise runs, as the experiment does, from their folders."""
+    return [
+        record for summary in summarise(one.path for one in found) for record in records_of(summary)
+    ]
+
+
 def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_run_leaves_its_folder(backbone, scan, settings, tmp_path):
-    (found,) = reconstruct(backbone, [scan], settings=settings, out=tmp_path)
+    (found,) = run(backbone, [scan], settings, tmp_path)
 
     assert (found.stopped, found.steps) == ("steps", 24)
     assert files(found.path) == [
@@ -41,13 +55,13 @@ def test_a_run_leaves_its_folder(backbone, scan, settings, tmp_path):
 
 
 def test_what_is_finished_is_not_done_again(backbone, scan, settings, tmp_path):
-    (first,) = reconstruct(backbone, [scan], settings=settings, out=tmp_path)
+    (first,) = run(backbone, [scan], settings, tmp_path)
     before = (first.path / "trace.csv").stat().st_mtime_ns
 
-    reconstruct(backbone, [scan], settings=settings, out=tmp_path)
+    run(backbone, [scan], settings, tmp_path)
     assert (first.path / "trace.csv").stat().st_mtime_ns == before
 
-    reconstruct(backbone, [scan], settings=settings, out=tmp_path, work=Work(force=True))
+    run(backbone, [scan], settings, tmp_path, force=True)
     assert (first.path / "trace.csv").stat().st_mtime_ns > before
 
 
@@ -56,7 +70,7 @@ def test_restarts_and_layers_and_settings_have_folders_of_their_own(
 ):
     few = settings.replace(steps=2, restarts=2)
     for one in (few, few.replace(layer="layer1"), few.replace(normalised_input=False)):
-        assert len(reconstruct(backbone, [scan], settings=one, out=tmp_path)) == 2
+        assert len(run(backbone, [scan], one, tmp_path)) == 2
 
     assert len(list(tmp_path.glob("*/result.json"))) == 6
 
@@ -64,7 +78,7 @@ def test_restarts_and_layers_and_settings_have_folders_of_their_own(
 def test_the_study_keeps_the_format_of_the_source(backbone, scan, settings, tmp_path):
     lossy = settings.replace(lossless=False, rounded=False, steps=2)
 
-    (found,) = reconstruct(backbone, [scan], settings=lossy, out=tmp_path)
+    (found,) = run(backbone, [scan], lossy, tmp_path)
 
     assert found.file.name == "reconstruction.jpg"
 
@@ -99,17 +113,17 @@ def test_a_killed_batch_ends_as_if_it_had_not_been_killed(
     backbone, scan, image, settings, tmp_path, after
 ):
     pictures = [scan, ImageItem("other", image.rotate(90))]
-    whole = reconstruct(backbone, pictures, settings=settings, out=tmp_path / "whole")
+    whole = run(backbone, pictures, settings, tmp_path / "whole")
 
     with pytest.raises(Stop):
-        reconstruct(
+        run(
             backbone,
             pictures,
-            settings=settings,
-            out=tmp_path / "cut",
-            work=Work(progress=Killer(after)),
+            settings,
+            tmp_path / "cut",
+            progress=Killer(after),
         )
-    again = reconstruct(backbone, pictures, settings=settings, out=tmp_path / "cut")
+    again = run(backbone, pictures, settings, tmp_path / "cut")
 
     for one, other in zip(whole, again, strict=True):
         assert same(one.path, other.path)
@@ -123,33 +137,31 @@ def same(one, other):
 
 def test_a_trace_that_was_lost_costs_only_time(backbone, scan, settings, tmp_path):
     """The rule that stops a run reads the whole trace, so a state without it is of no use."""
-    (whole,) = reconstruct(backbone, [scan], settings=settings, out=tmp_path / "whole")
+    (whole,) = run(backbone, [scan], settings, tmp_path / "whole")
     with pytest.raises(Stop):
-        reconstruct(
+        run(
             backbone,
             [scan],
-            settings=settings,
-            out=tmp_path / "cut",
-            work=Work(progress=Killer(20)),
+            settings,
+            tmp_path / "cut",
+            progress=Killer(20),
         )
     (cut,) = (tmp_path / "cut").iterdir()
     trace = cut / "trace.csv"
     trace.write_text("".join(trace.read_text().splitlines(keepends=True)[:10]) + "9,0.3")
 
-    (again,) = reconstruct(backbone, [scan], settings=settings, out=tmp_path / "cut")
+    (again,) = run(backbone, [scan], settings, tmp_path / "cut")
 
     assert same(whole.path, again.path)
 
 
 def test_without_resume_a_run_begins_anew(backbone, scan, settings, tmp_path):
     with pytest.raises(Stop):
-        reconstruct(
-            backbone, [scan], settings=settings, out=tmp_path, work=Work(progress=Killer(9))
-        )
+        run(backbone, [scan], settings, tmp_path, progress=Killer(9))
     seen = []
-    work = Work(resume=False, progress=counter(seen))
+    options = ReconstructionOptions(resume=False)
 
-    reconstruct(backbone, [scan], settings=settings, out=tmp_path, work=work)
+    run(backbone, [scan], settings, tmp_path, options=options, progress=counter(seen))
 
     assert sum(seen) == 24
     assert seen[0] == 0
@@ -166,10 +178,10 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from PIL import Image
-from medssl_dip.settings import GeneratorSettings
 from medssl_dip.images import ImageItem
-from medssl_dip.settings import settings_for
-from medssl_dip.inversion.reconstruction import reconstruct
+from medssl_dip.settings import GeneratorSettings, settings_for
+from medssl_dip.inversion.reconstruction import invert
+from medssl_models import RunContext
 from medssl_models.testing import tiny_backbone
 write, dies = Path.write_bytes, sys.argv[2] == "dies"
 def cut_short(path, data):
@@ -185,7 +197,8 @@ settings = settings_for(
     measure_every=4, snapshot_every=8,
 )
 picture = ImageItem("scan", Image.open("scan.png").convert("RGB"))
-reconstruct(tiny_backbone(width=4), [picture], settings=settings, out=Path(sys.argv[1]))
+context = RunContext(output=Path(sys.argv[1]))
+list(invert(tiny_backbone(width=4), [picture], settings, context))
 """
 
 
@@ -219,7 +232,7 @@ def test_a_diverging_run_stops_and_keeps_its_last_good_picture(backbone, scan, s
     """A loss that doubles counts as divergence here, and the first step of this rate doubles it."""
     wild = settings.replace(divergence=1.0001, learning_rate=10.0, measure_every=1)
 
-    (found,) = reconstruct(backbone, [scan], settings=wild, out=tmp_path)
+    (found,) = run(backbone, [scan], wild, tmp_path)
 
     assert found.stopped == "diverged"
     assert found.steps < 24
@@ -228,7 +241,7 @@ def test_a_diverging_run_stops_and_keeps_its_last_good_picture(backbone, scan, s
         float(row.split(",")[1]) for row in (found.path / "trace.csv").read_text().split()[1:]
     ]
     assert losses[-1] > 1.0001 * losses[0]
-    assert records_of(backbone, [found], wild) == []
+    assert records([found]) == []
 
 
 def test_out_of_memory_keeps_what_is_finished(backbone, scan, settings, tmp_path, monkeypatch):
@@ -238,55 +251,52 @@ def test_out_of_memory_keeps_what_is_finished(backbone, scan, settings, tmp_path
     monkeypatch.setattr("medssl_dip.inversion.optimisation.Inversion.update", exhausted)
 
     with pytest.raises(OutOfMemoryError, match="smaller batch size"):
-        reconstruct(backbone, [scan], settings=settings, out=tmp_path)
+        run(backbone, [scan], settings, tmp_path)
 
 
 def test_a_state_of_another_run_is_named(backbone, scan, settings, tmp_path):
     with pytest.raises(Stop):
-        reconstruct(
-            backbone, [scan], settings=settings, out=tmp_path, work=Work(progress=Killer(9))
-        )
+        run(backbone, [scan], settings, tmp_path, progress=Killer(9))
     (folder,) = tmp_path.glob("scan*")
     safetensors.torch.save_file({"prior/x": torch.ones(1)}, folder / "state-000008.safetensors")
 
     with pytest.raises(RunError, match=r"state of step 8 is not of its run.*remove the states"):
-        reconstruct(backbone, [scan], settings=settings, out=tmp_path)
+        run(backbone, [scan], settings, tmp_path)
 
 
 def test_a_damaged_result_is_named(backbone, scan, settings, tmp_path):
     few = settings.replace(steps=2)
-    (found,) = reconstruct(backbone, [scan], settings=few, out=tmp_path)
+    (found,) = run(backbone, [scan], few, tmp_path)
     (found.path / "result.json").write_text('{"steps": 3}')
 
     with pytest.raises(RunError, match="no finished run's; remove it to begin anew"):
-        reconstruct(backbone, [scan], settings=few, out=tmp_path)
+        run(backbone, [scan], few, tmp_path)
 
 
 # ------------------------------------------------------------------------------------- records
 
 
 def test_restarts_become_one_record_a_metric(backbone, scan, settings, tmp_path):
-    few = settings.replace(steps=4, restarts=3)
-    found = reconstruct(backbone, [scan], settings=few, out=tmp_path, seed=10)
+    few = settings.replace(steps=4, restarts=3, seed=10)
 
-    records = {record.metric: record for record in records_of(backbone, found, few)}
+    made = {one.metric: one for one in records(run(backbone, [scan], few, tmp_path))}
 
-    assert records.keys() == {"loss", "ssim", "psnr", "feature_distance"}
-    one = records["ssim"]
+    assert made.keys() == {"loss", "ssim", "psnr", "feature_distance"}
+    one = made["ssim"]
     assert (one.n, one.details["seeds"], one.provenance.seed) == (3, [10, 11, 12], 10)
     assert one.value == pytest.approx(sum(one.details["values"]) / 3)
     assert one.details["standard_deviation"] > 0
     assert (one.provenance.layer, one.provenance.dataset) == ("layer4", "file:scan")
     assert one.details["control"] is True
-    assert records["psnr"].unit == "dB"
+    assert made["psnr"].unit == "dB"
 
 
 def test_the_same_work_has_the_same_keys_elsewhere(backbone, scan, settings, tmp_path):
     few = settings.replace(steps=2)
-    first = records_of(backbone, reconstruct(backbone, [scan], settings=few, out=tmp_path), few)
+    first = records(run(backbone, [scan], few, tmp_path))
     shutil.copytree(tmp_path, tmp_path.with_name("moved"))
     moved = tmp_path.with_name("moved")
-    again = records_of(backbone, reconstruct(backbone, [scan], settings=few, out=moved), few)
+    again = records(run(backbone, [scan], few, moved))
 
     assert [one.key for one in first] == [one.key for one in again]
     assert read_json(next(moved.glob("scan*/run.json")))["picture"] == "scan"

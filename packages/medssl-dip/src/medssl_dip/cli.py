@@ -1,14 +1,15 @@
-"""The command line of medssl-dip, put together from `commands`."""
+"""The command line of medssl-dip: a command for each experiment, and the gallery."""
 
 from __future__ import annotations
 
 import sys
 
+from medssl_data.opening import open_datasets
 from medssl_models.console import create_app, examples, run
+from medssl_models.experiments.command import add_commands
 
-from medssl_dip.commands.distance import distance
 from medssl_dip.commands.gallery import gallery
-from medssl_dip.commands.reconstruct import reconstruct
+from medssl_dip.experiments.declarations import DISTANCE, RECONSTRUCTION
 
 __all__ = ["app", "main"]
 
@@ -19,20 +20,8 @@ app = create_app(
     "What pretrained backbones remember of a picture: inversion through a deep image prior.",
     epilog=examples(QUICK, "medssl-dip gallery reconstructions"),
 )
-app.command(
-    epilog=examples(
-        QUICK,
-        "medssl-dip reconstruct scan.png -m moco-v2 -m byol --layer layer1,layer2,layer3,layer4",
-        "medssl-dip reconstruct -d shenzhencxr --picture CHNCXR_0076_0.png -m swav "
-        "--protocol published",
-    )
-)(reconstruct)
-app.command(
-    epilog=examples(
-        "medssl-dip distance scan.png other.png",
-        "medssl-dip distance scan.png other.png -m moco-v2 --net none --size 224",
-    )
-)(distance)
+add_commands(app, (RECONSTRUCTION,), open_datasets)
+add_commands(app, (DISTANCE,))
 app.command(epilog=examples("medssl-dip gallery reconstructions --picture scan --output scan.png"))(
     gallery
 )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from medssl_models import Backbone, Preprocessing
 
-    from medssl_dip.settings import ReconstructionSettings
+    from medssl_dip.settings import InputSettings
 
 __all__ = ["FeatureExtractor", "PrecisionName", "autocast", "preprocessing_of", "resolve_layer"]
 
@@ -28,7 +28,7 @@ PrecisionName = Literal["fp32", "bf16"]
 LAST = "last"
 
 
-def preprocessing_of(backbone: Backbone, settings: ReconstructionSettings) -> Preprocessing:
+def preprocessing_of(backbone: Backbone, settings: InputSettings) -> Preprocessing:
     """Return the preprocessing from a file's picture to the backbone's input.
 
     A size given in the settings is the study's geometry: short side to it, bicubic, centre crop.
@@ -63,6 +63,13 @@ class FeatureExtractor(nn.Module):
         preprocessing: Its range and normalisation are applied, unclipped, to what is seen.
         device: Where it runs.
         precision: Of its arithmetic; features are float32.
+
+    Example:
+        >>> from medssl_models import create_model
+        >>> backbone = create_model("random_r18")
+        >>> extractor = FeatureExtractor(backbone, backbone.preprocessing)
+        >>> extractor(torch.zeros(1, 3, 64, 64), "layer3").shape
+        torch.Size([1, 256, 4, 4])
     """
 
     def __init__(

@@ -1,47 +1,89 @@
-"""The pictures that are reconstructed: files and images of data sets, read to 8-bit RGB."""
+"""The images that are reconstructed: files and images of data sets, read to 8-bit RGB."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from medssl_models.experiments.experiment import ImageFiles
 from medssl_models.suggestions import did_you_mean
 
 from medssl_dip.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from medssl_data import ImageDataset
     from medssl_data.images.reading import Reading
     from PIL import Image
 
-__all__ = ["ImageItem", "from_dataset", "from_files"]
+    from medssl_dip.settings import ReconstructionSettings
+
+__all__ = ["ImageItem", "check_names", "from_dataset", "from_files", "items_of"]
 
 
 @dataclass(frozen=True)
 class ImageItem:
-    """A picture to reconstruct.
+    """An image to reconstruct.
 
     Args:
-        name: For folders, tables and records.
+        name: For folders and captions.
         image: 8-bit RGB.
+        id: What tells it from the other images of its data set; empty takes the name.
         suffix: Of its file; the format of a result that is not kept losslessly.
-        dataset: The data set that it comes from, where it is one.
+        dataset: The data set that it comes from; empty for a file.
         notes: What was done to read it.
     """
 
     name: str
     image: Image.Image
+    id: str = ""
     suffix: str = ".png"
     dataset: str = ""
     notes: tuple[str, ...] = ()
 
 
-def from_files(paths: Iterable[Path], *, reading: Reading | None = None) -> list[ImageItem]:
+def items_of(data: ImageDataset | ImageFiles, settings: ReconstructionSettings) -> list[ImageItem]:
+    """Read the images that the settings choose.
+
+    Args:
+        data: A data set, or picture files.
+        settings: Names of images, and how volumes are read.
+
+    Raises:
+        SettingsError: No image has one of the names.
+        MissingFileError: A file is not there.
+        UnreadableImageError: A file is no picture.
+
+    Example:
+        >>> from medssl_data import load_dataset
+        >>> from medssl_dip.settings import settings_for
+        >>> data = load_dataset("phantom:chest-xray,count=8")
+        >>> len(items_of(data, settings_for(pictures=data.ids[2:4])))
+        2
+    """
+    if isinstance(data, ImageFiles):
+        return from_files(data.paths, reading=settings.reading)
+    return from_dataset(data, settings.pictures, reading=settings.reading)
+
+
+def check_names(data: ImageDataset | ImageFiles, settings: ReconstructionSettings) -> None:
+    """Refuse names that no image has; no image is opened.
+
+    Raises:
+        SettingsError: No image has one of the names, or files were given.
+    """
+    if not isinstance(data, ImageFiles):
+        for name in settings.pictures:
+            _row_of(data, name)
+    elif settings.pictures:
+        message = "picture names an image of a data set, not a file; name the data set too"
+        raise SettingsError(message)
+
+
+def from_files(paths: Iterable[Path | str], *, reading: Reading | None = None) -> list[ImageItem]:
     """Read picture files.
 
     Args:
@@ -51,15 +93,21 @@ def from_files(paths: Iterable[Path], *, reading: Reading | None = None) -> list
     Raises:
         MissingFileError: A file is not there.
         UnreadableImageError: A file is no picture.
+
+    Example:
+        >>> from PIL import Image
+        >>> Image.new("L", (40, 30)).save("scan.png")
+        >>> [item.name for item in from_files(["scan.png"])]
+        ['scan']
     """
     from medssl_data.images.decoding import read_rgb
 
-    pictures = []
-    for path in paths:
+    items = []
+    for path in map(Path, paths):
         image, rule = read_rgb(path, reading=reading)
         notes = () if rule in {"", "RGB"} else (f"read as: {rule}",)
-        pictures.append(ImageItem(path.stem, image, suffix=path.suffix, notes=notes))
-    return pictures
+        items.append(ImageItem(path.stem, image, suffix=path.suffix, notes=notes))
+    return items
 
 
 def from_dataset(
@@ -84,6 +132,7 @@ def from_dataset(
         ImageItem(
             PurePosixPath(data.ids[row]).stem,
             data.image(row),
+            id=data.ids[row],
             suffix=PurePosixPath(data.manifest.paths[row]).suffix,
             dataset=data.name,
             notes=data.notes,

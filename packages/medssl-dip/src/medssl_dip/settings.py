@@ -1,25 +1,46 @@
-"""The two protocols of a reconstruction as values: every difference is a field with a reason.
+"""What the experiments decide: every difference of the protocols is a field with a reason.
 
-Nothing here computes.
+Nothing here computes, and importing this module imports no torch.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from medssl_data.images.reading import Reading
-from medssl_models.experiments.settings import Preset, ProtocolName, from_preset, setting
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from medssl_models.experiments.settings import ExperimentSettings, Option, from_preset, setting
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from medssl_dip.errors import SettingsError
+from medssl_dip.perceptual.metrics import NETS, NetName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["QUICK", "GeneratorSettings", "PresetName", "ReconstructionSettings", "settings_for"]
+    from medssl_models.experiments.settings import ProtocolName
 
-PresetName = Literal["full", "quick"]
+__all__ = [
+    "DistanceOptions",
+    "DistanceSettings",
+    "GeneratorSettings",
+    "InputSettings",
+    "ReconstructionOptions",
+    "ReconstructionSettings",
+    "complete",
+    "settings_for",
+]
+
+_NOT_OF_A_RUN = {"seed", "padding", "labels", "pictures", "preset", "restarts"}
+_NOT_OF_A_RECORD = {"protocol", "seed", "pictures", "preset"}
 
 
 class GeneratorSettings(BaseModel):
@@ -74,24 +95,17 @@ class GeneratorSettings(BaseModel):
         return halves * step
 
 
-class ReconstructionSettings(Preset):
-    """How pictures are reconstructed and measured; each field tells what it decides."""
+class InputSettings(ExperimentSettings):
+    """How pictures are read and what models see of them."""
 
-    generator: GeneratorSettings = setting(
-        "The shape of the prior: channels and kernels of each level.", corrected=GeneratorSettings()
-    )
     size: Annotated[int, Field(ge=32)] | None = setting(
-        "Side of the square that is reconstructed: short side to it, bicubic, centre crop. None is "
-        "the model's own geometry, which the study did not ask for.",
+        "Side of the square that is seen: short side to it, bicubic, centre crop. None is the "
+        "model's own geometry, which the study did not ask for.",
         corrected=None,
         published=224,
-    )
-    layer: str = setting(
-        "Whose output is inverted. last: the deepest feature map of each architecture. layer4: of "
-        "a DenseNet what comes before its final normalisation.",
-        corrected="last",
-        published="layer4",
-        entries=("I-40",),
+        option=Option(
+            ("--side", "--size"), "PIXELS|none", "Short side to it, then the central square."
+        ),
     )
     normalised_input: bool = setting(
         "True: pictures are normalised as the model was trained. False: every model sees raw "
@@ -99,6 +113,43 @@ class ReconstructionSettings(Preset):
         corrected=True,
         published=False,
         entries=("I-39",),
+    )
+    reading: Reading | None = setting(
+        "Slice and window of volumes. None: the data set's own, or the file's. The study took "
+        "slice 5 with values cut to 0..255.",
+        corrected=None,
+        published=Reading(position=5, window=(0.0, 255.0), transposed=True),
+        entries=("I-20",),
+    )
+
+    def replace(self, **changes: object) -> Self:
+        """Make new, validated settings with some fields changed."""
+        return self.model_validate(dict(self) | changes)
+
+
+class ReconstructionSettings(InputSettings):
+    """How pictures are reconstructed and measured; each field tells what it decides."""
+
+    pictures: tuple[str, ...] = setting(
+        "Images of the data set, by id or the file name that it ends in. None takes the first one.",
+        corrected=(),
+        option=Option(("--picture",), "ID,...", "Images of the data set; else its first one."),
+    )
+    layer: tuple[str, ...] = setting(
+        "Whose output is inverted; several are a sweep. last: the deepest feature map of each "
+        "architecture. layer4: of a DenseNet what comes before its final normalisation.",
+        corrected=("last",),
+        published=("layer4",),
+        entries=("I-40",),
+        option=Option((), "NAME,...", "Such as layer4, pooled or last; several are a sweep."),
+    )
+    preset: Literal["full", "quick"] = setting(
+        "quick makes the prior, the picture and the run small enough for a CPU.",
+        corrected="full",
+        option=Option(),
+    )
+    generator: GeneratorSettings = setting(
+        "The shape of the prior: channels and kernels of each level.", corrected=GeneratorSettings()
     )
     comparable_taps: bool = setting(
         "True: maps after ReLU, so that all architectures are matched in kind. False: ResNets "
@@ -119,14 +170,16 @@ class ReconstructionSettings(Preset):
         corrected=3,
         published=1,
         entries=("I-40",),
+        option=Option(),
     )
-    steps: PositiveInt = setting("Updates at most.", corrected=3001)
+    steps: PositiveInt = setting("Updates at most.", corrected=3001, option=Option())
     learning_rate: PositiveFloat = setting("Of Adam.", corrected=1e-3)
     patience: PositiveInt | None = setting(
         "Stop after so many steps in which the loss has not fallen by `tolerance`; none runs to "
         "the end.",
         corrected=300,
         published=None,
+        option=Option(),
     )
     tolerance: Annotated[float, Field(ge=0, lt=1)] = setting(
         "Least relative fall of the loss that counts as progress.", corrected=0.01
@@ -149,22 +202,72 @@ class ReconstructionSettings(Preset):
         corrected=True,
         published=False,
     )
-    reading: Reading | None = setting(
-        "Slice and window of volumes. None: the data set's own, or the file's. The study took "
-        "slice 5 with values cut to 0..255.",
-        corrected=None,
-        published=Reading(position=5, window=(0.0, 255.0), transposed=True),
-        entries=("I-20",),
-    )
     measure_every: PositiveInt = setting("Steps between measurements of the picture.", corrected=50)
     snapshot_every: PositiveInt = setting("Steps between snapshots on disk.", corrected=500)
 
-    def replace(self, **changes: object) -> ReconstructionSettings:
-        """Make new, validated settings with some fields changed."""
-        return ReconstructionSettings.model_validate(dict(self) | changes)
+    @field_validator("layer", "pictures", mode="before")
+    @classmethod
+    def _take_one(cls, value: Any) -> Any:  # noqa: ANN401 # whatever the caller gave
+        """Let a single name stand for a tuple of one."""
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("layer")
+    @classmethod
+    def _need_a_layer(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            message = "name at least one layer"
+            raise ValueError(message)
+        return value
+
+    def of_run(self, layer: str) -> dict[str, Any]:
+        """Return, as plain JSON, what decides the result of a run on one layer."""
+        return self.model_dump(mode="json", exclude=_NOT_OF_A_RUN) | {"layer": layer}
+
+    def of_record(self, layer: str, picture: str) -> dict[str, Any]:
+        """Return, as plain JSON, the settings of a record of one layer and picture."""
+        mine = self.model_dump(mode="json", exclude=_NOT_OF_A_RECORD)
+        return mine | {"layer": layer, "picture": picture}
 
 
-QUICK: Mapping[str, object] = {  # what makes a run small enough for a CPU
+class ReconstructionOptions(BaseModel):
+    """How reconstructions are made, as distinct from what is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    net: tuple[NetName, ...] | Literal["here"] | None = setting(
+        "Trunks of LPIPS. here: those that have been imported.",
+        corrected="here",
+        option=Option((), "NET,...|none", f"LPIPS trunks: {', '.join(NETS)}; else those here."),
+    )
+    resume: bool = setting("Go on with runs that were cut off.", corrected=True, option=Option())
+    compiled: bool = setting(
+        "Use torch.compile.", corrected=False, option=Option(("--compile/--no-compile",))
+    )
+
+
+class DistanceSettings(InputSettings):
+    """How two pictures are compared; `size` is that of the pixels."""
+
+    feature_size: Annotated[int, Field(ge=32)] | None = setting(
+        "Side of the square that a model sees for the distance of features, as `size`.",
+        corrected=None,
+        published=224,
+    )
+
+
+class DistanceOptions(BaseModel):
+    """Which measures are taken."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    net: tuple[NetName, ...] | None = setting(
+        "Trunks of LPIPS.",
+        corrected=NETS,
+        option=Option((), "NET,...|none", f"LPIPS trunks: {', '.join(NETS)}."),
+    )
+
+
+_QUICK: Mapping[str, object] = {  # what makes a run small enough for a CPU
     "generator": GeneratorSettings(channels=(16, 32, 64, 64), kernels=(5, 5, 3, 3)),
     "size": 96,
     "restarts": 1,
@@ -177,14 +280,21 @@ QUICK: Mapping[str, object] = {  # what makes a run small enough for a CPU
 }
 
 
-def settings_for(
-    protocol: ProtocolName = "corrected", preset: PresetName = "full", **changes: object
-) -> ReconstructionSettings:
+def complete(changes: Mapping[str, object]) -> Mapping[str, object]:
+    """Add to changes of settings what the preset `quick` among them stands for.
+
+    Example:
+        >>> complete({"preset": "quick", "steps": 50})["steps"]
+        50
+    """
+    return {**_QUICK, **changes} if changes.get("preset") == "quick" else changes
+
+
+def settings_for(protocol: ProtocolName = "corrected", **changes: object) -> ReconstructionSettings:
     """Make the settings of a protocol.
 
     Args:
         protocol: `published` or `corrected`.
-        preset: `quick` makes the prior, the picture and the run small enough for a CPU.
         changes: Fields to set; None leaves a field as the protocol has it.
 
     Raises:
@@ -196,8 +306,5 @@ def settings_for(
         >>> settings_for(preset="quick", steps=50).size
         96
     """
-    given = {name: value for name, value in changes.items() if value is not None}
-    smaller = QUICK if preset == "quick" else {}
-    return from_preset(
-        ReconstructionSettings, protocol, {**smaller, **given}, refusal=SettingsError
-    )
+    given = complete({name: value for name, value in changes.items() if value is not None})
+    return from_preset(ReconstructionSettings, protocol, given, refusal=SettingsError)

@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 from medssl_models.console import Console, JsonOption, QuietOption
 
-from medssl_dip.commands.shared import OUTPUT
-
 __all__ = ["gallery"]
 
 
 def gallery(
     runs: Annotated[
         Path, typer.Argument(metavar="[DIR]", help="Where reconstruct kept its runs.")
-    ] = OUTPUT,
+    ] = Path("reconstructions"),
     picture: Annotated[
         str | None, typer.Option("--picture", metavar="NAME", help="Which one, of several.")
     ] = None,
@@ -27,13 +25,21 @@ def gallery(
     quiet: QuietOption = False,
 ) -> None:
     """Draw one picture beside its reconstructions, and set their distances beside the study's."""
-    from medssl_dip.gallery.figure import draw_gallery
-    from medssl_dip.gallery.run_summary import as_documents, choose_picture, summarise, table
-    from medssl_dip.inversion.run_folder import find_runs
+    from medssl_models import Records, RunContext
+    from medssl_models.experiments.command import show
 
-    console = Console(json=json, quiet=quiet)
-    shown = choose_picture(summarise(find_runs(runs)), picture, where=runs)
-    draw_gallery(shown, output)
-    console.table(*table(shown))
-    console.document({"summaries": as_documents(shown), "figure": output})
-    console.write(str(output))
+    from medssl_dip.experiments.declarations import RECONSTRUCTION
+    from medssl_dip.experiments.reconstruct import records_of
+    from medssl_dip.gallery import draw_gallery
+    from medssl_dip.inversion.run_folder import find_runs
+    from medssl_dip.inversion.run_summary import choose_picture, summarise
+
+    summaries = choose_picture(summarise(find_runs(runs)), picture, where=runs)
+    draw_gallery(summaries, output)
+    records = tuple(record for summary in summaries for record in records_of(summary))
+    show(
+        Console(json=json, quiet=quiet),
+        RECONSTRUCTION,
+        Records(records),
+        RunContext(output=runs, files=[output]),
+    )

@@ -159,7 +159,7 @@ class BatchedInversion:
         objective = Objective(
             self.extractor,
             originals.to(self.extractor.device),
-            layer=settings.layer,
+            layer=self.jobs[0].folder.identity.layer,
             comparable_taps=settings.comparable_taps,
             relative=settings.relative_loss,
         )
@@ -247,6 +247,7 @@ class BatchedInversion:
         trace = job.folder.trace()
         draw_trace(trace, job.folder.path / "curve.png", title=job.folder.path.name)
         finite = [row.loss for row in trace if math.isfinite(row.loss)]
+        card = self.extractor.network.card
         job.folder.finish(
             {
                 "file": file.name,
@@ -254,8 +255,11 @@ class BatchedInversion:
                 "steps": step,
                 "loss": finite[-1] if finite else None,
                 "seconds": round(seconds, 1),
+                "id": job.item.id or job.item.name,
                 "dataset": job.item.dataset,
-                "control": self.extractor.network.card.control,
+                "control": card.control,
+                "padding": self.settings.padding,
+                "network_padding": card.padding,
                 "notes": list(job.item.notes),
                 "device": str(self.extractor.device),
                 "versions": package_versions("torchmetrics"),

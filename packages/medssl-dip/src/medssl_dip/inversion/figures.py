@@ -1,23 +1,18 @@
-"""The course of a run as a figure, and how figures of this package are made and written."""
+"""The course of a run as a figure."""
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
-from medssl_data.files import write_atomically
+from medssl_models.experiments.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from matplotlib.figure import Figure
-
     from medssl_dip.inversion.run_folder import TraceRow
 
-__all__ = ["draw_trace", "new_figure", "save_figure"]
-
-DOTS = 100  # an inch
+__all__ = ["draw_trace"]
 
 
 def draw_trace(rows: Sequence[TraceRow], path: Path, *, title: str = "") -> None:
@@ -44,18 +39,3 @@ def draw_trace(rows: Sequence[TraceRow], path: Path, *, title: str = "") -> None
     other.set_ylabel("SSIM", color="tab:orange")
     figure.suptitle(title, fontsize=7)
     save_figure(figure, path)
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Make a figure of its own, inches; pyplot would keep a global list."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=DOTS, layout="constrained")
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure into a PNG; its folder is created."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, buffer.getvalue())

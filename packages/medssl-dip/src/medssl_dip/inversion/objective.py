@@ -27,6 +27,15 @@ class Objective(nn.Module):
 
     Raises:
         SettingsError: The target has no features to match (relative loss of an all-zero layer).
+
+    Example:
+        >>> from medssl_dip import FeatureExtractor
+        >>> from medssl_models import create_model
+        >>> backbone = create_model("random_r18")
+        >>> original = torch.rand(1, 3, 64, 64)
+        >>> extractor = FeatureExtractor(backbone, backbone.preprocessing)
+        >>> Objective(extractor, original, layer="layer2")(original)
+        tensor([0.])
     """
 
     targets: Tensor

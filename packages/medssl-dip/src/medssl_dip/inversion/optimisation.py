@@ -95,6 +95,17 @@ class Inversion:
 
     Attributes:
         step: How many updates were made.
+
+    Example:
+        >>> from medssl_dip import FeatureExtractor, Objective, settings_for
+        >>> from medssl_models import create_model
+        >>> backbone = create_model("random_r18")
+        >>> extractor = FeatureExtractor(backbone, backbone.preprocessing)
+        >>> objective = Objective(extractor, torch.rand(2, 3, 32, 32), layer="layer1")
+        >>> runs = Inversion(objective, settings_for(preset="quick"), seeds=[0, 1], crop=32)
+        >>> losses, pictures = runs.update()
+        >>> losses.shape, pictures.shape
+        (torch.Size([2]), torch.Size([2, 3, 32, 32]))
     """
 
     def __init__(

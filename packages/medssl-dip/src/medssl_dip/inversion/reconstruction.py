@@ -1,4 +1,4 @@
-"""Reconstructions from pictures to finished folders: what is there is not done again."""
+"""Inversions from images to finished folders: what is there is not done again."""
 
 from __future__ import annotations
 
@@ -14,50 +14,24 @@ from medssl_dip.inversion.optimisation import repeatable
 from medssl_dip.inversion.run_folder import load_picture
 from medssl_dip.perceptual.fidelity import Fidelity, measure
 from medssl_dip.perceptual.metrics import METRICS
+from medssl_dip.settings import ReconstructionOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from medssl_models import Backbone
-    from medssl_models.console import Progress
+    from medssl_models import Backbone, RunContext
 
-    from medssl_dip.feature_extractor import PrecisionName
     from medssl_dip.images import ImageItem
     from medssl_dip.inversion.optimisation import Verdict
     from medssl_dip.inversion.run_folder import RunIdentity
-    from medssl_dip.perceptual.lpips import Perceptual
+    from medssl_dip.perceptual.lpips import LPIPS
     from medssl_dip.settings import ReconstructionSettings
 
-__all__ = ["Reconstruction", "Work", "reconstruct"]
+__all__ = ["Reconstruction", "invert"]
 
 BATCH_SIZE = 4
 """Runs at a time where nothing else is said: more gain little and hold 31 MB of state each."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """How the work is done; of this only the precision belongs to a run's identity.
-
-    Args:
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        precision: `fp32` or `bf16`.
-        batch_size: Runs that are optimised together.
-        compiled: Use `torch.compile`.
-        resume: Go on with what was cut off; else begin it anew.
-        force: Begin anew what is finished too.
-        perceptual: LPIPS by net, for the results.
-        progress: Shows how far it is.
-    """
-
-    device: str = "auto"
-    precision: PrecisionName = "fp32"
-    batch_size: int = BATCH_SIZE
-    compiled: bool = False
-    resume: bool = True
-    force: bool = False
-    perceptual: Mapping[str, Perceptual] = field(default_factory=dict)
-    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -88,82 +62,95 @@ class Reconstruction:
         return self.path / str(self.details["file"])
 
 
-def reconstruct(
+def invert(
     backbone: Backbone,
-    pictures: Sequence[ImageItem],
-    *,
+    items: Sequence[ImageItem],
     settings: ReconstructionSettings,
-    out: Path,
-    seed: int = 0,
-    work: Work | None = None,
-) -> list[Reconstruction]:
-    """Reconstruct pictures from what one layer of a backbone says about them.
+    context: RunContext,
+    lpips: Mapping[str, LPIPS] | None = None,
+) -> Iterator[Reconstruction]:
+    """Reconstruct images from what layers of a backbone say about them.
 
-    What is finished in `out` is not done again; what was cut off goes on from its last snapshot.
+    What is finished in the context's output folder is not done again; what was cut off goes on from
+    its last snapshot.
 
     Args:
         backbone: The model.
-        pictures: What it saw.
-        settings: Protocol, layer, prior, steps.
-        out: Each run keeps a folder there.
-        seed: Of the first restart; the others count upwards.
-        work: Device, precision, batch.
+        items: What it saw.
+        settings: Protocol, layers, prior, steps.
+        context: Device, precision, batch size, and the folder in which each run keeps one.
+        lpips: By net, to measure the results with.
 
-    Returns:
-        One entry for each picture and restart, in their order.
+    Yields:
+        One entry for each layer, image and restart, in this order.
 
     Raises:
-        LayerError: The model has no such layer.
+        LayerError: The model has no such layer; said before anything is computed.
         OutOfMemoryError: With advice.
-        RunError: A folder in `out` is damaged.
+        RunError: A run's folder is damaged.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from medssl_dip import ImageItem, settings_for
+        >>> from medssl_models import RunContext, create_model
+        >>> from PIL import Image
+        >>> item = ImageItem("grey", Image.new("RGB", (40, 40), "grey"))
+        >>> few = settings_for(preset="quick", size=32, steps=1)
+        >>> context = RunContext(output=Path("runs"))
+        >>> [run.stopped for run in invert(create_model("random_r18"), [item], few, context)]
+        ['steps']
     """
-    work = work or Work()
-    device = resolve_device(work.device)
-    extractor = FeatureExtractor(
-        backbone, preprocessing_of(backbone, settings), device=device, precision=work.precision
-    )
-    jobs = _plan(backbone, extractor, pictures, settings=settings, out=out, seed=seed)
-    for job in jobs:
-        if work.force or (not work.resume and job.folder.result is None):
-            job.folder.clear()
-    with repeatable(device):
-        for first in range(0, len(jobs), work.batch_size):
-            some = jobs[first : first + work.batch_size]
-            BatchedInversion(some, extractor, settings, compiled=work.compiled).run(work.progress)
-        return [_finished(job, extractor, work.perceptual) for job in jobs]
-
-
-def _plan(
-    backbone: Backbone,
-    extractor: FeatureExtractor,
-    pictures: Sequence[ImageItem],
-    *,
-    settings: ReconstructionSettings,
-    out: Path,
-    seed: int,
-) -> list[Job]:
+    extraction = context.extracting
+    device = resolve_device(extraction.device)
+    precision = extraction.precision
     preprocessing = preprocessing_of(backbone, settings)
+    extractor = FeatureExtractor(backbone, preprocessing, device=device, precision=precision)
+    names = {layer: extractor.resolve(layer) for layer in settings.layer}
+    plain = preprocessing.replace(value_range=(0.0, 1.0))
+    originals = [(item, plain.pixels(item.image)) for item in items]
     shared = {
         "model": backbone.name,
         "weights": backbone.fingerprint,
         "preprocessing": preprocessing.fingerprint,
-        "layer": extractor.resolve(settings.layer),
-        "precision": extractor.precision,
-        "settings": settings.model_dump(mode="json", exclude={"restarts"}),
+        "precision": precision,
     }
-    plain = preprocessing.replace(value_range=(0.0, 1.0))
-    jobs = []
-    for picture in pictures:
-        original = plain.pixels(picture.image)
-        for restart in range(settings.restarts):
-            identity = shared | {"seed": seed + restart}
-            jobs.append(Job.plan(picture, original, settings, out, identity))
-    return jobs
+    for layer, name in names.items():
+        identity = {**shared, "layer": name, "settings": settings.of_run(layer)}
+        jobs = [
+            Job.plan(
+                item, original, settings, _folder(context), identity | {"seed": settings.seed + nth}
+            )
+            for item, original in originals
+            for nth in range(settings.restarts)
+        ]
+        with repeatable(device):
+            _run(jobs, extractor, settings, context)
+            finished = [_finished(job, extractor, lpips or {}) for job in jobs]
+        yield from finished
 
 
-def _finished(
-    job: Job, extractor: FeatureExtractor, perceptual: Mapping[str, Perceptual]
-) -> Reconstruction:
+def _folder(context: RunContext) -> Path:
+    return context.output or context.results_file.parent / "reconstructions"
+
+
+def _run(
+    jobs: Sequence[Job],
+    extractor: FeatureExtractor,
+    settings: ReconstructionSettings,
+    context: RunContext,
+) -> None:
+    options = context.options or ReconstructionOptions()
+    for job in jobs:
+        if context.force or (not options.resume and job.folder.result is None):
+            job.folder.clear()
+    count = context.extracting.batch_size or BATCH_SIZE
+    for first in range(0, len(jobs), count):
+        some = jobs[first : first + count]
+        batch = BatchedInversion(some, extractor, settings, compiled=options.compiled)
+        batch.run(context.progress)
+
+
+def _finished(job: Job, extractor: FeatureExtractor, lpips: Mapping[str, LPIPS]) -> Reconstruction:
     """Read a result, and measure what was not measured before."""
     result = job.folder.result
     if result is None or "file" not in result:
@@ -171,14 +158,14 @@ def _finished(
         raise RunError(message)
     job.folder.tidy()
     values: dict[str, float] = dict(result.get("fidelity") or {})
-    wanted = {f"lpips_{net}" for net in perceptual} | {"ssim", "psnr", "feature_distance"}
+    wanted = {f"lpips_{net}" for net in lpips} | {"ssim", "psnr", "feature_distance"}
     if not wanted <= values.keys():
         kept = load_picture(job.folder.path / str(result["file"]))
         original = load_picture(job.folder.path / "original.png")
         values |= measure(
             original.to(extractor.device),
             kept.to(extractor.device),
-            perceptual={net: metric.to(extractor.device) for net, metric in perceptual.items()},
+            lpips={net: metric.to(extractor.device) for net, metric in lpips.items()},
             extractor=extractor,
         ).finite()
         values = {name: values[name] for name in METRICS if name in values}

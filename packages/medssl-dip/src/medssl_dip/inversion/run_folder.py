@@ -36,6 +36,7 @@ __all__ = [
     "TraceRow",
     "find_runs",
     "load_picture",
+    "read_finished",
     "read_json",
     "read_result",
     "save_picture",
@@ -196,6 +197,20 @@ class RunFolder:
 def find_runs(root: Path) -> list[Path]:
     """List the folders of finished runs below a folder, sorted by name."""
     return sorted(path.parent for path in root.glob("*/result.json"))
+
+
+def read_finished(folder: Path) -> tuple[RunIdentity, dict[str, Any]]:
+    """Read what a finished run was, and what it kept.
+
+    Raises:
+        RunError: The folder is damaged, or not that of a finished run.
+    """
+    run, result = read_json(folder / "run.json"), read_result(folder)
+    names = set(RunIdentity.__dataclass_fields__)
+    if run is None or result is None or names - run.keys() or "file" not in result:
+        message = f"{folder}: not the folder of a finished run; remove it"
+        raise RunError(message)
+    return RunIdentity(**{name: run[name] for name in names}), result
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

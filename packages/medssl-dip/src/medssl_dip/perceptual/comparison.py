@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from medssl_dip.feature_extractor import PrecisionName
     from medssl_dip.images import ImageItem
-    from medssl_dip.perceptual.lpips import Perceptual
-    from medssl_dip.settings import ReconstructionSettings
+    from medssl_dip.perceptual.lpips import LPIPS
+    from medssl_dip.settings import InputSettings
 
 __all__ = ["compare", "compare_features"]
 
@@ -31,7 +31,7 @@ def compare(
     second: ImageItem,
     *,
     size: int | None = None,
-    perceptual: Mapping[str, Perceptual] | None = None,
+    lpips: Mapping[str, LPIPS] | None = None,
     device: str = "auto",
 ) -> dict[str, float]:
     """Measure how far apart two pictures are.
@@ -40,14 +40,21 @@ def compare(
         first: The original.
         second: What is compared with it.
         size: Short side of both to it, bicubic, then the central square; None compares all pixels.
-        perceptual: LPIPS by net.
+        lpips: By net.
         device: Where LPIPS runs.
 
     Returns:
-        Metric to value, out of `fidelity.METRICS`.
+        Metric to value, out of `metrics.METRICS`.
 
     Raises:
         ImageSizeError: The sizes differ and `size` is None, or they are too small for a metric.
+
+    Example:
+        >>> from PIL import Image
+        >>> from medssl_dip.images import ImageItem
+        >>> grey = ImageItem("grey", Image.new("RGB", (40, 30), "grey"))
+        >>> compare(grey, grey)["psnr"]
+        inf
     """
     if size is None and first.image.size != second.image.size:
         sizes = " and ".join(f"{one.image.width} x {one.image.height}" for one in (first, second))
@@ -58,15 +65,15 @@ def compare(
         raise ImageSizeError(message)
     where = resolve_device(device)
     pair = [_pixels(one, size).to(where) for one in (first, second)]
-    nets = {net: metric.to(where) for net, metric in (perceptual or {}).items()}
-    return dict(measure(*pair, perceptual=nets).values)
+    nets = {net: metric.to(where) for net, metric in (lpips or {}).items()}
+    return dict(measure(*pair, lpips=nets).values)
 
 
 def compare_features(
     backbone: Backbone,
     first: ImageItem,
     second: ImageItem,
-    settings: ReconstructionSettings,
+    settings: InputSettings,
     *,
     device: str = "auto",
     precision: PrecisionName = "fp32",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from medssl_dip.feature_extractor import FeatureExtractor
-    from medssl_dip.perceptual.lpips import Perceptual
+    from medssl_dip.perceptual.lpips import LPIPS
 
 __all__ = ["Fidelity", "feature_distance", "measure", "spread"]
 
@@ -44,7 +44,7 @@ def measure(
     original: Tensor,
     other: Tensor,
     *,
-    perceptual: Mapping[str, Perceptual] | None = None,
+    lpips: Mapping[str, LPIPS] | None = None,
     extractor: FeatureExtractor | None = None,
 ) -> Fidelity:
     """Compare two pictures.
@@ -52,7 +52,7 @@ def measure(
     Args:
         original: (3, H, W) float32 in [0, 1], at least 11 x 11, and 32 x 32 for LPIPS.
         other: The same shape.
-        perceptual: LPIPS by net; see `medssl_dip.load_perceptual`.
+        lpips: By net; see `medssl_dip.load_lpips`.
         extractor: A backbone in whose pooled features the distance is measured too.
 
     Returns:
@@ -76,8 +76,7 @@ def measure(
     check_pictures(first, second, smallest=SMALLEST)
     with torch.no_grad():
         values = {
-            f"lpips_{net}": float(metric(first, second))
-            for net, metric in (perceptual or {}).items()
+            f"lpips_{net}": float(metric(first, second)) for net, metric in (lpips or {}).items()
         }
         if values.keys() == {f"lpips_{net}" for net in NETS}:
             values["lpips_average"] = statistics.fmean(values.values())

@@ -7,6 +7,7 @@ owner must bring once; nothing here opens a connection.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
     from medssl_dip.perceptual.metrics import NetName
 
-__all__ = ["Perceptual", "check_pictures", "load_perceptual", "nets_here", "trunk_name"]
+__all__ = ["LPIPS", "check_pictures", "load_lpips", "nets_here", "trunk_name"]
 
 SMALLEST = 32
 """Side in pixels below which AlexNet's maps vanish."""
 
 
-class Perceptual(nn.Module):
+class LPIPS(nn.Module):
     """LPIPS v0.1 of one net, without its downloads.
 
     Zero is the same picture; about 0.7 is a picture that has nothing in common with the other.
@@ -41,6 +42,15 @@ class Perceptual(nn.Module):
 
     Raises:
         TrunkError: A tensor is missing or has another shape.
+        LibraryError: The installed torchmetrics builds LPIPS otherwise.
+
+    Example:
+        >>> import torchvision
+        >>> untrained = torchvision.models.squeezenet1_1(weights=None)
+        >>> metric = LPIPS("squeeze", untrained.state_dict())
+        >>> picture = torch.rand(1, 3, 64, 64)
+        >>> metric(picture, picture)
+        tensor([0.])
     """
 
     def __init__(self, net: NetName, trunk: Mapping[str, Tensor]) -> None:
@@ -84,8 +94,8 @@ class Perceptual(nn.Module):
 def _untrained(net: NetName) -> nn.Module:
     """Build the metric with its heads and without a trunk's weights.
 
-    The public class always downloads a trunk, so this takes the private one, which has stood
-    unchanged from torchmetrics 1.4 to 1.9.
+    The public class always downloads a trunk, so this takes the private one, whose arguments are
+    the same in torchmetrics 1.4 and 1.9.
 
     Raises:
         LibraryError: This torchmetrics has no such class any more.
@@ -106,7 +116,7 @@ def check_pictures(first: Tensor, second: Tensor, *, smallest: int) -> None:
     """Refuse what a measure would turn into a silent bad number.
 
     Raises:
-        ImageRangeError: As in `Perceptual.forward`.
+        ImageRangeError: As in `LPIPS.forward`.
         ImageSizeError: The same.
     """
     for name, pictures in (("first", first), ("second", second)):
@@ -129,9 +139,9 @@ def check_pictures(first: Tensor, second: Tensor, *, smallest: int) -> None:
         raise ImageSizeError(message)
 
 
-def load_perceptual(
+def load_lpips(
     nets: Iterable[NetName] = NETS, *, folders: Sequence[Path] | None = None
-) -> dict[NetName, Perceptual]:
+) -> dict[NetName, LPIPS]:
     """Load LPIPS from local files.
 
     Args:
@@ -144,16 +154,26 @@ def load_perceptual(
     Raises:
         MissingWeightsError: A file is not here; says which, from where, and how to import it.
         CheckpointError: A file is not what its name promises.
+
+    Example:
+        >>> load_lpips(nets_here())  # those that were imported before
+        {}
     """
     wanted = tuple(nets)
     missing = missing_trunks(map(trunk_name, wanted), folders)
     if missing:
         raise missing
     return {
-        net: Perceptual(net, read_trunk(trunk_name(net), path))
+        net: _load(net, path, path.stat().st_mtime_ns)
         for net in wanted
         if (path := find_trunk(trunk_name(net), folders))
     }
+
+
+@lru_cache(maxsize=len(NETS))
+def _load(net: NetName, path: Path, _modified: int) -> LPIPS:
+    """Read a file once a process, and again when it has changed: it may be half a gigabyte."""
+    return LPIPS(net, read_trunk(trunk_name(net), path))
 
 
 def nets_here(folders: Sequence[Path] | None = None) -> tuple[NetName, ...]:

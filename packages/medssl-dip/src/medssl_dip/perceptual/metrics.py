@@ -25,6 +25,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("ssim", "structural similarity", "higher", bounds=(-1, 1)),
         Metric("psnr", "peak signal to noise", "higher", "dB", bounds=(0, None)),
         Metric("feature_distance", "distance of pooled features", "lower", bounds=(0, None)),
+        Metric("loss", "loss", "lower", bounds=(0, None)),
     )
 }
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from medssl_models.experiments.cells import labels_apart
+from medssl_models.experiments.figures import new_figure, save_figure
+from medssl_models.plain_json import canonical_json
+
 from medssl_dip.errors import SettingsError
-from medssl_dip.inversion.figures import new_figure, save_figure
 from medssl_dip.inversion.run_folder import load_picture
+from medssl_dip.perceptual.metrics import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
-    from medssl_dip.gallery.run_summary import RunSummary
+    from medssl_dip.inversion.run_summary import RunSummary
 
 __all__ = ["Cell", "draw_gallery", "draw_grid"]
 
@@ -23,7 +28,6 @@ CELL = 2.2  # inches
 
 SHOWN = {"lpips_average": "LPIPS", "ssim": "SSIM", "psnr": "PSNR", "feature_distance": "features"}
 """Metric to the word below a picture, where there is room for few."""
-UNITS = {"psnr": " dB"}
 
 
 @dataclass(frozen=True)
@@ -48,23 +52,34 @@ def draw_gallery(summaries: Sequence[RunSummary], path: Path) -> None:
 
     Raises:
         SettingsError: There is nothing to show.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from medssl_data import load_dataset
+        >>> from medssl_dip import reconstruct, summarise
+        >>> from medssl_models import RunContext, create_model
+        >>> data = load_dataset("phantom:chest-xray,count=8")
+        >>> few = {"preset": "quick", "size": 32, "steps": 1, "layer": ("layer1", "layer4")}
+        >>> context = RunContext(output=Path("drawn"))
+        >>> _ = reconstruct(create_model("random_r18"), data, context=context, **few)
+        >>> draw_gallery(summarise(sorted(Path("drawn").iterdir())), Path("gallery.png"))
     """
     if not summaries:
         message = "summaries is empty: there is nothing to draw"
         raise SettingsError(message)
-    layers = list(dict.fromkeys(one.layer for one in summaries))
-    lines: dict[str, dict[str, RunSummary]] = {}
+    layers = list(dict.fromkeys(sorted(one.layer for one in summaries)))
+    lines: dict[tuple[Any, ...], dict[str, RunSummary]] = {}
     for one in summaries:
-        lines.setdefault(_label(one, summaries), {})[one.layer] = one
+        lines.setdefault(_line_of(one), {})[one.layer] = one
+    labels = labels_apart({line: _name(found) for line, found in lines.items()}, _facts)
     cells = []
-    for of_line in lines.values():
-        first = next(iter(of_line.values()))
-        original = Cell(load_picture(first.paths[0] / "original.png"))
-        cells.append([original, *(_cell(of_line.get(layer)) for layer in layers)])
+    for found in lines.values():
+        original = Cell(load_picture(next(iter(found.values())).original))
+        cells.append([original, *(_cell(found.get(layer)) for layer in layers)])
     draw_grid(
         cells,
         path,
-        rows=list(lines),
+        rows=[labels[line] for line in lines],
         columns=["original", *layers],
         title=f"What is left of {summaries[0].picture}",
     )
@@ -100,14 +115,23 @@ def draw_grid(
     save_figure(figure, path)
 
 
-def _label(one: RunSummary, summaries: Sequence[RunSummary]) -> str:
-    """Name a line by its model, and by what else differs between the lines."""
-    differing = [
-        str(getattr(one, name))
-        for name in ("protocol", "normalisation", "size")
-        if len({getattr(other, name) for other in summaries}) > 1
-    ]
-    return "\n".join([one.model, *["(random control)"] * one.control, *differing])
+def _line_of(one: RunSummary) -> tuple[Any, ...]:
+    """Return what all pictures of a line share: everything but the layer and the seed."""
+    run = one.identity
+    settings = {name: value for name, value in run.settings.items() if name != "layer"}
+    apart = (run.precision, run.preprocessing, run.weights, run.pixels)
+    return (run.model, canonical_json(settings), *apart)
+
+
+def _facts(line: tuple[Any, ...]) -> Mapping[str, Any]:
+    _, settings, *apart = line
+    names = ("precision", "preprocessing", "weights", "images")
+    return {**json.loads(settings), **dict(zip(names, apart, strict=True))}
+
+
+def _name(found: Mapping[str, RunSummary]) -> str:
+    one = next(iter(found.values()))
+    return one.identity.model + "\n(random control)" * bool(one.results[0].get("control"))
 
 
 def _cell(one: RunSummary | None) -> Cell:
@@ -115,11 +139,11 @@ def _cell(one: RunSummary | None) -> Cell:
         return Cell(None)
     values = one.values
     caption = "\n".join(
-        f"{word} {values[name]:.2f}{UNITS.get(name, '')}"
+        f"{word} {values[name]:.2f} {METRICS[name].unit}".rstrip()
         for name, word in SHOWN.items()
         if name in values
     )
-    return Cell(load_picture(one.file), caption or one.stopped[0])
+    return Cell(load_picture(one.file), caption or one.results[0]["stopped"])
 
 
 def _draw_cell(place: Any, cell: Cell) -> None:  # noqa: ANN401 # matplotlib has no types
