@@ -1,4 +1,4 @@
-"""A package that is really installed for a test: two tiny models and an experiment of its own."""
+"""A package that is really installed for a test: two tiny models and experiments of its own."""
 
 import importlib
 import textwrap
@@ -8,46 +8,70 @@ import numpy as np
 from PIL import Image
 
 CODE = '''
-"""Tiny models, and how bright the pictures are."""
+"""Tiny models, how bright the pictures are, and how dark as version 0.1 asked for it."""
 import os, time
 from medssl_models.plugins import ModelPlugin
 from medssl_models.probes import ProbePlugin
+from medssl_models.experiments.experiment import Experiment
+from medssl_models.experiments.metric import Metric
 from medssl_models.experiments.record import Provenance, Record
+from medssl_models.experiments.settings import Preset, setting
 from medssl_models.testing import tiny_card
 from pydantic import BaseModel, ConfigDict
 
 NAMES = ["tiny-a", "tiny-b"]
 MODELS = [ModelPlugin(tiny_card(name).replace(seed=i)) for i, name in enumerate(NAMES)]
 
-class Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    protocol: str = "corrected"
-    seconds: float = 0.0
-    fails_on: str = ""
-    dies_once: str = ""
+class Settings(Preset):
+    seconds: float = setting("How long it sleeps. The study slept.", corrected=0.0, published=1.0,
+                             entries=("I-99",))
+    fails_on: str = setting("The model that it fails on.", corrected="")
+    dies_once: str = setting("The file that it leaves when it has died.", corrected="")
 
-def preset(protocol, changes):
-    return Settings(**{"protocol": protocol, "seconds": 1.0 * (protocol == "published"), **changes})
+def grey(data):
+    return sum(sum(data[i][0].convert("L").getdata()) for i in range(len(data)))
 
-def run(backbone, data, settings, work):
+def run(backbone, data, settings, context):
     time.sleep(settings.seconds)
     if backbone.name == settings.fails_on:
         raise ValueError("a picture\\nis upside down")
     if settings.dies_once and not os.path.exists(settings.dies_once):
         open(settings.dies_once, "w").close()
         os.kill(os.getpid(), 9)
-    value = float(sum(sum(data[i][0].convert("L").getdata()) for i in range(len(data))))
-    origin = Provenance(model=backbone.name, weights=backbone.fingerprint, dataset=data.name,
-                        manifest=data.manifest.fingerprint, protocol=settings.protocol)
+    origin = context.provenance(backbone, data, settings, preprocessing="none")
+    value = float(grey(data))
     return [Record(experiment="brightness", metric="sum", value=value, provenance=origin)]
 
-PROBE = ProbePlugin(preset, run, reasons={"seconds": "I-99: the study slept"})
+BRIGHTNESS = Experiment(
+    name="brightness", title="brightness", summary="Add up the grey values.", settings=Settings,
+    metrics=(Metric("sum", "sum of grey values", "neither"),), run=run,
+)
+
+class OldSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    protocol: str = "corrected"
+    whitest: int = 255
+
+def preset(protocol, changes):
+    whitest = 254 if protocol == "published" else 255
+    return OldSettings(**{"protocol": protocol, "whitest": whitest, **changes})
+
+def run_old(backbone, data, settings, work):
+    origin = Provenance(model=backbone.name, weights=backbone.fingerprint, dataset=data.name,
+                        manifest=data.manifest.fingerprint, protocol=settings.protocol)
+    share = 100 * (1 - grey(data) / settings.whitest / sum(data[i][0].width * data[i][0].height
+                                                           for i in range(len(data))))
+    return [Record(experiment="darkness", metric="share", unit="%", value=share, provenance=origin)]
+
+PROBE = ProbePlugin(preset, run_old, reasons={"whitest": "I-98: the study had no white"})
 '''
 ENTRIES = """
 [medssl.models]
 tiny = medssl_test_plugin:MODELS
+[medssl.experiments]
+brightness = medssl_test_plugin:BRIGHTNESS
 [medssl.probes]
-brightness = medssl_test_plugin:PROBE
+darkness = medssl_test_plugin:PROBE
 """
 
 
@@ -92,14 +116,14 @@ def write_plan(folder: Path, brightness: str = "", more: str = "") -> Path:
         device = "cpu"
         batch_size = 8
         workers = 0
-        [probes.few-shot]
+        [experiments.few-shot]
         shots = [1, 2]
         queries = 3
         episodes = 20
-        [probes.knn]
+        [experiments.knn]
         folds = 3
         neighbours = 3
-        [probes.brightness]
+        [experiments.brightness]
         {brightness}
         """)
     )

@@ -9,6 +9,7 @@ import pytest
 from medssl_eval.cli import app
 from medssl_models import read_records
 from medssl_models.console import run
+from medssl_models.experiments.registry import installed_experiments
 
 SMALL = ("--queries", "5", "--episodes", "40", "--shots", "1,5")
 
@@ -49,8 +50,9 @@ def test_one_episode_has_no_interval_and_says_so(capsys, scans, tmp_path):
 
 @pytest.mark.usefixtures("tiny_models")
 def test_a_model_or_a_data_set_named_twice_counts_once(capsys, scans, tmp_path):
-    words = ("-m", "random_r18", "-m", "random_r18", "-d", f"folder:{scans}", "--shots", "1")
-    assert few_shot(capsys, scans, *words)[0] == 0
+    named = ("-m", "random_r18", "-d", f"folder:{scans}")
+    words = ("--queries", 5, "--episodes", 40, "--shots", 1)
+    assert call(capsys, "few-shot", *named, *named, *words)[0] == 0
     assert len(read_records(tmp_path / "results.jsonl")) == 1
 
 
@@ -168,7 +170,7 @@ def test_a_small_class_is_refused_before_any_image_is_read(capsys, scans, home):
         (("-m", "moco-v2"), 4, "medssl-models import moco-v2"),
         (("-m", "random_r18", "-d", "folder:nowhere"), 4, "nowhere"),
         (("-m", "random_r18", "-d", "folders:x"), 2, "folders:"),
-        (("-m", "random_r18", "--shots", "1,x"), 2, "--shots is '1,x'"),
+        (("-m", "random_r18", "--shots", "1,x"), 2, "--shots is 'x'"),
         (("-m", "random_r18", "--ways", "one"), 2, "--ways is 'one'"),
         (("-m", "random_r18", "--ways", "3"), 2, "ways is 3, but the data has 2 classes"),
     ],
@@ -249,9 +251,25 @@ def test_protocol_diff_names_every_defect_with_its_reason(capsys):
     assert code == 0
     for word in ("geometry", "I-14", "pool", "I-13", "duplicate_images", "I-16", "patients", "I-8"):
         assert word in out
+    assert "no difference: I-48: frontal and lateral images are used under both" in out
     code, out, _ = call(capsys, "protocol", "diff", "few-shot", "--json")
-    fields = {entry["field"] for entry in json.loads(out)["differences"]}
+    document = json.loads(out)
+    fields = {entry["field"] for entry in document["differences"]}
     assert {"geometry", "normalisation", "episode_list", "ways", "padding"} <= fields
+    assert {entry["entry"] for entry in document["alike"]} == {"I-12", "I-18", "I-48"}
+
+
+@pytest.mark.parametrize("experiment", installed_experiments(), ids=lambda one: one.name)
+def test_what_protocol_diff_does_not_print_does_not_differ(capsys, experiment):
+    code, out, _ = call(capsys, "protocol", "diff", experiment.name, "--json")
+    assert code == 0
+    document = json.loads(out)
+    printed = {entry["field"] for entry in document["differences"]}
+    both = (experiment.settings_for("published"), experiment.settings_for("corrected"))
+    published, corrected = (settings.model_dump(exclude={"protocol"}) for settings in both)
+    assert printed == {name for name in published if published[name] != corrected[name]}
+    named = {number for entry in document["differences"] for number in entry["entries"]}
+    assert named.isdisjoint({entry["entry"] for entry in document["alike"]})
 
 
 def test_protocol_show_and_unknown_experiments(capsys):
@@ -259,6 +277,8 @@ def test_protocol_show_and_unknown_experiments(capsys):
     assert code == 0
     shown = {entry["setting"]: entry["value"] for entry in json.loads(out)["settings"]}
     assert (shown["folds"], shown["patients"]) == (5, "ignored")
+    options = {entry["setting"]: entry["option"] for entry in json.loads(out)["settings"]}
+    assert (options["neighbours"], options["labels"]) == ("--neighbours", "--label-protocol")
     code, _, err = call(capsys, "protocol", "diff", "fewshot")
     assert code == 2
     assert "did you mean few-shot" in err
@@ -327,7 +347,7 @@ def test_linear_json_is_one_document(capsys, parted):
 @pytest.mark.parametrize(
     ("words", "code", "fragment"),
     [
-        (("--fractions", "0.5,x"), 2, "--fractions is '0.5,x'"),
+        (("--fractions", "0.5,x"), 2, "--fractions is 'x'"),
         (("--fractions", "2"), 2, "fractions"),
         (("--C", "-1"), 2, "--C is '-1'"),
         (("--select", "auroq"), 2, "auroc"),

@@ -14,10 +14,10 @@ from medssl_models.console import run as run_app
 CONFTEST = Path(__file__).with_name("conftest.py")
 CHILD = """
 import os, runpy, signal, sys
-import medssl_models, torch
+import medssl_models.backbone, torch
 conftest, threads, results, *words = sys.argv[1:]
 torch.set_num_threads(int(threads))
-medssl_models.create_model = runpy.run_path(conftest)["_tiny_model"]
+medssl_models.backbone.create_model = runpy.run_path(conftest)["_tiny_model"]
 sync, appended = os.fsync, []
 def dying(file):
     if os.path.exists(results) and os.path.samestat(os.fstat(file), os.stat(results)):

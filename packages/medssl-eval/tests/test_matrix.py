@@ -1,25 +1,28 @@
-"""Plans, both engines, what is skipped, what fails: with a plug-in package that is installed."""
+"""Plans, executors, what is skipped, what fails: with a plug-in package that is installed."""
 
 import importlib.util
 import json
 import multiprocessing
 import os
+import re
 import struct
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from medssl_eval import matrix
 from medssl_eval.cli import app
 from medssl_eval.errors import PlanError
-from medssl_eval.experiments.declarations import differences, experiment_names
-from medssl_eval.matrix.executors import LocalEngine, _finished, _Place
-from medssl_eval.matrix.jobs import Cell, Job, Surroundings
-from medssl_eval.matrix.ledger import Ledger
-from medssl_eval.matrix.plan import DatasetChoice, probe_settings, read_plan
+from medssl_eval.matrix.executors import LocalExecutor, _finished, _Worker
+from medssl_eval.matrix.finished import FinishedCell, finished_cells
+from medssl_eval.matrix.jobs import Job, MatrixCell, SharedContext
+from medssl_eval.matrix.plan import DatasetChoice, experiment_settings, read_plan
 from medssl_eval.matrix.running import Matrix
-from medssl_models import ExtractionSettings, Provenance, Record
+from medssl_models import ExtractionSettings, read_records
 from medssl_models.console import run
+from medssl_models.experiments import registry
+from medssl_models.experiments.registry import experiment_names
 from medssl_models.plugins import load_plugins
 
 SPEC = importlib.util.spec_from_file_location(
@@ -35,14 +38,17 @@ def place(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(site))
     paths = [str(site), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
-    load_plugins.cache_clear()
+    caches = (load_plugins, registry._load)
+    for cache in caches:
+        cache.cache_clear()
     yield tmp_path
-    load_plugins.cache_clear()
+    for cache in caches:
+        cache.cache_clear()
     sys.modules.pop("medssl_test_plugin", None)
 
 
-def carried_out(plan, engine, **options):
-    return Matrix(read_plan(plan), **options).run(engine)
+def carried_out(plan, executor, **options):
+    return Matrix(read_plan(plan), **options).run(executor)
 
 
 def states(cells):
@@ -52,16 +58,16 @@ def states(cells):
 def test_local_processes_do_every_cell_once_and_a_killed_one_again(place, capsys):
     once = place / "died"
     plan = matrix_plugin.write_plan(place, f'dies_once = "{once}"')
-    cells = carried_out(plan, LocalEngine(2, retries=1))
+    cells = carried_out(plan, LocalExecutor(2, retries=1))
     assert once.exists()
     assert states(cells) == ["done"] * 12
     first = matrix_plugin.numbers(Path("results.jsonl"))
     assert len(first) == 4 * (2 + 6 + 1)
-    again = carried_out(plan, LocalEngine(2))
+    again = carried_out(plan, LocalExecutor(2))
     assert states(again) == ["done before"] * 12
     assert matrix_plugin.numbers(Path("results.jsonl")) == first
     Path("results-cells.jsonl").unlink()  # the records are there, and are not written twice
-    assert states(carried_out(plan, LocalEngine(1))) == ["done"] * 12
+    assert states(carried_out(plan, LocalExecutor(1))) == ["done"] * 12
     assert matrix_plugin.numbers(Path("results.jsonl")) == first
     assert run(app, ["matrix", str(plan), "--dry-run", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -86,10 +92,10 @@ def test_a_failed_cell_stops_no_other_and_is_named(place, capsys):
     ("text", "says"),
     [
         ('modles = ["tiny-a"]', "plan.toml: unknown key 'modles'; did you mean models"),
-        ("[engine]\ncpu = 2", "unknown key 'engine.cpu'; did you mean cpus"),
-        ("[probes.knn]\nneighbors = 2", "probes.knn: unknown setting 'neighbors'"),
-        ("[probes.few-shots]", "did you mean few-shot"),
-        ("[probes.brightness]\nseconds = 'x'", "probes.brightness"),
+        ("[executor]\ncpu = 2", "unknown key 'executor.cpu'; did you mean cpus"),
+        ("[experiments.knn]\nneighbors = 2", "experiments.knn: unknown setting 'neighbors'"),
+        ("[experiments.few-shots]", "did you mean few-shot"),
+        ("[experiments.brightness]\nseconds = 'x'", "experiments.brightness: seconds is 'x'"),
         ("seed = -1", "plan.toml: seed: "),
         ("[", "not TOML"),
     ],
@@ -97,9 +103,9 @@ def test_a_failed_cell_stops_no_other_and_is_named(place, capsys):
 def test_a_wrong_plan_is_one_line_with_file_and_key(place, capsys, text, says):
     path = place / "plan.toml"
     rest = 'models = ["tiny-a"]\ndatasets = ["folder:x"]\n'
-    probes = "" if "[probes" in text else "[probes.knn]\n"
+    experiments = "" if "[experiments" in text else "[experiments.knn]\n"
     top = text if not text.startswith("[") else ""
-    path.write_text(f"{top}\n{rest}{text if not top else ''}\n{probes}")
+    path.write_text(f"{top}\n{rest}{text if not top else ''}\n{experiments}")
     code = run(app, ["matrix", str(path)])
     captured = capsys.readouterr()
     assert code in {2, 3}
@@ -111,47 +117,76 @@ def test_impossible_cells_are_said_before_any_work(place):
     plan = matrix_plugin.write_plan(place)
     plan.write_text(plan.read_text().replace("queries = 3", "queries = 40"))
     with pytest.raises(PlanError, match="4 of 12 cells are impossible, few-shot of tiny-a"):
-        carried_out(plan, LocalEngine(1))
+        carried_out(plan, LocalExecutor(1))
     assert not Path("results.jsonl").exists()
     looked = Matrix(read_plan(plan)).cells()
     assert states(looked).count("impossible") == 4
 
 
-def test_the_protocols_of_another_package_are_compared(place):
-    assert "brightness" in experiment_names()
-    (found,) = differences("brightness")
-    assert (found.field, found.published, found.corrected) == ("seconds", 1.0, 0.0)
-    assert found.entries == ("I-99",)
+@pytest.mark.parametrize(
+    ("name", "difference"),
+    [
+        ("brightness", ("seconds", 1.0, 0.0, ["I-99"])),
+        ("darkness", ("whitest", 254, 255, ["I-98"])),
+    ],
+)
+def test_the_protocols_of_another_package_are_compared(place, capsys, name, difference):
+    assert run(app, ["protocol", "diff", name, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["differences"]
+    assert difference == tuple(found[key] for key in ("field", "published", "corrected", "entries"))
+
+
+def test_a_plan_of_version_0_1_is_done_with_a_note_and_so_is_a_probe(place, capsys):
+    plan = matrix_plugin.write_plan(place, more="[engine]\ncpus = 1")
+    text = plan.read_text().replace("[experiments.", "[probes.").replace("neighbours = 3", "")
+    plan.write_text(text.replace("[probes.brightness]", "[probes.darkness]") + LINEAR)
+    assert run(app, ["matrix", str(plan), "--processes", "1"]) == 0
+    said = capsys.readouterr().err
+    assert f"warning: {plan}: probes is called experiments now" in said
+    assert f"warning: {plan}: engine is called executor now" in said
+    assert "warning: experiment darkness comes through the entry-point group medssl.probes" in said
+    records = read_records("results.jsonl")
+    found = {record.experiment for record in records}
+    assert found == {"few-shot", "linear", "knn", "darkness"}
+    assert {record.unit for record in records if record.experiment == "darkness"} == {"%"}
+    assert read_plan(plan).experiments["linear"] == {"Cs": [0.1], "labels": "published"}
+
+
+LINEAR = """
+[probes.linear]
+strengths = [0.1]
+labels = "study"
+"""
 
 
 def test_a_lost_process_fails_only_its_cell(place):
     plan = matrix_plugin.write_plan(place, 'dies_once = "/nonexistent-folder/x"')
-    cells = carried_out(plan, LocalEngine(2, retries=0))
+    cells = carried_out(plan, LocalExecutor(2, retries=0))
     assert states(cells).count("done") == 8
     reasons = {cell.reason for cell in cells if cell.state == "failed"}
     assert all("nonexistent-folder" in reason for reason in reasons)
-    shared = Surroundings(
+    shared = SharedContext(
         place, place, place / "r.jsonl", place / "store", ExtractionSettings(), threads=1
     )
-    settings = read_plan(plan).probes["brightness"]
+    settings = read_plan(plan).experiments["brightness"]
     choice = DatasetChoice(name="folder:one")
     from medssl_test_plugin import Settings
 
     dying = Settings(**{**settings, "dies_once": str(place / "now")})
-    job = Job("dies", "cell", Cell("tiny-a", choice, "brightness", dying))
+    job = Job("dies", "cell", MatrixCell("tiny-a", choice, "brightness", dying))
     after = Job("waits", "cell", job.cell, after=("dies",))
-    outcomes = list(LocalEngine(1, retries=0).run([job, after], shared, wanted=lambda _: True))
+    outcomes = list(LocalExecutor(1, retries=0).run([job, after], shared, wanted=lambda _: True))
     assert [outcome.job for outcome in outcomes] == ["dies", "waits"]
     assert all("signal 9" in outcome.error for outcome in outcomes)
 
 
 def test_a_process_that_is_killed_while_it_waits_is_replaced(place):
     plan = read_plan(matrix_plugin.write_plan(place))
-    shared = Matrix(plan).surroundings
-    settings = probe_settings(plan, "brightness")
-    cells = [Cell(name, plan.datasets[0], "brightness", settings) for name in plan.models]
+    shared = Matrix(plan).shared
+    settings = experiment_settings(plan, "brightness")
+    cells = [MatrixCell(name, plan.datasets[0], "brightness", settings) for name in plan.models]
     jobs = [Job(cell.name, "cell", cell) for cell in cells]
-    outcomes = LocalEngine(1, retries=0).run(jobs, shared, wanted=lambda _: True)
+    outcomes = LocalExecutor(1, retries=0).run(jobs, shared, wanted=lambda _: True)
     assert next(outcomes).error == ""
     (idle,) = multiprocessing.active_children()
     idle.kill()
@@ -160,7 +195,7 @@ def test_a_process_that_is_killed_while_it_waits_is_replaced(place):
 
 
 def test_a_process_that_is_killed_while_it_sends_its_outcome_is_lost():
-    place = _Place(shared=None)
+    place = _Worker(shared=None)
     place.pipe, theirs = multiprocessing.Pipe()
     place.busy = True
     os.write(theirs.fileno(), struct.pack("!i", 1000) + b"half of a thousand bytes")
@@ -170,30 +205,53 @@ def test_a_process_that_is_killed_while_it_sends_its_outcome_is_lost():
 
 
 def test_two_who_append_at_once_lose_and_double_nothing(tmp_path):
-    def record(number):
-        return Record(
-            experiment="e", metric="m", value=number, settings={"n": number},
-            provenance=Provenance(model="m"),
-        )  # fmt: skip
+    def line(number):
+        names = dict.fromkeys(("model", "weights", "dataset", "manifest"), "m")
+        return FinishedCell(experiment="e", settings={"n": number}, **names)
 
-    path = tmp_path / "results.jsonl"
+    results = tmp_path / "results.jsonl"
+    path = finished_cells(results).path
     path.write_bytes(b'{"torn": ')
     notes = []
 
     def append():
-        ledger = Ledger(path, notes.append)
+        store = finished_cells(results, notes.append)
         for number in range(30):
-            ledger.add([record(number), record(number + 1)])
+            store.append([line(number), line(number + 1)])
 
     threads = [threading.Thread(target=append) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    last = Ledger(path)
-    last.refresh()
-    assert len(last.records) == 31
+    last = finished_cells(results)
+    assert len(last.refresh()) == 31
     assert path.read_text().count("\n") == 32  # the torn line was closed
     assert any("not a record" in note for note in notes)
-    assert last.add([record(0)]) == []
-    assert last.add([record(0)], again=True) == [record(0)]
+    assert last.append([line(0)]) == []
+    assert last.append([line(0)], again=True) == [line(0)]
+
+
+def test_times_of_version_0_1_still_count(tmp_path):
+    origin = {"model": "m", "weights": "w", "dataset": "d", "manifest": "f", "layer": "pooled"}
+    details = {"records": ["k"], "images": 24, "passes": None, "reads_features": True}
+    old = {
+        "experiment": "matrix-cell", "metric": "seconds", "unit": "s", "value": 2.5,
+        "settings": {"probe": "e", "settings": {"n": 1}}, "details": details, "provenance": origin,
+    }  # fmt: skip
+    store = finished_cells(tmp_path / "results.jsonl")
+    store.path.write_text(json.dumps(old) + "\n" + json.dumps({**old, "details": None}) + "\n")
+    notes = []
+    store.warn = notes.append
+    (line,) = store.refresh().values()
+    assert (line.experiment, line.settings, line.seconds) == ("e", {"n": 1}, 2.5)
+    assert (line.images, line.reads_features, line.records) == (24, True, ("k",))
+    assert len(notes) == 1
+
+
+def test_no_experiment_is_named_where_cells_are_planned_and_done():
+    names = "|".join(re.escape(name) for name in experiment_names())
+    folder = Path(matrix.__path__[0])
+    for path in folder.glob("*.py"):
+        found = re.findall(rf"[^\w-](?:{names})[^\w-]", path.read_text())
+        assert not found, f"{path.name} names {found}"

@@ -58,8 +58,8 @@ def world(tmp_path_factory):
         "MEDSSL_HOME": str(folder / "home"),
         "PYTHONPATH": os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
-    engine = "[engine]\nprocesses = 2\nretries = 3\nshard = 8"
-    matrix_plugin.write_plan(folder, "seconds = 0.3", engine).rename(folder / "model.toml")
+    executor = "[executor]\nprocesses = 2\nretries = 3\nshard = 8"
+    matrix_plugin.write_plan(folder, "seconds = 0.3", executor).rename(folder / "model.toml")
     began = time.monotonic()
     run(folder, environment, "undisturbed")
     return folder, environment, time.monotonic() - began
@@ -69,7 +69,7 @@ def plan(folder, name, brightness="", *, features=None):
     """Give a run its own results, and its own features too where it does not name another's."""
     text = (folder / "model.toml").read_text()
     text = text.replace('"features"', f'"features-{features or name}"')
-    text = text.replace("[probes.brightness]", f"[probes.brightness]\n{brightness}")
+    text = text.replace("[experiments.brightness]", f"[experiments.brightness]\n{brightness}")
     (folder / "plan.toml").write_text(f'results = "{name}.jsonl"\n' + text)
 
 
@@ -176,7 +176,7 @@ def test_ray_gives_the_same_numbers_from_shards_and_survives_a_killed_worker(wor
     pytest.importorskip("ray")
     folder, environment, _ = world
     once = folder / "died"
-    run(folder, environment, "ray", "--engine", "ray", brightness=f'dies_once = "{once}"')
+    run(folder, environment, "ray", "--executor", "ray", brightness=f'dies_once = "{once}"')
     assert once.exists()
     same(folder, "ray")
     assert len(list((folder / "features-ray").glob("*.h5"))) == 4  # the shards are joined
@@ -191,7 +191,7 @@ def test_killed_ray_workers_lose_and_double_nothing(world):
     while killed < KILLS // 2:
         name = f"ray-{killed}"
         plan(folder, name)
-        process = start(folder, environment, "--engine", "ray")
+        process = start(folder, environment, "--executor", "ray")
         time.sleep(chance.uniform(0.0, 3.0))
         while process.poll() is None:
             workers = busy_workers(process.pid)
