@@ -76,7 +76,7 @@ def csv_text(cells: Sequence[Cell]) -> str:
             head = (
                 cell.plain_dataset,
                 cell.transform,
-                cell.plain_model,
+                cell.name,
                 "yes" if cell.is_control else "no",
                 metric,
                 record.details["axis"],

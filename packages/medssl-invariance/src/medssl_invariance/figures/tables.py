@@ -43,12 +43,14 @@ class Cell:
         dataset: Label of the data; a phantom says so.
         transform: The family's name, or `views`, and more of the setting where two share it.
         model: Label of the model; an untrained control says so.
+        name: The same without the word for controls, for files.
     """
 
     records: Mapping[str, Record]
     dataset: str
     transform: str
     model: str
+    name: str
 
     @property
     def first(self) -> Record:
@@ -64,11 +66,6 @@ class Cell:
     def plain_dataset(self) -> str:
         """The label of the data without the word for phantoms, as in names of files."""
         return self.dataset.removesuffix(" (phantom)")
-
-    @property
-    def plain_model(self) -> str:
-        """The label of the model without the word for controls."""
-        return self.model.removesuffix(" (control)")
 
     @property
     def is_control(self) -> bool:
@@ -99,11 +96,9 @@ def cells(records: Sequence[Record]) -> list[Cell]:
     Data sets and transforms are in the order in which they came, the most stable model is first.
     """
     runs: dict[tuple[Hashable, Hashable, Hashable], dict[str, Record]] = {}
-    by_setting: dict[Hashable, list[Record]] = {}
     for record in records:
         run = data_of(record), setting_of(record), model_of(record)
         runs.setdefault(run, {})[record.metric] = record
-        by_setting.setdefault(run[1], []).append(record)
     datasets, settings = (_places(run[part] for run in runs) for part in (0, 1))
 
     def place(run: tuple[Hashable, Hashable, Hashable]) -> tuple[float, ...]:
@@ -111,17 +106,17 @@ def cells(records: Sequence[Record]) -> list[Cell]:
         return datasets[run[0]], settings[run[1]], 0.0 if stable is None else -stable.value
 
     labels = Labels.of(records)
-    # A larger frame is another preprocessing, but no other model: each transform has its own.
-    models = {setting: Labels.of(own) for setting, own in by_setting.items()}
+    ordered = [runs[run] for run in sorted(runs, key=place)]
+    firsts = [next(iter(found.values())) for found in ordered]
     return [
         Cell(
-            runs[run],
+            found,
             labels.dataset(first),
             labels.setting(first),
-            models[run[1]].model(first),
+            labels.model(first),
+            labels.name(first),
         )
-        for run in sorted(runs, key=place)
-        if (first := next(iter(runs[run].values())))
+        for found, first in zip(ordered, firsts, strict=True)
     ]
 
 
