@@ -108,6 +108,12 @@ def test_the_64_bit_end_record_of_torch_files_is_bounded_too(tmp_path, monkeypat
     torch.save({"w": torch.ones(3)}, path)
     with Archive(path) as archive:
         assert any(name.endswith("/data.pkl") for name in archive.names)
+    whole = bytearray(path.read_bytes())
+    record = whole.rindex(b"PK\x06\x06")
+    whole[record + 40 : record + 48] = (2**40).to_bytes(8, "little")  # the 32-bit one stays small
+    (tmp_path / "b.pth").write_bytes(whole)
+    with pytest.raises(UnsafeCheckpointError, match="table of contents"):
+        Archive(tmp_path / "b.pth")
     monkeypatch.setattr(archive_module, "_MAX_DIRECTORY", 100)
     with pytest.raises(UnsafeCheckpointError, match="table of contents"):
         Archive(path)

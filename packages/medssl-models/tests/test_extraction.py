@@ -308,7 +308,7 @@ def test_progress_counts_every_row(backbone, store, monkeypatch):
 
 def test_unreadable_image_is_named(backbone, store):
     source = NoiseSource(rows=9, broken=frozenset({6}))
-    with pytest.raises(UnreadableSourceError, match=r"noise-6\.png.*--skip-unreadable") as caught:
+    with pytest.raises(UnreadableSourceError, match=r"noise-6\.png.*set skip_unreadable") as caught:
         extract(backbone, source, settings=settings(batch_size=2), store=store)
     assert caught.value.exit_code == 3
 
@@ -380,7 +380,7 @@ def test_unknown_layer_and_absent_device_and_missing_fingerprint(backbone):
     with pytest.raises(LayerError, match="conv1, pooled"):
         extract(backbone, source, settings=settings(layer="layer9"))
     if not torch.cuda.is_available():
-        with pytest.raises(SettingsError, match="--device auto"):
+        with pytest.raises(SettingsError, match="choose device auto"):
             extract(backbone, source, settings=settings(device="cuda"))
     with pytest.raises(SettingsError, match="list has no fingerprint"):
         extract(backbone, [source[0]], settings=settings())

@@ -117,7 +117,7 @@ class Backbone(nn.Module):
         taps = self._network.run(x, asked.values())
         return {name: taps[layer] for name, layer in asked.items()}
 
-    def train(self, mode: bool = True) -> Backbone:  # noqa: FBT001, FBT002 - nn.Module's signature
+    def train(self, mode: bool = True) -> Backbone:  # noqa: FBT001, FBT002 # nn.Module's signature
         """Switch training mode; a frozen backbone stays in eval mode."""
         super().train(mode and self.trainable)
         return self
@@ -213,7 +213,7 @@ def create_model(
 
 
 def fingerprint_of(card: ModelCard, trunk: nn.Module) -> str:
-    """SHA-256 over architecture, padding and the sorted tensors: names, dtypes, shapes, bytes."""
+    """Hash architecture, padding and the sorted tensors: names, dtypes, shapes, bytes."""
     digest = hashlib.sha256(json.dumps([card.architecture, card.padding]).encode())
     for name, tensor in sorted(trunk.state_dict().items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())

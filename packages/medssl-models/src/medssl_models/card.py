@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Container",
     "DropRule",
+    "FrozenRecord",
     "KeyMap",
     "ModelCard",
     "Padding",
@@ -39,7 +40,9 @@ _FORMER = {
 }
 
 
-class _Frozen(BaseModel):
+class FrozenRecord(BaseModel):
+    """A record that cannot be changed and has no other fields than its own."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -52,7 +55,7 @@ def _compiled(pattern: str) -> str:
     return pattern
 
 
-class WeightFile(_Frozen):
+class WeightFile(FrozenRecord):
     """One published file of weights and the addresses that serve it.
 
     Args:
@@ -70,7 +73,7 @@ class WeightFile(_Frozen):
     size: int | None = Field(default=None, ge=1)
 
 
-class DropRule(_Frozen):
+class DropRule(FrozenRecord):
     """Source tensors that are left out.
 
     Args:
@@ -84,7 +87,7 @@ class DropRule(_Frozen):
     _check = field_validator("pattern")(_compiled)
 
 
-class Rename(_Frozen):
+class Rename(FrozenRecord):
     """A change of names.
 
     Args:
@@ -98,7 +101,7 @@ class Rename(_Frozen):
     _check = field_validator("pattern")(_compiled)
 
 
-class KeyMap(_Frozen):
+class KeyMap(FrozenRecord):
     r"""From the names in the source file to torchvision's.
 
     A source tensor is used when its name begins with `prefix` (then the prefix goes and the
@@ -120,7 +123,7 @@ class KeyMap(_Frozen):
     scheme: Scheme = "torchvision"
 
 
-class ModelCard(_Frozen):
+class ModelCard(FrozenRecord):
     """All that is known about a model before it is loaded.
 
     Args:

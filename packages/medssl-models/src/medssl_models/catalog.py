@@ -206,7 +206,7 @@ def _unknown(name: str, known: Iterable[str]) -> UnknownModelError:
 
 
 def _padded(card: ModelCard, asked: Padding | None, protocol: ProtocolName) -> ModelCard:
-    """Give a card the padding that was asked for, else that of the protocol."""
+    """Set the padding that was asked for, else that of the protocol."""
     if not is_own(card):
         if asked not in {None, card.padding}:
             message = f"model: {card.name} pads as its own code does; leave out :{asked}"

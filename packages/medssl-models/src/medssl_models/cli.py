@@ -359,7 +359,7 @@ def _report_fetch(console: Console, done: Fetched) -> None:
 
 
 def _told(value: object) -> str:
-    """A card's field for people: one fact a line."""
+    """Write a card's field for people: one fact a line."""
     if isinstance(value, dict):
         return "\n".join(f"{key}: {_told(item)}" for key, item in value.items() if item)
     if isinstance(value, list):

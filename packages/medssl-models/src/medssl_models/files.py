@@ -106,7 +106,13 @@ def check_writable(folder: Path, *, option: str) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Compute the SHA-256 of a file, 64 hexadecimal digits, without holding it in memory."""
+    """Compute the SHA-256 of a file, 64 hexadecimal digits, without holding it in memory.
+
+    Example:
+        >>> _ = (folder / "a").write_bytes(b"abc")
+        >>> sha256_of(folder / "a")[:8]
+        'ba7816bf'
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

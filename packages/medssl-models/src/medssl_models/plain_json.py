@@ -32,6 +32,10 @@ def plain(value: object) -> JSON:
 
     Raises:
         TypeError: The value has no JSON form.
+
+    Example:
+        >>> plain({"folder": Path("a"), "values": (1.5, float("nan"))})
+        {'folder': 'a', 'values': [1.5, None]}
     """
     if type(value) in _SCALARS:  # nearly all values are, and records have many
         return value  # type: ignore[return-value] # narrowed by the line above
@@ -45,7 +49,12 @@ def plain(value: object) -> JSON:
 
 
 def canonical_json(value: object) -> str:
-    """Write a value as JSON with sorted keys and no spaces: equal values give equal text."""
+    """Write a value as JSON with sorted keys and no spaces: equal values give equal text.
+
+    Example:
+        >>> canonical_json({"b": 1, "a": (2, 3)})
+        '{"a":[2,3],"b":1}'
+    """
     return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -66,7 +75,7 @@ def _plain_container(value: object) -> JSON:
 
 
 def _plain_foreign(value: object) -> JSON:
-    """Pydantic models, and arrays and scalars of NumPy and torch, without importing any of them."""
+    """Reduce pydantic models, and arrays and scalars of NumPy and torch, importing none of them."""
     for method, options in (("model_dump", {"mode": "json"}), ("tolist", {})):
         dump = getattr(value, method, None)
         if callable(dump):

@@ -28,7 +28,7 @@ class ModelPlugin:
     Args:
         card: What is known about the model. Weights that it lists are fetched, imported, converted
             and verified as ours are, by the card's key map. Without any, `build` brings them.
-        build: Gives the network for the card: an `nn.Module` with what `trunks.TrunkLike` asks
+        build: Returns the network for the card: an `nn.Module` with what `trunks.TrunkLike` asks
             for, such as a `tapped.TappedNetwork`. None where the card names one of our
             architectures.
 
@@ -59,7 +59,7 @@ class Plugins:
     broken: tuple[BrokenPlugin, ...]
 
     def __iter__(self) -> Iterator[tuple[str, ModelPlugin]]:
-        """Give each usable plug-in with the name of its entry point."""
+        """Yield each usable plug-in with the name of its entry point."""
         return ((name, plugin) for name, plugins in self.usable.items() for plugin in plugins)
 
 
@@ -71,7 +71,7 @@ def load_plugins() -> Plugins:
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             usable[entry.name] = _plugins_of(entry)
-        except Exception as error:  # noqa: BLE001 - another package's code may raise anything
+        except Exception as error:  # noqa: BLE001 # another package's code may raise anything
             broken.append(BrokenPlugin(entry.name, f"{type(error).__name__}: {error}"))
     return Plugins(usable, tuple(broken))
 

@@ -66,7 +66,7 @@ class Normalisation(BaseModel):
 class Preprocessing(BaseModel):
     """A model's own way from an image to its input tensor.
 
-    Attributes:
+    Args:
         resize: An int scales the short side to it and keeps the aspect; a pair is exactly
             (height, width). Always antialiased, as PIL does.
         crop: Side of the square that is cut from the centre.
@@ -162,7 +162,7 @@ class Preprocessing(BaseModel):
         return pixels.as_transform(self)
 
     def replace(self, **changes: object) -> Preprocessing:
-        """Make a new, validated record with some fields changed.
+        """Return a new, validated record with some fields changed.
 
         Raises:
             SettingsError: A value is not allowed.
@@ -199,5 +199,5 @@ class Preprocessing(BaseModel):
 
 @cache
 def _torchvision() -> str:
-    """Its version: it rounds the sides of a resized image."""
+    """Return torchvision's version: it rounds the sides of a resized image."""
     return version("torchvision")

@@ -1,4 +1,4 @@
-"""Close matches for a name that is not known: the end of an error message."""
+"""Ends of error messages: close matches for a wrong name, and lists that may be long."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["did_you_mean"]
+__all__ = ["did_you_mean", "some_of"]
 
 
 def did_you_mean(name: str, known: Iterable[str], *, close_only: bool = False) -> str:
@@ -18,6 +18,10 @@ def did_you_mean(name: str, known: Iterable[str], *, close_only: bool = False) -
         name: The wrong one.
         known: The right ones.
         close_only: Say nothing where none is close: there are too many to list.
+
+    Example:
+        >>> did_you_mean("moco_v2", ["moco-v1", "moco-v2", "byol"])
+        '; did you mean moco-v2 or moco-v1?'
     """
     names = sorted(known)
     close = get_close_matches(name, names, n=3, cutoff=0.5)
@@ -26,3 +30,14 @@ def did_you_mean(name: str, known: Iterable[str], *, close_only: bool = False) -
     if close_only:
         return ""
     return f"; known are {', '.join(names)}"
+
+
+def some_of(items: Sequence[str], *, most: int = 5, separator: str = "; ") -> str:
+    """List the first of some items, and say how many more there are.
+
+    Example:
+        >>> some_of(["a", "b", "c"], most=2)
+        'a; b and 1 more'
+    """
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more

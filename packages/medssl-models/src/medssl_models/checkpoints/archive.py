@@ -27,23 +27,20 @@ _FREE = 2**20  # up to this size any ratio is harmless
 _END = b"PK\x05\x06"
 _END_SIZE = 22
 # torch writes the 64-bit forms of the end record and of its locator in every archive.
-_WIDE_END = b"PK\x06\x06"
-_WIDE_SIZES = 56 + 20
-_TAIL = _WIDE_SIZES + _END_SIZE + 0xFFFF  # an end record may have a comment behind it
-_WIDE_LOCATOR_SIZE = 20
-_WIDE_RECORD = b"PK\x06\x06"
-_WIDE_RECORD_SIZE = 56
+_WIDE_END, _WIDE_LOCATOR = b"PK\x06\x06", b"PK\x06\x07"
+_WIDE_END_SIZE, _WIDE_LOCATOR_SIZE = 56, 20
+_TAIL = _WIDE_END_SIZE + _WIDE_LOCATOR_SIZE + _END_SIZE + 0xFFFF  # of a comment behind it
 
 
 class Archive:
     """A zip file whose table of contents has been checked.
 
     Args:
-        path: the archive.
+        path: The archive.
 
     Raises:
-        UnsafeCheckpointError: a member leaves the archive, is a link, or is a bomb.
-        CheckpointError: not a readable zip file.
+        UnsafeCheckpointError: A member leaves the archive, is a link, or is a bomb.
+        CheckpointError: It is not a readable zip file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,13 +76,13 @@ class Archive:
         return list(self._members)
 
     def read(self, name: str) -> bytes:
-        """The content of one member, whose length and checksum are checked.
+        """Return the content of one member, whose length and checksum are checked.
 
         Args:
-            name: as in `names`.
+            name: As in `names`.
 
         Raises:
-            CheckpointError: no such member, or it is damaged.
+            CheckpointError: There is no such member, or it is damaged.
         """
         member = self._member(name)
         with self._reading(name), self._zip.open(member) as stream:
@@ -97,15 +94,15 @@ class Archive:
         """Copy the content of one member to a file, a piece at a time.
 
         Args:
-            name: as in `names`.
-            target: the file to write.
+            name: As in `names`.
+            target: The file to write.
 
         Returns:
             SHA-256 of the content.
 
         Raises:
-            CheckpointError: no such member, or it is damaged.
-            OSError: the file cannot be written.
+            CheckpointError: There is no such member, or it is damaged.
+            OSError: The file cannot be written.
         """
         member = self._member(name)
         digest, length = hashlib.sha256(), 0
@@ -124,7 +121,7 @@ class Archive:
         return digest.hexdigest()
 
     def size(self, name: str) -> int:
-        """Bytes of one member, as the table of contents says; reading checks it."""
+        """Return the bytes of one member, as the table of contents says; reading checks it."""
         return self._member(name).file_size
 
     def _member(self, name: str) -> zipfile.ZipInfo:
@@ -169,7 +166,7 @@ class Archive:
 
 
 def _fault(member: zipfile.ZipInfo) -> str:
-    """What is wrong with a member, or nothing."""
+    """Say what is wrong with a member, or nothing."""
     path = PurePosixPath(member.filename)
     outside = path.is_absolute() or ".." in path.parts or "\\" in member.filename
     mode = member.external_attr >> 16
@@ -198,7 +195,8 @@ def _check_directory(path: Path) -> None:
         message = f"{path}: the zip archive has no end record; it is cut off"
         raise CheckpointError(message)
     (directory,) = struct.unpack_from("<L", tail, at + 12)
-    if _WIDE_END in tail[max(0, at - _WIDE_LOCATOR_SIZE) : at]:
+    # Where there is one, zipfile believes the 64-bit record.
+    if tail[max(0, at - _WIDE_LOCATOR_SIZE) : at].startswith(_WIDE_LOCATOR):
         directory = _wide_directory(path, tail[: at - _WIDE_LOCATOR_SIZE])
     if directory > _MAX_DIRECTORY:
         message = f"{path}: the archive has a table of contents of over {_MAX_DIRECTORY:,} bytes"
@@ -206,9 +204,9 @@ def _check_directory(path: Path) -> None:
 
 
 def _wide_directory(path: Path, tail: bytes) -> int:
-    """Size of the table of contents by the 64-bit end record, which torch always writes."""
-    record = tail[-_WIDE_RECORD_SIZE:]
-    if len(record) < _WIDE_RECORD_SIZE or not record.startswith(_WIDE_RECORD):
+    """Read the size of the table of contents from the 64-bit end record, which torch writes."""
+    record = tail[-_WIDE_END_SIZE:]
+    if len(record) < _WIDE_END_SIZE or not record.startswith(_WIDE_END):
         message = f"{path}: the zip archive has a damaged 64-bit end record"
         raise CheckpointError(message)
     (directory,) = struct.unpack_from("<Q", record, 40)

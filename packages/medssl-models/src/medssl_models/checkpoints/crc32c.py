@@ -21,10 +21,10 @@ Words = npt.NDArray[np.uint32]
 
 
 def crc32c(data: bytes | memoryview) -> int:
-    """The CRC-32C of a contiguous buffer.
+    """Compute the CRC-32C of a contiguous buffer.
 
     Args:
-        data: any number of bytes.
+        data: Any number of bytes.
 
     Returns:
         The checksum, 0 to 2**32 - 1; of `b"123456789"` it is 0xE3069283, of `b""` it is 0.
@@ -40,13 +40,13 @@ def crc32c(data: bytes | memoryview) -> int:
 
 
 def unmask(stored: int) -> int:
-    """The CRC behind TensorFlow's masked form, which keeps CRCs of stored CRCs from cancelling."""
+    """Return the CRC behind TensorFlow's masked form, which keeps CRCs of CRCs from cancelling."""
     rotated = (stored - _MASK_DELTA) & _ONES
     return ((rotated >> 17) | (rotated << 15)) & _ONES
 
 
 def _fold(data: bytes | memoryview, width: int) -> Words:
-    """One row of words with the same remainder as the whole message."""
+    """Reduce a message to one row of words with the same remainder."""
     octets = np.frombuffer(data, np.uint8)
     first = len(octets) % (4 * width) or 4 * width
     padded = np.zeros(4 * width, np.uint8)  # zeros before a message change nothing
@@ -63,13 +63,13 @@ def _fold(data: bytes | memoryview, width: int) -> Words:
 
 @cache
 def _tables(width: int) -> tuple[Words, Words]:
-    """What the low and the high half of a word become when moved on by `width` words."""
+    """Tabulate what the halves of a word, low and high, become when moved on by `width` words."""
     columns = [_move(1 << bit, 4 * width) for bit in range(32)]
     return _span(columns[:16]), _span(columns[16:])
 
 
 def _span(columns: list[int]) -> Words:
-    """All 65,536 sums (exclusive or) of 16 columns, indexed by the bits that choose them."""
+    """Compute all 65,536 sums (exclusive or) of 16 columns, by the bits that choose them."""
     table = np.zeros(1, np.uint32)
     for column in columns:
         table = np.concatenate([table, table ^ np.uint32(column)])
@@ -77,7 +77,7 @@ def _span(columns: list[int]) -> Words:
 
 
 def _move(register: int, size: int) -> int:
-    """The register after `size` zero bytes: a product of the operators of the powers of two."""
+    """Move a register past `size` zero bytes, by the operators of the powers of two."""
     for bit in range(size.bit_length()):
         if size >> bit & 1:
             register = _apply(_operator(bit), register)
@@ -86,7 +86,7 @@ def _move(register: int, size: int) -> int:
 
 @cache
 def _operator(bit: int) -> tuple[int, ...]:
-    """The 32 columns of the matrix over GF(2) that moves a register past 2**bit zero bytes."""
+    """Return the 32 columns of the matrix over GF(2) that moves past 2**bit zero bytes."""
     if bit == 0:
         return tuple(_push(1 << column, b"\0") for column in range(32))
     half = _operator(bit - 1)
@@ -102,7 +102,7 @@ def _apply(operator: tuple[int, ...], register: int) -> int:
 
 
 def _push(register: int, data: bytes) -> int:
-    """The register after some bytes, one at a time: for ends and short messages."""
+    """Move a register past some bytes, one at a time: for ends and short messages."""
     table = _byte_table()
     for octet in data:
         register = (register >> 8) ^ table[(register ^ octet) & 0xFF]

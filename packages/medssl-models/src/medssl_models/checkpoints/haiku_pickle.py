@@ -41,7 +41,7 @@ class StoredArray:
     data: bytes | Blob
 
     def read(self) -> Array:
-        """The array in native byte order: a read-only view of the file where that is possible."""
+        """Return the array in native byte order: a read-only view of the file where it can be."""
         raw = self.data.read() if isinstance(self.data, Blob) else self.data
         if len(raw) != math.prod(self.shape) * self.dtype.itemsize:
             message = f"an array of shape {self.shape} {self.dtype} has {len(raw)} bytes of data"
@@ -58,8 +58,8 @@ class PickledArrays(Mapping[str, Array]):
     is asked for, and not kept, so that memory is that of the arrays in use.
 
     Args:
-        stored: path to array, in the order of the file.
-        globals_seen: the globals that the file names, sorted; for `inspect`.
+        stored: Path to array, in the order of the file.
+        globals_seen: The globals that the file names, sorted; for `inspect`.
     """
 
     def __init__(self, stored: Mapping[str, StoredArray], globals_seen: tuple[str, ...]) -> None:
@@ -80,7 +80,7 @@ class PickledArrays(Mapping[str, Array]):
         return len(self._stored)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of one array, without reading it."""
+        """Return the shape of one array, without reading it."""
         return self._stored[name].shape
 
 
@@ -88,14 +88,14 @@ def read_haiku_pickle(path: Path) -> PickledArrays:
     """Read the arrays of a pickled Haiku checkpoint without running anything that it says.
 
     Args:
-        path: the file; it is memory-mapped and must not change while the arrays are in use.
+        path: The file; it is memory-mapped and must not change while the arrays are in use.
 
     Returns:
         Its arrays by path; none is decoded yet.
 
     Raises:
-        UnsafeCheckpointError: the file names a global that is not on the list, or is a bomb.
-        CheckpointError: the file is cut off, malformed, or holds no arrays.
+        UnsafeCheckpointError: The file names a global that is not on the list, or is a bomb.
+        CheckpointError: The file is cut off, malformed, or holds no arrays.
     """
     with path.open("rb") as file:
         if not path.stat().st_size:
@@ -110,10 +110,10 @@ def read_haiku_pickle(path: Path) -> PickledArrays:
 
 
 def parse_haiku_pickle(data: bytes | memoryview) -> PickledArrays:
-    """Like `read_haiku_pickle`, from memory.
+    """Read the arrays of a pickle in memory, as `read_haiku_pickle` does.
 
     Args:
-        data: the whole pickle.
+        data: The whole pickle.
 
     Returns:
         Its arrays by path; they are views of `data` where they can be.
@@ -168,7 +168,7 @@ def _join(parent: str, key: object) -> str:
 
 
 def _items(value: object) -> list[tuple[object, object]]:
-    """The parts of a container; scalars, texts and stand-ins have none."""
+    """List the parts of a container; scalars, texts and stand-ins have none."""
     if isinstance(value, dict):
         return list(value.items())
     if isinstance(value, Record):
@@ -191,7 +191,7 @@ def _refuse(what: str) -> CheckpointError:
 
 
 def _show(arguments: tuple[object, ...]) -> str:
-    """Short on purpose: the `repr` of nested tuples can be exponentially long."""
+    """Show arguments shortly: the `repr` of nested tuples can be exponentially long."""
     return ", ".join(
         f"{value!r:.80}" if isinstance(value, str) else type(value).__name__
         for value in arguments[:4]
@@ -225,16 +225,14 @@ def _stored(shape: object, dtype: object, fortran: object, data: object) -> Stor
         message = "an array has no dtype"
         raise CheckpointError(message)
     size = math.prod(dims) * kind.itemsize
-    fits = data.may_hold(size) if isinstance(data, Blob) else _length(data) == size
-    if not fits:
+    if not isinstance(data, bytes | Blob) or not _may_hold(data, size):
         message = f"an array of shape {dims} {kind} does not have {size} bytes of data"
         raise CheckpointError(message)
-    assert isinstance(data, bytes | Blob)  # noqa: S101 - for the type checker; fits says so
     return StoredArray(dims, kind, fortran in {True, "F"}, data)
 
 
-def _length(data: object) -> int:
-    return len(data) if isinstance(data, bytes) else -1
+def _may_hold(data: bytes | Blob, size: int) -> bool:
+    return data.may_hold(size) if isinstance(data, Blob) else len(data) == size
 
 
 def _array_from_state(state: object) -> StoredArray:
@@ -267,7 +265,7 @@ def _from_buffer(arguments: tuple[object, ...]) -> Draft:
 
 
 def _wrapped_array(arguments: tuple[object, ...]) -> Draft:
-    """An array as JAX and dill write it: how NumPy rebuilds it, its arguments and its state."""
+    """Build an array as JAX and dill write it: NumPy's function, its arguments and a state."""
     match arguments:
         case (Standin() as function, tuple() as inner, tuple() as state, *_):
             draft = function.call(inner) if function.call is _reconstruct else None
@@ -333,7 +331,7 @@ def _record(name: str, fields: tuple[str, ...]) -> Standin:
 
 
 def _rebuild_record(arguments: tuple[object, ...]) -> object:
-    """What protocols 0 and 1 write for a named tuple."""
+    """Build a named tuple as protocols 0 and 1 write it."""
     match arguments:
         case (Standin() as cls, Standin(name="tuple"), tuple() as values):
             return cls.call(values)

@@ -31,7 +31,7 @@ Shapes = dict[str, tuple[int, ...]]
 class Inspection:
     """What a weights file holds.
 
-    Attributes:
+    Args:
         container: How its bytes are laid out, by content.
         sources: SHA-256 of each file that was read.
         size: Bytes of these files.
@@ -56,6 +56,15 @@ def inspect_file(path: Path) -> Inspection:
 
     Raises:
         CheckpointError: The file is damaged, unsafe, or of no known container.
+
+    Example:
+        >>> from medssl_models.catalog import model_card
+        >>> from medssl_models.testing import shrunken, tiny_state, write_torch_checkpoint
+        >>> card = shrunken(model_card("moco-v2"))  # in place of a published file, a tiny twin
+        >>> write_torch_checkpoint(folder / "tiny.pth", card, tiny_state(card))
+        >>> report = inspect_file(folder / "tiny.pth")
+        >>> report.container, report.tensors["state_dict/module.encoder_q.conv1.weight"]
+        ('torch', (2, 3, 7, 7))
     """
     opened = open_checkpoint(path)
     shapes = _shapes(opened.tensors)

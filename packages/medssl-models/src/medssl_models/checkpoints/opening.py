@@ -26,7 +26,7 @@ __all__ = ["OpenedCheckpoint", "open_checkpoint"]
 class OpenedCheckpoint:
     """A checkpoint that has been opened.
 
-    Attributes:
+    Args:
         container: How it is laid out.
         tensors: Name to tensor or array; a Haiku pickle decodes each when it is asked for.
         files: What was read, for hashing.
@@ -48,6 +48,13 @@ def open_checkpoint(path: Path) -> OpenedCheckpoint:
 
     Raises:
         CheckpointError: The file is missing, damaged, unsafe or of no known container.
+
+    Example:
+        >>> import torch
+        >>> torch.save({"state_dict": {"conv1.weight": torch.zeros(2, 3)}}, folder / "a.pth")
+        >>> opened = open_checkpoint(folder / "a.pth")
+        >>> opened.container, list(opened.tensors)
+        ('torch', ['state_dict/conv1.weight'])
     """
     if not path.exists():
         message = f"{path}: there is no such file"
@@ -65,7 +72,7 @@ def _index_of(path: Path) -> Path:
 
 
 def _files(path: Path, container: Container) -> tuple[Path, ...]:
-    """All files that were read: a TensorFlow checkpoint is an index with its shards."""
+    """List the files that were read: a TensorFlow checkpoint is an index with its shards."""
     if path.is_dir():
         (path,) = path.glob("*.index")  # the reader has made sure that there is one
     elif container == "tf_bundle" and _is_shard(path):

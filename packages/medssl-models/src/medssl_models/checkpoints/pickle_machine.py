@@ -8,7 +8,7 @@ for, and bounds the number of opcodes, so that its memory is bounded too. It imp
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from medssl_models.errors import CheckpointError, UnsafeCheckpointError
 
@@ -36,7 +36,7 @@ class Blob:
     form: Literal["bytes", "utf-8", "raw-unicode-escape", "latin-1/utf-8", "latin-1/raw"]
 
     def as_latin_1(self) -> "Blob":
-        """The bytes whose Latin-1 text this is, still unread."""
+        """Return the bytes whose Latin-1 text this is, still unread."""
         if self.form == "utf-8":
             return Blob(self.view, "latin-1/utf-8")
         if self.form == "raw-unicode-escape":
@@ -45,13 +45,13 @@ class Blob:
         raise CheckpointError(message)
 
     def may_hold(self, size: int) -> bool:
-        """Whether this can be `size` bytes long, judged without decoding."""
+        """Tell without decoding whether this can be `size` bytes long."""
         length = len(self.view)
         longest = {"bytes": size, "latin-1/utf-8": 2 * size, "latin-1/raw": 6 * size}
         return size <= length <= longest.get(self.form, -1)
 
     def read(self) -> bytes | memoryview:
-        """The bytes, decoded; a view into the file where it holds them as they are."""
+        """Return the bytes, decoded; a view into the file where it holds them as they are."""
         if self.form == "bytes":
             return self.view
         encoding = "utf-8" if self.form == "latin-1/utf-8" else "raw-unicode-escape"
@@ -100,16 +100,16 @@ def run(data: bytes | memoryview, vocabulary: Mapping[str, Standin]) -> tuple[ob
     """Interpret one pickle stream.
 
     Args:
-        data: the whole stream, usually a memory-mapped file.
-        vocabulary: the globals that may be named, as `module.name`, and their stand-ins.
+        data: The whole stream, usually a memory-mapped file.
+        vocabulary: The globals that may be named, as `module.name`, and their stand-ins.
 
     Returns:
         The value, made of built-in scalars and containers, `Blob`, `Record`, `Draft` and
         `Standin`; and the globals that were named, sorted.
 
     Raises:
-        UnsafeCheckpointError: a global that is not in the vocabulary, or a bound is exceeded.
-        CheckpointError: the stream is cut off or malformed.
+        UnsafeCheckpointError: A global that is not in the vocabulary, or a bound is exceeded.
+        CheckpointError: The stream is cut off or malformed.
     """
     machine = _Machine(memoryview(data), vocabulary)
     try:
@@ -129,6 +129,7 @@ class _Mark:
 
 _MARK = _Mark()
 _Key = str | int | bool | None
+T = TypeVar("T")
 
 
 class _Machine:
@@ -184,7 +185,7 @@ class _Machine:
             raise CheckpointError(message)
 
     def frame(self, size: int) -> None:
-        """Frames only help readers of streams; the announced length must still be there."""
+        """Check that the announced bytes are there; frames only help readers of streams."""
         if size > self.left():
             message = f"the file is cut off: a frame of {size} bytes, {self.left()} left"
             raise CheckpointError(message)
@@ -200,7 +201,7 @@ class _Machine:
         return str(self.long_line(MAX_LINE), "ascii")
 
     def long_line(self, limit: int) -> memoryview:
-        """Bytes up to the next newline, searched in growing windows."""
+        """Take bytes up to the next newline, searched in growing windows."""
         window = 512
         while True:
             head = bytes(self.data[self.position : self.position + min(window, limit)])
@@ -226,7 +227,7 @@ class _Machine:
         return value
 
     def pop_mark(self) -> list[object]:
-        """Everything above the last mark, which goes too."""
+        """Take everything above the last mark, and the mark."""
         for index in range(len(self.stack) - 1, -1, -1):
             if self.stack[index] is _MARK:
                 items = self.stack[index + 1 :]
@@ -235,7 +236,7 @@ class _Machine:
         message = "a container ends that was never opened"
         raise CheckpointError(message)
 
-    def top(self, kind: type) -> object:
+    def top(self, kind: type[T]) -> T:
         value = self.stack[-1]
         if type(value) is not kind:
             message = f"a {kind.__name__} is expected, a {type(value).__name__} found"
@@ -294,14 +295,10 @@ class _Machine:
         self.push(tuple(reversed(items)))
 
     def append(self, items: list[object]) -> None:
-        target = self.top(list)
-        assert isinstance(target, list)  # noqa: S101 - for the type checker; top() has checked
-        target.extend(items)
+        self.top(list).extend(items)
 
     def set_items(self, items: list[object]) -> None:
-        target = self.top(dict)
-        assert isinstance(target, dict)  # noqa: S101 - for the type checker; top() has checked
-        _fill_dict(target, items)
+        _fill_dict(self.top(dict), items)
 
     def new_dict(self, items: list[object]) -> None:
         target: dict[_Key, object] = {}
@@ -372,8 +369,8 @@ _ACTIONS: dict[bytes, Callable[[_Machine], object]] = {
     b"2": lambda m: m.push(m.stack[-1]),
     # scalars
     b"N": lambda m: m.push(None),
-    b"\x88": lambda m: m.push(True),  # noqa: FBT003 - NEWTRUE
-    b"\x89": lambda m: m.push(False),  # noqa: FBT003 - NEWFALSE
+    b"\x88": lambda m: m.push(True),  # noqa: FBT003 # NEWTRUE
+    b"\x89": lambda m: m.push(False),  # noqa: FBT003 # NEWFALSE
     b"J": lambda m: m.push(m.number("<i")),
     b"K": lambda m: m.push(m.number("<B")),
     b"M": lambda m: m.push(m.number("<H")),

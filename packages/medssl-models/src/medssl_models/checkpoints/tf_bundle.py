@@ -60,15 +60,15 @@ def read_tf_bundle(path: Path) -> dict[str, Array]:
     """Read all variables of a TensorFlow V2 checkpoint.
 
     Args:
-        path: the `.index` file, a `.data-*` shard beside it, the folder of both, or a zip archive
+        path: The `.index` file, a `.data-*` shard beside it, the folder of both, or a zip archive
             of them. A saved model in a `hub` folder of the archive is not looked at.
 
     Returns:
         Variable name to read-only array, in the order of the index; views of the mapped files.
 
     Raises:
-        UnsafeCheckpointError: a bound is exceeded, or the archive is malicious.
-        CheckpointError: a checksum is wrong, a file is missing, cut off, or of an unknown kind.
+        UnsafeCheckpointError: A bound is exceeded, or the archive is malicious.
+        CheckpointError: A checksum is wrong, a file is missing, cut off, or of an unknown kind.
     """
     index = find_index(path)
     try:
@@ -81,13 +81,13 @@ def read_tf_bundle(path: Path) -> dict[str, Array]:
 
 
 def find_index(path: Path) -> Path | None:
-    """The index file that belongs to a folder, a shard or an index; None for another file.
+    """Find the index that belongs to a folder, a shard or an index; None for another file.
 
     Args:
-        path: an existing file or folder.
+        path: An existing file or folder.
 
     Raises:
-        CheckpointError: a folder has no index or several, or a shard's index is missing.
+        CheckpointError: A folder has no index or several, or a shard's index is missing.
     """
     if path.is_dir():
         return path / _only([entry.name for entry in path.iterdir()], path)
@@ -102,11 +102,11 @@ def find_index(path: Path) -> Path | None:
 
 
 def parse_tf_bundle(index: bytes, shards: Shards) -> dict[str, Array]:
-    """Like `read_tf_bundle`, from memory.
+    """Read the variables of a checkpoint in memory, as `read_tf_bundle` does.
 
     Args:
-        index: the whole index file.
-        shards: given a shard's number and their count, its content.
+        index: The whole index file.
+        shards: Returns the content of a shard, given its number and their count.
 
     Returns:
         Variable name to read-only array.
@@ -142,7 +142,7 @@ def parse_tf_bundle(index: bytes, shards: Shards) -> dict[str, Array]:
 
 # -- files --------------------------------------------------------------------------------------
 def _only(names: list[str], where: Path) -> str:
-    """The one index among some names."""
+    """Return the one index among some names."""
     found = [name for name in names if name.endswith(".index")]
     if len(found) != 1:
         message = f"{where}: {len(found)} .index files, exactly one is expected: {found[:3]}"
@@ -195,7 +195,7 @@ def _read_archive(path: Path) -> dict[str, Array]:
 
 # -- the table ----------------------------------------------------------------------------------
 def _entries(index: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values in order; each key comes once."""
+    """Yield keys and values in order; each key comes once."""
     if len(index) < _FOOTER or index[-8:] != struct.pack("<Q", _MAGIC):
         message = "not the index of a TensorFlow V2 checkpoint, or cut off"
         raise CheckpointError(message)
@@ -275,7 +275,7 @@ class _Reader:
 
 # -- the protocol buffers -----------------------------------------------------------------------
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field of a message."""
+    """Yield number and value of each field of a message."""
     reader = _Reader(data)
     while reader.more():
         number, kind = divmod(reader.varint(), 8)

@@ -114,7 +114,7 @@ def _load_tensors(path: Path, *, mapped: bool) -> object:
     with safe_globals([(Inert, name) for name in STAND_INS]), path.open("rb") as file:
         # torch takes a path with this ending for another format, and can only map a path.
         mapped = mapped and path.suffix != ".safetensors"
-        return torch.load(  # noqa: TID251 - the one place, with weights_only
+        return torch.load(  # noqa: TID251 # the one place, with weights_only
             path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped or None
         )
 

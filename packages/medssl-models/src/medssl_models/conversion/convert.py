@@ -23,6 +23,7 @@ from medssl_models.conversion.model_folder import Origin, write_folder
 from medssl_models.errors import CheckpointError
 from medssl_models.files import sha256_of
 from medssl_models.networks.build import build_network
+from medssl_models.suggestions import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,14 +36,13 @@ __all__ = ["Conversion", "assemble", "convert"]
 
 Array = npt.NDArray[Any]
 _COUNTER = ".num_batches_tracked"
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Conversion:
     """What a conversion did.
 
-    Attributes:
+    Args:
         folder: The folder that was written.
         origin: The record in it: card, source files and their hashes, rules that left tensors out.
         used: Number of source tensors that became parameters.
@@ -69,6 +69,14 @@ def convert(path: Path, card: ModelCard, out: Path, *, force: bool = False) -> C
     Raises:
         CheckpointError: The file is damaged, unsafe, or not this model's checkpoint.
         SettingsError: `out` exists and `force` is off.
+
+    Example:
+        >>> from medssl_models.catalog import model_card
+        >>> from medssl_models.testing import shrunken, tiny_state, write_torch_checkpoint
+        >>> card = shrunken(model_card("moco-v2"))  # in place of a published file, a tiny twin
+        >>> write_torch_checkpoint(folder / "tiny.pth", card, tiny_state(card))
+        >>> convert(folder / "tiny.pth", card, folder / "converted").used
+        318
     """
     opened = open_checkpoint(path)
     trunk = build_network(card)
@@ -131,19 +139,18 @@ def assemble(
             state[name] = _own(found, copy=not ours)
             wrong += verification.faults({name: state[name]})
     if wrong:
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        message = f"{len(wrong)} tensors are wrong: {'; '.join(wrong[:_SHOWN])}{more}"
+        message = f"{len(wrong)} tensors are wrong: {some_of(wrong)}"
         raise CheckpointError(message)
     return state
 
 
 def _own(tensor: Tensor, *, copy: bool) -> Tensor:
-    """A contiguous float32 tensor; a copy, as long as it may be a mapped file or share storage."""
+    """Make a tensor contiguous float32; a copy where it may be a mapped file or share storage."""
     return tensor.detach().to("cpu", torch.float32, copy=copy).contiguous()
 
 
 def _from_numpy(array: Array, ndim: int, *, foreign: bool) -> Tensor:
-    """A copy of an array that may be a read-only, unaligned or strided view.
+    """Copy an array that may be a read-only, unaligned or strided view.
 
     JAX and TensorFlow keep kernels as (height, width, in, out), matrices as (in, out), and
     Haiku keeps vectors with leading dimensions of one.
@@ -158,5 +165,5 @@ def _from_numpy(array: Array, ndim: int, *, foreign: bool) -> Tensor:
 
 
 def _counter(source: Mapping[str, Tensor | Array], name: str | None) -> Tensor:
-    """How many batches a BatchNorm has seen: unused in eval mode, zero where it is not known."""
+    """Read how many batches a BatchNorm has seen: unused in eval mode, 0 where unknown."""
     return torch.tensor(0 if name is None else int(source[name]), dtype=torch.int64)

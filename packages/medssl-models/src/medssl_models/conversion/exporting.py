@@ -59,6 +59,12 @@ def export_model(
     Raises:
         SettingsError: `out` exists and `force` is off.
         MissingWeightsError: The weights are not here.
+
+    Example:
+        >>> export_model("random_r18", folder / "r18").exact_elsewhere
+        True
+        >>> create_model(str(folder / "r18")).name
+        'random_r18'
     """
     backbone = create_model(name, library=library)
     state = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medssl_models.errors import CheckpointError
+from medssl_models.suggestions import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -19,14 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMES", "Plan", "creation_order", "plan"]
 
 _WRAPPERS = ("state_dict", "model")
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
 class Plan:
     """What becomes of the tensors of a source file.
 
-    Attributes:
+    Args:
         used: Name in our state dict to name in the source.
         dropped: Name in the source to the name of the rule that leaves it out.
     """
@@ -73,7 +73,7 @@ def plan(names: Iterable[str], key_map: KeyMap, expected: Iterable[str]) -> Plan
 
 
 def _inside(names: list[str], key_map: KeyMap) -> list[tuple[str, str | None]]:
-    """Each name with its form inside the entry that holds the weights; None for one outside.
+    """Pair each name with its form inside the entry that holds the weights; None outside.
 
     Files are published with and without a wrapper, so that a declared one may be absent and one
     of the customary ones may be there undeclared; the names inside decide all the same.
@@ -115,8 +115,7 @@ def _check(unknown: list[str], unfilled: list[str]) -> None:
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(name[:120] for name in names[:_SHOWN])
-    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return some_of([name[:120] for name in names], most=8, separator=", ")
 
 
 # ---------------------------------------------------------------------------- how sources name
@@ -197,7 +196,7 @@ _UNIT = re.compile(r"(?:layer(\d+)\.(\d+)\.)?(?:conv(\d+)|downsample\.0)\.weight
 
 
 def creation_order(expected: Iterable[str]) -> list[tuple[str, str]]:
-    """Convolutions of a ResNet with their BatchNorms, in the order in which SimCLR makes them.
+    """List the convolutions of a ResNet with their BatchNorms, as SimCLR's code makes them.
 
     TensorFlow numbers layers as they are created: the stem, then block by block, in each block
     the shortcut first (torchvision registers it last).

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from medssl_models.card import ModelCard
+from medssl_models.card import FrozenRecord, ModelCard
 from medssl_models.errors import CheckpointError, LibraryError
 from medssl_models.files import models_folder, placing
 from medssl_models.networks.architectures import is_own
@@ -40,14 +40,10 @@ WEIGHTS, CONFIG, README = "model.safetensors", "config.json", "README.md"
 SCHEMA = 1
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Proof(_Frozen):
+class Proof(FrozenRecord):
     """What the network gave when it was converted; `verification` makes and checks it.
 
-    Attributes:
+    Args:
         seed: Of the input images.
         shape: Of the input, `(N, 3, H, W)`.
         features: `(N, D)` float32, little-endian, in base64.
@@ -60,10 +56,10 @@ class Proof(_Frozen):
     statistics: dict[str, tuple[float, float]]
 
 
-class Origin(_Frozen):
+class Origin(FrozenRecord):
     """Where the weights of a folder come from.
 
-    Attributes:
+    Args:
         schema_version: Of this record.
         card: What was known about the model at conversion; it says padding and preprocessing.
         container: How the source file was laid out.
@@ -183,7 +179,7 @@ def read_state(folder: Path) -> dict[str, Tensor]:
 
 
 def _config(origin: Origin) -> dict[str, Any]:
-    """The document that timm reads, with our record beside timm's keys."""
+    """Write the document that timm reads, with our record beside timm's keys."""
     card, own = origin.card, origin.card.preprocessing
     short = own.resize if isinstance(own.resize, int) else min(own.resize)
     mean, std = own.normalisation.moments or ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -211,7 +207,7 @@ def _config(origin: Origin) -> dict[str, Any]:
 
 
 def _readme(origin: Origin) -> str:
-    """The model card for people and for the hub."""
+    """Write the model card for people and for the hub."""
     card = origin.card
     own = card.preprocessing
     files = "\n".join(f"- `{name}`, SHA-256 `{digest}`" for name, digest in origin.sources.items())

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from medssl_models.conversion.model_folder import Proof, read_origin, read_state
 from medssl_models.errors import CheckpointError, ModelError
 from medssl_models.networks.build import build_network
+from medssl_models.suggestions import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +30,6 @@ __all__ = ["Check", "Verification", "faults", "features_of", "prove", "seeded_in
 SIDE = 64  # of the seeded input, where the network takes images of any side
 FEATURE_TOLERANCE = 1e-4  # relative L2; other processors and thread counts give about 1e-6
 STATISTIC_TOLERANCE = 1e-5
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Verification:
 
 
 def seeded_input(seed: int, shape: tuple[int, ...] = (2, 3, SIDE, SIDE)) -> Tensor:
-    """Noise in [-1, 1) that is the same on every machine: the raw stream of PCG64.
+    """Draw noise in [-1, 1) that is the same on every machine: the raw stream of PCG64.
 
     Args:
         seed: Of the stream.
@@ -112,7 +112,7 @@ def prove(trunk: nn.Module, state: Mapping[str, Tensor], *, seed: int = 0) -> Pr
 
 
 def faults(tensors: Mapping[str, Tensor]) -> list[str]:
-    """What is impossible about some tensors: values that are not finite, negative variances."""
+    """List what is impossible about some tensors: values not finite, negative variances."""
     found = []
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
@@ -133,6 +133,11 @@ def verify(folder: Path) -> Verification:
 
     Returns:
         All checks; a broken file is a failed check, not an exception.
+
+    Example:
+        >>> from medssl_models.conversion.exporting import export_model
+        >>> verify(export_model("random_r18", folder / "r18").folder).passed
+        True
     """
     try:
         origin = read_origin(folder)
@@ -144,21 +149,16 @@ def verify(folder: Path) -> Verification:
     checks = [Check("files", passed=True, detail=f"{len(state)} tensors of {card.name}")]
     for name, check in _CHECKS.items():
         found = check(origin.proof, trunk, state)
-        checks.append(Check(name, passed=not found, detail=_some(found) or "as expected"))
+        checks.append(Check(name, passed=not found, detail=some_of(found) or "as expected"))
         if found and name in _NEEDED:
             break
     return Verification(folder, tuple(checks))
 
 
 def _shape_for(trunk: nn.Module) -> tuple[int, int, int, int]:
-    """Two images, of the side that the network needs if it needs one."""
+    """Return the shape of two images, of the side that the network needs if it needs one."""
     side = getattr(trunk, "fixed_side", None) or SIDE
     return 2, 3, side, side
-
-
-def _some(found: list[str]) -> str:
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return "; ".join(found[:_SHOWN]) + more
 
 
 def _check_keys(_: Proof, trunk: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
@@ -219,7 +219,7 @@ def _statistics(state: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:
 
 
 def _moments(tensor: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation; float64 sums, so that they do not depend on the machine."""
+    """Compute mean and deviation in float64 sums, which do not depend on the machine."""
     values = tensor.detach().reshape(-1).numpy()
     mean = float(values.mean(dtype=np.float64))
     return mean, float(np.sqrt(max(0.0, float(np.square(values - mean).mean(dtype=np.float64)))))

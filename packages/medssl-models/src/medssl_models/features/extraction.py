@@ -101,6 +101,10 @@ class FeatureTable:
     provenance: Mapping[str, str] = field(default_factory=dict)
     computed: int = 0
 
+    def __repr__(self) -> str:
+        rows, width = self.features.shape
+        return f"FeatureTable({rows} x {width}, {int(self.readable.sum())} readable)"
+
 
 def extract(
     backbone: Backbone,
@@ -137,9 +141,13 @@ def extract(
         StoreError: The store's disk is full.
 
     Example:
-        >>> table = extract(create_model("random_r18"), source)  # doctest: +SKIP
-        >>> table.features.shape  # doctest: +SKIP
-        (138, 512)
+        >>> from medssl_models.testing import tiny_backbone
+        >>> from medssl_models.testing.sources import NoiseSource
+        >>> table = extract(tiny_backbone(), NoiseSource(rows=3), store=FeatureStore(folder))
+        >>> table.features.shape, table.computed
+        ((3, 16), 3)
+        >>> extract(tiny_backbone(), NoiseSource(rows=3), store=FeatureStore(folder)).computed
+        0
     """
     job = Extraction.plan(backbone, source, preprocessing, settings or ExtractionSettings())
     stored = None if store is None or job.settings.force else store.load_fresh(job.request)
@@ -147,7 +155,7 @@ def extract(
         return job.table(stored)
     device = resolve_device(job.settings.device)
     if job.settings.precision == "bf16" and not multiplies_in_bf16(device):
-        LOG.warning("this CPU emulates bf16: --precision fp32 is exact and several times faster")
+        LOG.warning("this CPU emulates bf16: precision fp32 is exact and several times faster")
     if store is None:
         return job.run_in_memory(progress)
     if not is_writable(store.root):
@@ -191,7 +199,7 @@ class _Memory:
 class Extraction:
     """One extraction: everything that is known before the first image is read.
 
-    Attributes:
+    Args:
         backbone: The network.
         source: The images.
         preprocessing: From image to input.
@@ -314,7 +322,7 @@ class Extraction:
         batch_size: int,
         progress: Progress | None,
     ) -> dict[int, str]:
-        """Compute rows into a sink and give the reasons of those that cannot be read."""
+        """Compute rows into a sink; return why some cannot be read."""
         network = exact.in_precision(self.settings.precision)
         reader = Reader(
             self.source,
@@ -355,7 +363,7 @@ class Extraction:
         computed: int = 0,
         failures: Mapping[int, str] | None = None,
     ) -> FeatureTable:
-        """Give stored features as a table, and name the images that could not be read.
+        """Make a table of stored features, and name the images that could not be read.
 
         Raises:
             UnreadableSourceError: None could be read.
@@ -388,7 +396,7 @@ def _identity(
     preprocessing: Preprocessing,
     settings: ExtractionSettings,
 ) -> dict[str, object]:
-    """What a feature depends on; device, batch size and labels are not in it."""
+    """List what a feature depends on; device, batch size and labels are not in it."""
     fingerprint = getattr(source, "fingerprint", None)
     if not isinstance(fingerprint, str) or not fingerprint:
         message = (
@@ -440,7 +448,7 @@ def _advance_nothing(n: int = 1, *, note: str = "") -> None:
 def _precision_error(
     batch: Batch, features: npt.NDArray[np.float32], exact: FeatureNetwork
 ) -> float:
-    """Relative L2 error of the first readable rows of a batch against fp32."""
+    """Measure the relative L2 error of the first readable rows of a batch against fp32."""
     places = np.flatnonzero(batch.readable)[:SAMPLE]
     if not len(places):
         return math.nan

@@ -74,7 +74,7 @@ class Layout:
     )
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]]:
-        """Shape and type of each data set; all little-endian."""
+        """Return shape and type of each data set; all little-endian."""
         return {
             "features": ((self.rows, self.dimension), np.dtype("<f4")),
             "checksums": ((self.rows,), np.dtype("<u4")),
@@ -175,7 +175,7 @@ class FeatureFile:
         _synchronise(path)
 
     def pending_batches(self) -> npt.NDArray[np.int64]:
-        """Rows to compute so that a resumed run cuts the same batches as an uninterrupted one.
+        """List the rows to compute so that a resumed run cuts the same batches as one in one piece.
 
         Returns:
             `(K,)` ascending; every batch that is not complete is in it as a whole.
@@ -185,7 +185,7 @@ class FeatureFile:
         return np.flatnonzero(np.isin(batches, incomplete))
 
     def unsound_rows(self) -> Iterator[npt.NDArray[np.int64]]:
-        """Give the rows whose features do not fit their checksum, chunk by chunk."""
+        """Yield the rows whose features do not fit their checksum, chunk by chunk."""
         checksums = self._read("checksums")
         for start in range(0, self.layout.rows, CHUNK_ROWS):
             stop = min(start + CHUNK_ROWS, self.layout.rows)
@@ -296,7 +296,7 @@ class FeatureFile:
 def _create_contiguous(
     file: h5py.File, name: str, shape: tuple[int, ...], kind: np.dtype[np.generic]
 ) -> None:
-    """Give a data set its final place in the file, without writing into it."""
+    """Reserve a data set's final place in the file, without writing into it."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

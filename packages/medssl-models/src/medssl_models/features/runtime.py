@@ -68,6 +68,10 @@ def resolve_device(name: DeviceName | str = "auto") -> torch.device:
 
     Raises:
         SettingsError: The device that was asked for is not available here.
+
+    Example:
+        >>> resolve_device("cpu")
+        device(type='cpu')
     """
     available: dict[str, Callable[[], bool]] = {
         "cuda": torch.cuda.is_available,
@@ -82,7 +86,7 @@ def resolve_device(name: DeviceName | str = "auto") -> torch.device:
     if not available[name]():
         message = (
             f"device: {name} is not available here (torch {torch.__version__}); "
-            "use --device auto, or install a torch build and a driver for it"
+            "choose device auto, or install a torch build and a driver for it"
         )
         raise SettingsError(message)
     return torch.device(name)
@@ -212,7 +216,12 @@ def fold_is_exact(
 
 
 def relative_error(approximate: Tensor, exact: Tensor) -> float:
-    """Give the L2 norm of the difference relative to the exact values' norm, 0 where both are 0."""
+    """Compute the L2 norm of the difference over the exact values' norm, 0 where both are 0.
+
+    Example:
+        >>> relative_error(torch.tensor([3.0, 4.5]), torch.tensor([3.0, 4.0]))
+        0.1
+    """
     difference = torch.linalg.vector_norm(approximate.double() - exact.double())
     norm = torch.linalg.vector_norm(exact.double())
     return float(difference / norm) if norm else (math.inf if difference else 0.0)
@@ -265,7 +274,7 @@ class FeatureNetwork:
         return cls(network.to(device), layer, device, precision).in_precision(precision)
 
     def in_precision(self, precision: PrecisionName) -> FeatureNetwork:
-        """Give this network in a precision; bf16 rounds the weights of convolutions once."""
+        """Return this network in a precision; bf16 rounds the weights of convolutions once."""
         network = self.backbone
         if precision == "bf16":
             network = copy.deepcopy(network)

@@ -116,7 +116,7 @@ def _checked(store: FeatureStore, key: str) -> Path:
 
 
 def _error_of(path: Path) -> float:
-    """The error of bf16 is measured on the first images, so the first stretch knows it."""
+    """Read the error of bf16, which is measured on the first images of the first stretch."""
     with FeatureFile(path) as file:
         return file.precision_error
 

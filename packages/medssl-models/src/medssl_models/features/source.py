@@ -67,11 +67,11 @@ class ImageSource(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Give the number of images, N."""
+        """Return the number of images, N."""
         ...
 
     def __getitem__(self, index: int, /) -> tuple[Image.Image, int]:
-        """Give an RGB image and its label."""
+        """Return an RGB image and its label."""
         ...
 
 
@@ -115,7 +115,7 @@ class Reader:
     skip_unreadable: bool = False
 
     def batches(self, rows: npt.NDArray[np.int64]) -> Iterator[Batch]:
-        """Give some rows in batches, in order.
+        """Yield some rows in batches, in order.
 
         Args:
             rows: `(K,)` int64 ascending.
@@ -153,7 +153,7 @@ class Reader:
         return Batch(rows, images, readable, failures)
 
     def _read(self, row: int, gate: AbstractContextManager[object]) -> Tensor | str:
-        """Give the network's input, or why the image cannot be read."""
+        """Return the network's input, or why the image cannot be read."""
         derive = getattr(self.source, "derive", None)
         try:
             with gate:
@@ -177,7 +177,7 @@ class Reader:
         reason = f"{row_name(self.source, row)}: {error}"
         if self.skip_unreadable:
             return reason
-        message = f"{reason}; repair or remove it, or leave it out with --skip-unreadable"
+        message = f"{reason}; repair or remove it, or set skip_unreadable to leave it out"
         raise UnreadableSourceError(message) from error
 
 

@@ -34,7 +34,7 @@ LOG = logging.getLogger("medssl.models.store")
 
 
 def feature_key(identity: Mapping[str, object]) -> str:
-    """Give the content key of a feature table: SHA-256 of its identity, 64 hexadecimal digits."""
+    """Compute the content key of a feature table: SHA-256 of its identity, 64 hex digits."""
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
 
 
@@ -91,11 +91,11 @@ class FeatureStore:
         return f"FeatureStore({str(self.root)!r})"
 
     def path(self, key: str) -> Path:
-        """Where the complete features of a key lie."""
+        """Return where the complete features of a key lie."""
         return self.root / f"{key}.h5"
 
     def partial_path(self, key: str) -> Path:
-        """Where features lie while they are computed."""
+        """Return where features lie while they are computed."""
         return self.root / f"{key}.partial.h5"
 
     def load(self, key: str) -> StoredFeatures | None:
@@ -154,7 +154,7 @@ class FeatureStore:
 
         Args:
             request: What is wanted.
-            batch_size: Gives the images a batch where a file is made; one that is resumed keeps
+            batch_size: Returns the images a batch where a file is made; one that is resumed keeps
                 its own.
             provenance: Kept in the file.
             anew: Compute all rows, whatever is there.

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from medssl_models.card import FrozenRecord
 from medssl_models.catalog import available_models, resolve
 from medssl_models.checkpoints.archive import Archive
 from medssl_models.conversion.model_folder import (
@@ -46,18 +47,14 @@ _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BundledFile(_Frozen):
+class BundledFile(FrozenRecord):
     """A file of a model: its SHA-256 and its bytes."""
 
     sha256: _Sha256
     size: int = Field(ge=0)
 
 
-class BundledModel(_Frozen):
+class BundledModel(FrozenRecord):
     """A model in a bundle.
 
     Args:
@@ -75,7 +72,7 @@ class BundledModel(_Frozen):
     files: dict[Literal["model.safetensors", "config.json", "README.md"], BundledFile]
 
 
-class Bundle(_Frozen):
+class Bundle(FrozenRecord):
     """The table of a bundle.
 
     Args:
@@ -118,6 +115,14 @@ def export_bundle(
         SettingsError: `out` exists and `force` is off, or there is nothing to pack.
         MissingWeightsError: A model's weights are not here.
         CheckpointError: A model does not pass `verify`; nothing is written.
+
+    Example:
+        >>> from medssl_models.conversion.exporting import export_model
+        >>> place = export_model("random_r18", folder / "r18").folder
+        >>> [model.name for model in export_bundle([str(place)], folder / "a.zip").models]
+        ['random_r18']
+        >>> [model.new for model in import_bundle(folder / "a.zip", library=folder / "there")]
+        [True]
     """
     refuse_existing(out, force=force)
     folders = dict(_folder_of(name, library) for name in names or _all_imported(library))
@@ -211,7 +216,7 @@ def _read_table(archive: Archive) -> Bundle:
 
 
 def _check_members(archive: Archive, table: Bundle) -> None:
-    """The archive holds what its table says, and nothing else."""
+    """Check that the archive holds what its table says, and nothing else."""
     listed = {TABLE} | {
         f"models/{model.folder}/{name}" for model in table.models for name in model.files
     }
@@ -244,7 +249,7 @@ def _check_name(archive: Archive, model: BundledModel, folder: Path) -> None:
 
 
 def _is_same(folder: Path, model: BundledModel) -> bool:
-    """Whether the weights that are here are those of the bundle."""
+    """Tell whether the weights that are here are those of the bundle."""
     path, file = folder / WEIGHTS, model.files.get("model.safetensors")
     if file is None or not path.is_file() or path.stat().st_size != file.size:
         return False

@@ -41,7 +41,7 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 class DownloadSettings:
     """How patient a download is.
 
-    Attributes:
+    Args:
         timeout: Seconds without a byte after which a connection counts as lost.
         tries: Attempts in a row that may bring nothing new, for each address.
         pause: Seconds before the second attempt; doubled before each further one.
@@ -66,11 +66,11 @@ class Downloaded:
     new: bool = True
 
 
-class _Lost(Exception):  # noqa: N818 - a state of a connection, never seen by callers
+class _Lost(Exception):  # noqa: N818 # a state of a connection, never seen by callers
     """The connection ended early; the same address may go on."""
 
 
-class _Refused(Exception):  # noqa: N818 - see `_Lost`
+class _Refused(Exception):  # noqa: N818 # see `_Lost`
     """This address does not give the file."""
 
 
@@ -131,7 +131,7 @@ def download(
             kept = transfer.kept // _MIB
             stop.add_note(f"{kept} MiB of {file.filename} are kept, the same command goes on")
             raise
-    message = f"{file.filename}: no address gives it: {'; '.join(reasons)}"
+    message = f"{file.filename}: no address serves it: {'; '.join(reasons)}"
     raise DownloadError(message)
 
 
@@ -216,9 +216,9 @@ class _Transfer:
         }
         if offset:
             headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
-        request = urllib.request.Request(self.url, headers=headers)  # noqa: S310 - checked above
+        request = urllib.request.Request(self.url, headers=headers)  # noqa: S310 # checked above
         try:
-            with urllib.request.urlopen(request, timeout=self.settings.timeout) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=self.settings.timeout) as response:  # noqa: S310 # as above
                 yield response
         except urllib.error.HTTPError as error:
             self._judge(error)
@@ -279,7 +279,7 @@ class _Transfer:
             raise _Refused(message)
 
     def _read_note(self) -> dict[str, Any]:
-        """What the part belongs to; empty where it cannot be continued from this address."""
+        """Read what the part belongs to; empty where this address cannot continue it."""
         try:
             note = json.loads(self.note.read_text("utf-8"))
         except (OSError, ValueError):
@@ -301,7 +301,7 @@ class _Transfer:
 
 
 def _extent(response: http.client.HTTPResponse, offset: int) -> tuple[int, int | None]:
-    """Where the answer begins in the file, and how long the file is where that is said."""
+    """Read where the answer begins in the file, and how long the file is where that is said."""
     if response.status == http.client.PARTIAL_CONTENT:
         found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if not found or int(found[1]) != offset:

@@ -169,6 +169,14 @@ def import_model(
     Raises:
         CheckpointError: The file is damaged, unsafe, or not this model's checkpoint.
         SettingsError: The model takes no file, or is there and `force` is off.
+
+    Example:
+        >>> from medssl_models.catalog import model_card
+        >>> from medssl_models.testing import shrunken, tiny_state, write_torch_checkpoint
+        >>> card = shrunken(model_card("moco-v2"))  # in place of a published file, a tiny twin
+        >>> write_torch_checkpoint(folder / "tiny.pth", card, tiny_state(card))
+        >>> import_model(card, folder / "tiny.pth").folder.name
+        'moco-v2'
     """
     from medssl_models.conversion.convert import convert
 

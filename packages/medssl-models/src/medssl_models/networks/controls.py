@@ -43,7 +43,7 @@ def initialise(network: NetworkT, *, seed: int) -> NetworkT:
     differences between machines. torch's global generator is not touched.
 
     Args:
-        network: As `build_network` gives it: without values on the meta device, or with any.
+        network: As `build_network` returns it: without values on the meta device, or with any.
         seed: Of the weights and of the noise.
 
     Returns:
@@ -134,9 +134,7 @@ def _calibrate(network: nn.Module, noise: Tensor) -> None:
 
 
 def _round_statistics(norm: _BatchNorm) -> None:
-    mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None  # noqa: S101 # narrows the type: `_norms` asked
-    assert variance is not None  # noqa: S101 # the same
+    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     fraction, exponent = torch.frexp(variance)
     variance.copy_(torch.ldexp(_to_bits(fraction), exponent))
     scale = torch.ldexp(torch.ones_like(mean), exponent // 2)

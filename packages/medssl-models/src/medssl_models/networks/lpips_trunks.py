@@ -37,7 +37,7 @@ __all__ = [
 class TrunkFile:
     """One of torchvision's weights files.
 
-    Attributes:
+    Args:
         name: As typed after `medssl-models import`.
         filename: As torchvision names it; its last part is the start of the file's SHA-256.
         layers: Tensors that the trunk has, without the classifier.
@@ -69,7 +69,7 @@ TRUNKS: Mapping[str, TrunkFile] = {
 
 
 def trunk_folders(library: Path | None = None) -> tuple[Path, ...]:
-    """Give the folders that are searched for trunks, in order.
+    """List the folders that are searched for trunks, in order.
 
     They are `library` or else `home() / "measures"`, and torch's own cache, where earlier programs
     may have left the same files.
@@ -79,7 +79,7 @@ def trunk_folders(library: Path | None = None) -> tuple[Path, ...]:
 
 
 def find_trunk(name: str, folders: Sequence[Path] | None = None) -> Path | None:
-    """Give a trunk's file from the first folder that has it."""
+    """Find a trunk's file in the first folder that has it."""
     paths = (folder / TRUNKS[name].filename for folder in folders or trunk_folders())
     return next((path for path in paths if path.is_file()), None)
 

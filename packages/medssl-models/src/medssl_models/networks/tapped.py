@@ -20,7 +20,7 @@ class TappedNetwork(nn.Module):
     """A network whose inner modules can be read, and whose state dict keeps its own names.
 
     Args:
-        network: Gives `(N, D)` pooled features for `(N, 3, H, W)` images.
+        network: Returns `(N, D)` pooled features for `(N, 3, H, W)` images.
         paths: Layer name to the path of the module that ends it, from the input on. What the
             module gives is the layer's output as it is: maps `(N, C, h, w)` of a convolutional
             network, tokens `(N, T, C)` of a transformer.
@@ -58,7 +58,7 @@ class TappedNetwork(nn.Module):
         self.register_load_state_dict_pre_hook(_lengthen)  # type: ignore[no-untyped-call]
 
     def run(self, x: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-        """Give some layers; the network stops behind the deepest of them.
+        """Compute some layers; the network stops behind the deepest of them.
 
         Args:
             x: `(N, 3, H, W)` floating.
@@ -87,7 +87,7 @@ class TappedNetwork(nn.Module):
         return self._turned(taps) | ({"pooled": pooled} if "pooled" in wanted else {})
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the pooled features, `(N, D)`."""
+        """Compute the pooled features, `(N, D)`."""
         return self.run(x, ("pooled",))["pooled"]
 
     def _turned(self, taps: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -105,7 +105,7 @@ class TappedNetwork(nn.Module):
             raise InputRangeError(message)
 
 
-class _AllTapped(Exception):  # noqa: N818 - no error: the rest of the network is not needed
+class _AllTapped(Exception):  # noqa: N818 # no error: the rest of the network is not needed
     """Ends a forward pass once every layer that is wanted has been seen."""
 
 
@@ -122,7 +122,7 @@ class _Tap:
 
 
 def _shorten(_: nn.Module, state: dict[str, Tensor], prefix: str, __: object) -> None:
-    """State dicts name tensors as the network itself does, so that its own files fit."""
+    """Name tensors in a state dict as the network itself does, so that its own files fit."""
     for name in _under(state, prefix + _INNER):
         state[prefix + name.removeprefix(prefix + _INNER)] = state.pop(name)
 

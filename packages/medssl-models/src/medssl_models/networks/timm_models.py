@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -20,11 +20,34 @@ from medssl_models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Normalisati
 from medssl_models.suggestions import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
     from medssl_models.card import Padding
 
 __all__ = ["build_timm", "full_name", "timm_card"]
+
+
+class _Config(Protocol):
+    """What we read of timm's `PretrainedCfg`; timm is not typed."""
+
+    architecture: str
+    tag: str
+    input_size: tuple[int, int, int]
+    fixed_input_size: bool
+    crop_pct: float
+    crop_mode: str
+    interpolation: str
+    mean: Sequence[float]
+    std: Sequence[float]
+    classifier: str | tuple[str, ...] | None
+    license: str | None
+    paper_ids: str | list[str] | None
+    origin_url: str | None
+    url: str | None
+    hf_hub_id: str | None
+    hf_hub_filename: str | None
+
 
 _HUB = "https://huggingface.co/{repository}/resolve/main/{file}"
 
@@ -114,9 +137,9 @@ def _timm() -> ModuleType:
     return module
 
 
-def _config(short: str, *, pretrained: bool) -> Any:  # noqa: ANN401 # timm is not typed
+def _config(short: str, *, pretrained: bool) -> _Config:
     timm = _timm()
-    config = timm.get_pretrained_cfg(short) if timm.is_model(short) else None
+    config: _Config | None = timm.get_pretrained_cfg(short) if timm.is_model(short) else None
     if config is None or (pretrained and not _addresses(config)):
         known = timm.list_models(pretrained=pretrained)
         message = f"model: timm:{short} is unknown{did_you_mean(short, known, close_only=True)}"
@@ -141,11 +164,11 @@ def _padding(network: nn.Module) -> Padding:
 
 
 def _feature_dim(network: nn.Module) -> int:
-    """Dimension behind the pooling; some networks have a layer between it and their head."""
+    """Return the dimension behind the pooling, where some networks have a layer before the head."""
     return int(getattr(network, "head_hidden_size", None) or network.num_features)  # type: ignore[arg-type]
 
 
-def _preprocessing(config: Any) -> Preprocessing:  # noqa: ANN401 # timm is not typed
+def _preprocessing(config: _Config) -> Preprocessing:
     side = int(config.input_size[1])
     short = int(side / config.crop_pct)
     mean, std = tuple(config.mean), tuple(config.std)
@@ -160,18 +183,18 @@ def _preprocessing(config: Any) -> Preprocessing:  # noqa: ANN401 # timm is not 
     )
 
 
-def _addresses(config: Any) -> tuple[str, ...]:  # noqa: ANN401 # timm is not typed
+def _addresses(config: _Config) -> tuple[str, ...]:
     file = config.hf_hub_filename or "model.safetensors"
     hub = config.hf_hub_id and _HUB.format(repository=config.hf_hub_id, file=file)
     return tuple(url for url in (hub, config.url) if url)
 
 
-def _weight_file(config: Any) -> WeightFile:  # noqa: ANN401 # timm is not typed
+def _weight_file(config: _Config) -> WeightFile:
     filename = f"{config.architecture}.{config.tag}.safetensors"
     return WeightFile(filename=filename, urls=_addresses(config), container="safetensors")
 
 
-def _key_map(config: Any) -> KeyMap:  # noqa: ANN401 # timm is not typed
+def _key_map(config: _Config) -> KeyMap:
     heads = "|".join(re.escape(name) for name in _listed(config.classifier))
     rules = [DropRule(name="mask token of pretraining", pattern="mask_token")]
     if heads:

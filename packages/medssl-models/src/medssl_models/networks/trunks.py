@@ -37,7 +37,7 @@ class TrunkLike(Protocol):
     feature_dim: int
 
     def run(self, x: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-        """Give the outputs of some of `layers` for `(N, 3, H, W)` inputs, by name."""
+        """Compute the outputs of some of `layers` for `(N, 3, H, W)` inputs, by name."""
         ...
 
 
@@ -90,7 +90,7 @@ class Trunk(nn.Module):
         return taps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the pooled features, `(N, D)`."""
+        """Compute the pooled features, `(N, D)`."""
         last = self.layers[-1]
         return self.run(x, (last,))[last]
 
@@ -98,7 +98,7 @@ class Trunk(nn.Module):
 class SameConv2d(nn.Conv2d):
     """A convolution that pads as TensorFlow's "SAME" does, by the size of its input."""
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002 - torch's name
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002 # torch's name
         padded = _pad_same(input, _pair(self.kernel_size), _pair(self.stride), value=0.0)
         return functional.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
 
@@ -106,7 +106,7 @@ class SameConv2d(nn.Conv2d):
 class SameMaxPool2d(nn.MaxPool2d):
     """A max-pool that pads as TensorFlow's "SAME" does, with minus infinity."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 # torch's name
         """Pool `(N, C, H, W)` to `(N, C, ceil(H / stride), ceil(W / stride))`."""
         kernel, stride = _pair(self.kernel_size), _pair(self.stride)
         padded = _pad_same(input, kernel, stride, value=float("-inf"))

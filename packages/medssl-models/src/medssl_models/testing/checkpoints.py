@@ -49,7 +49,7 @@ class _Unit(NamedTuple):
 
 
 def _units(architecture: str, width: int) -> Iterator[_Unit]:
-    """All units in TensorFlow's order of creation: a block's shortcut comes first."""
+    """Yield all units in TensorFlow's order of creation: a block's shortcut comes first."""
     yield _Unit("conv1", "bn1", (width, 3, 7, 7))
     channels = width
     for stage, blocks in enumerate(_BLOCKS[architecture]):
@@ -70,7 +70,7 @@ def _units(architecture: str, width: int) -> Iterator[_Unit]:
 
 
 def resnet_state(architecture: str = "resnet50", *, width: int = 2, seed: int = 0) -> Arrays:
-    """Seeded weights and statistics of a ResNet that keep its signal finite.
+    """Draw seeded weights and statistics of a ResNet that keep its signal finite.
 
     Args:
         architecture: `resnet18`, `resnet34` or `resnet50`.
@@ -399,7 +399,7 @@ class _Emitter:
         self.protocol = protocol
         self.memo: dict[str, int] = {}
 
-    def emit(self, value: Any) -> Iterator[bytes]:  # noqa: ANN401 - any picklable value
+    def emit(self, value: Any) -> Iterator[bytes]:  # noqa: ANN401 # any picklable value
         match value:
             case None:
                 yield b"N"
@@ -461,7 +461,7 @@ class _Emitter:
         yield b"r" + struct.pack("<L", index)
 
     def _hidden(self, module: str, name: str) -> list[bytes]:
-        """A built-in function as dill hides it: an attribute of an imported module."""
+        """Emit a built-in function as dill hides it: an attribute of an imported module."""
         imported = Call("dill._dill _import_module", (module,))
         return list(self._call(Call("dill._dill _get_attr", (imported, name))))
 

@@ -19,7 +19,7 @@ __all__ = ["FaultyServer", "serving"]
 class FaultyServer:
     """Serves the same content at every path, with the faults that a test asks for.
 
-    Attributes:
+    Args:
         content: The file.
         ranges: Whether `Range` is honoured.
         etag: Sent with every answer.
@@ -78,18 +78,18 @@ class FaultyServer:
 
 @contextmanager
 def serving(server: FaultyServer) -> Iterator[str]:
-    """Run a server in a thread; gives its address, such as `http://127.0.0.1:40123`."""
+    """Run a server in a thread; yield its address, such as `http://127.0.0.1:40123`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             server.answer(self)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - see above
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # http.server's name
             """Say nothing."""
 
     class Quiet(ThreadingHTTPServer):
         def handle_error(self, *_: object) -> None:
-            """A client that hangs up is no error here."""
+            """Pass over clients that hang up."""
 
     http = Quiet(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})

@@ -52,7 +52,7 @@ class NoiseSource:
         return self.rows
 
     def __getitem__(self, index: int, /) -> tuple[Image.Image, int]:
-        """Give an RGB image and the parity of its row.
+        """Return an RGB image and the parity of its row.
 
         Raises:
             OSError: The row is broken.
