@@ -135,6 +135,11 @@ _VALUES_OF_0_1 = {
     **dict.fromkeys(("normalisation", "padding", "labels", "pairing"), _TO_PUBLISHED),
 }
 
+_ALIKE = {
+    "I-1": "both run BatchNorm in evaluation mode, as most released numbers were made; "
+    "--batchnorm training repeats the rest",
+}
+
 SYNTHETIC = Experiment(
     name="invariance",
     command="synthetic",
@@ -154,6 +159,10 @@ SYNTHETIC = Experiment(
     label=_label,
     tables=_tables,
     released=_released(SyntheticSettings, _OF_FAMILIES),
+    alike={
+        **_ALIKE,
+        "I-34": "deformations are seeded under both; what is deformed differs with ranges",
+    },
     formerly=Formerly(
         metrics=_METRICS_OF_0_1,
         values=_VALUES_OF_0_1,
@@ -178,6 +187,7 @@ VIEWS = Experiment(
     label=_label,
     tables=_tables,
     released=_released(ViewsSettings, _OF_QUANTITY),
+    alike=_ALIKE,
     formerly=Formerly(
         experiment="invariance",
         metrics=_METRICS_OF_0_1,
