@@ -206,6 +206,26 @@ def test_an_unknown_operation_falls_back_and_says_so(images):
     assert "softmax" in note
 
 
+@pytest.mark.parametrize(
+    ("activation", "named"), [(nn.ReLU6(inplace=True), "hardtanh"), (nn.SiLU(inplace=True), "silu")]
+)
+def test_an_unknown_operation_in_place_is_named(images, activation, named):
+    """It returns the tensor that it was given, which is no longer what earlier nodes made."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        activation,
+        nn.Conv2d(4, 4, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    _, note = compare(network.eval().requires_grad_(False), *images(24, 24), (5, 5), 6)
+    assert note == (
+        f"full inference for every window: incremental inference does not support {named}"
+    )
+
+
 class Plain(nn.Module):
     """Operations that torchvision's networks do not have: padding, average pooling, dropout."""
 

@@ -3,16 +3,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from medssl_data import load_dataset
 from medssl_models import Preprocessing, RunContext, read_records
+from medssl_models.experiments.experiment import ImageFiles
 from medssl_saliency.attribution import METHODS, captum_occlusion
 from medssl_saliency.engine.occlusion import grid_positions, reference_scores
 from medssl_saliency.engine.sampling import complete_scores
-from medssl_saliency.errors import ImageError
+from medssl_saliency.errors import ImageError, SettingsError
+from medssl_saliency.experiments.map import map_images
 from medssl_saliency.images import ImageItem, from_dataset, from_files, image_name
 from medssl_saliency.maps import progress
 from medssl_saliency.maps.computing import compute_map, measurable_positions
@@ -202,6 +205,42 @@ def test_a_data_set_is_drawn_evenly_over_its_classes():
     assert [s.name for s in from_dataset(data, limit=4, seed=3)] == [s.name for s in items]
 
 
+def test_pictures_of_a_data_set_are_chosen_by_name():
+    data = load_dataset("phantom:chest-xray")
+    known = data.ids[5]
+    names = (known, data.ids[2].rpartition("/")[2])
+    items = from_dataset(data, names=names, limit=1)
+    assert [item.name for item in items] == [image_name(known), image_name(data.ids[2])]
+    assert items[0].label == data.labels[5]
+    with pytest.raises(SettingsError, match="has no picture"):
+        from_dataset(data, names=["none.png"])
+
+
+def test_a_picture_is_named_on_the_command_line(command, place):
+    for name in ("one", "two", "three"):
+        (place / "scans" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), (len(name), 90, 10)).save(place / "scans" / name / f"{name}.png")
+    words = ("-m", "random_r18", *QUICK, "--picture", "two.png,one", "--json")
+    code, out, _ = command("map", "-d", f"folder:{place / 'scans'}", *words)
+    assert code == 0
+    pictures = [record["settings"]["picture"] for record in json.loads(out)["records"]]
+    assert list(dict.fromkeys(pictures)) == ["two-two", "one-one"]
+
+
+def test_nothing_is_kept_where_nothing_is_named(tiny_models, scan, place):
+    before = files(place)
+    records = map_images(
+        tiny_models("random_r18"),
+        ImageFiles((scan,)),
+        context=RunContext(),
+        window=8,
+        stride=8,
+    )
+    assert len(records) == 7
+    assert "file" not in records[0].details
+    assert files(place) == before
+
+
 # ----------------------------------------------------------------------------- cut off and resumed
 
 
@@ -388,6 +427,22 @@ def test_a_constant_picture_has_a_defined_map_and_a_warning(command, place):
     assert "warning" in err
     assert "constant" in err
     assert "flat" in err
+
+
+def test_a_flat_map_of_another_method_says_what_the_method_gives(scan):
+    """Grad-CAM keeps what is positive: of a picture darker than its occluder nothing is left."""
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 2, 1, bias=False), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    )
+    torch.nn.init.ones_(network[0].weight)
+    seen = Preprocessing(resize=20, crop=20, normalisation={"kind": "none"})
+    settings = preset(method="grad-cam")
+    prepared = prepare(Image.open(scan).convert("RGB"), seen, settings)
+    prepared = replace(prepared, occluder=torch.full_like(prepared.normalised, 5.0))
+    made = compute_map(network.eval().requires_grad_(False), prepared, settings)
+    assert made.notes == (
+        "the map is flat: grad-cam gives every pixel 0; attentive diffusion is 0 by definition",
+    )
 
 
 def test_zero_features_give_absolute_scores_and_a_warning(place):

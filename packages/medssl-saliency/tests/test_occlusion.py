@@ -13,6 +13,7 @@ from medssl_saliency.engine.occlusion import (
 )
 from medssl_saliency.errors import ImageError, SettingsError
 from medssl_saliency.maps.occluders import occluding_picture
+from torch import nn
 
 
 def test_it_equals_captum(trunk, images):
@@ -131,6 +132,45 @@ def test_integrated_gradients_sum_to_the_distance(trunks, images):
     values = attribute("integrated-gradients", network, image, occluder)
     clean, nothing = network(torch.stack([image, occluder]))
     assert values.sum() == pytest.approx(float((clean - nothing).norm() / clean.norm()), rel=0.2)
+
+
+class Attention(nn.Module):
+    """A vision transformer in small; its normalised keys have four dimensions and are no map."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, stride=4)
+        self.tokens = nn.LayerNorm(8)
+        self.keys = nn.LayerNorm(4)
+
+    def forward(self, x):
+        tokens = self.tokens(self.patches(x).flatten(2).transpose(1, 2))
+        heads = self.keys(tokens.unflatten(2, (2, 4)).transpose(1, 2))
+        mixed = (heads @ heads.transpose(2, 3)).softmax(dim=3) @ heads
+        return mixed.transpose(1, 2).flatten(2).mean(dim=1)
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "guided-grad-cam"])
+def test_grad_cam_of_a_transformer_is_refused(images, method):
+    torch.manual_seed(0)
+    network = Attention().eval().requires_grad_(False)
+    with pytest.raises(SettingsError, match="computes tokens"):
+        attribute(method, network, *images(32, 32))
+    assert attribute("integrated-gradients", network, *images(32, 32)).std() > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto"]
+)
+def test_grad_cam_of_timm_s_networks(images, name):
+    timm = pytest.importorskip("timm")
+    sized = {} if "convnext" in name else {"img_size": 64}
+    network = timm.create_model(name, num_classes=0, **sized).eval().requires_grad_(False)
+    if name == "convnext_atto":
+        assert attribute("grad-cam", network, *images(64, 64)).std() > 0
+    else:
+        with pytest.raises(SettingsError, match="computes tokens"):
+            attribute("grad-cam", network, *images(64, 64))
 
 
 def test_an_unknown_method_is_refused(small, images):

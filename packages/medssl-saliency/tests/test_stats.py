@@ -41,7 +41,7 @@ def test_statistics_of_a_folder(command, scans, place):
     values = np.array(list(mean["details"]["values"].values()))
     assert mean["value"] == pytest.approx(values.mean())
     assert values.min() <= mean["ci_low"] <= mean["value"] <= mean["ci_high"] <= values.max()
-    assert by_metric["random_r18", "mask_mass"]["details"]["by_area"] == pytest.approx(0.5)
+    assert by_metric["random_r18", "mask_mass"]["details"]["chance"] == pytest.approx(0.5)
     assert -1 <= by_metric["random_r18", "agreement_spearman"]["value"] <= 1
     assert len(read_records(place / "results.jsonl")) == len(told)
     assert list((place / "saliency").rglob("stats-attentive-diffusion.png"))

@@ -16,7 +16,7 @@ def pearson(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
     """Compute the correlation of two rows of numbers, -1 to 1; 0 where one is constant.
 
     Example:
-        >>> pearson(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0]))
+        >>> round(pearson(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])), 6)
         1.0
     """
     a, b = one.astype(np.float64) - one.mean(), other.astype(np.float64) - other.mean()

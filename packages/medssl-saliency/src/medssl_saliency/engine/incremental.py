@@ -52,9 +52,13 @@ class IncrementalNetwork:
         UnsupportedNetworkError: The network does something that cannot be updated locally.
 
     Example:
-        >>> incremental = IncrementalNetwork(backbone.trunk, image)
-        >>> schedule = incremental.plan(positions, (10, 10), memory=2**30)
-        >>> features = incremental.run(schedule.tiles[0], occluder, (10, 10))
+        >>> import numpy as np
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> image, occluder = torch.ones(3, 16, 16), torch.zeros(3, 16, 16)
+        >>> incremental = IncrementalNetwork(network.eval().requires_grad_(False), image)
+        >>> plan = incremental.plan(np.array([[0, 0], [4, 4]]), (5, 5), memory=2**30)
+        >>> sum(len(incremental.run(tile, occluder, (5, 5))) for tile in plan.tiles)
+        2
     """
 
     def __init__(

@@ -82,8 +82,12 @@ _FORMER_METRICS = {
 _FORMER_VALUES = {"normalisation": {"study": "published"}}
 
 
-def _count_pictures(record: dict[str, Any]) -> None:
+def _adapt_means(record: dict[str, Any]) -> None:
+    """Tell of means over pictures, as today's records do, how many they were."""
     record["settings"].setdefault("pictures", record.get("n"))
+    details = record.get("details", {})
+    if "by_area" in details:
+        details["chance"] = details.pop("by_area")
 
 
 def _label(settings: Mapping[str, Any]) -> str:
@@ -217,7 +221,7 @@ STATS = Experiment(
         metrics=_FORMER_METRICS,
         values=_FORMER_VALUES,
         added=("padding", "labels"),
-        adapt=_count_pictures,
+        adapt=_adapt_means,
     ),
 )
 
@@ -265,6 +269,6 @@ SANITY = Experiment(
         metrics=_FORMER_METRICS,
         values=_FORMER_VALUES,
         added=("padding", "labels", "untrained"),
-        adapt=_count_pictures,
+        adapt=_adapt_means,
     ),
 )

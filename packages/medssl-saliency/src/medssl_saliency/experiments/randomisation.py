@@ -56,6 +56,11 @@ def redraw(backbone: Backbone, layers: Sequence[str], *, seed: int) -> Backbone:
 
     Returns:
         The copy, frozen; the layers are in its name.
+
+    Example:
+        >>> from medssl_models import create_model
+        >>> redraw(create_model("random_r18"), ["layer4"], seed=1).name
+        'random_r18 without layer4, seed 1'
     """
     network = copy.deepcopy(backbone.trunk)
     generator = torch.Generator().manual_seed(seed)

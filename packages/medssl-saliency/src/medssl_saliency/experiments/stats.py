@@ -47,7 +47,7 @@ SHORTCUTS: dict[str, Callable[[NDArray[np.floating]], float]] = {
     "border_mass": border_mass,
     "corner_mass": corner_mass,
 }
-"""Of a constant map these are the share of the area."""
+"""Of a constant map these are the share of the area: what a map that knows nothing has."""
 
 
 def map_statistics(
@@ -135,9 +135,9 @@ def run_stats(
         if metric == "attentive_diffusion":
             details["maps"] = files
         elif metric in SHORTCUTS:
-            details["by_area"] = SHORTCUTS[metric](np.ones(shape))
+            details["chance"] = SHORTCUTS[metric](np.ones(shape))
         elif metric in _MASK_METRICS:
-            details["by_area"] = float(np.mean(areas))
+            details["chance"] = float(np.mean(areas))
         yield means.record(metric, by_picture, details=details)
 
 

@@ -67,7 +67,7 @@ def alarms(records: Sequence[Record]) -> list[str]:
     """
     found = []
     for record in records:
-        chance = record.details.get("by_area")
+        chance = record.details.get("chance")
         if record.metric not in SHORTCUTS or not isinstance(chance, float):
             continue
         if record.ci_low is not None and record.ci_low > chance:
@@ -147,7 +147,7 @@ def _place(record: Record) -> Hashable:
 
 
 def _by_area(record: Record) -> str | None:
-    chance = record.details.get("by_area")
+    chance = record.details.get("chance")
     return f"{chance:.3f}" if isinstance(chance, float) else None
 
 

@@ -78,7 +78,8 @@ def deletion_and_insertion(
         >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         >>> order = np.arange(16).reshape(4, 4)
         >>> clean, nothing = torch.ones(3, 4, 4), torch.zeros(3, 4, 4)
-        >>> deletion_and_insertion(network, clean, nothing, order, steps=4).deletion.tolist()
+        >>> curves = deletion_and_insertion(network, clean, nothing, order, steps=4)
+        >>> curves.deletion.round(3).tolist()
         [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     if steps < 1:

@@ -61,6 +61,12 @@ class FeatureExtractor:
     Args:
         backbone: The model.
         settings: Geometry, normalisation and mode of BatchNorm.
+
+    Example:
+        >>> from medssl_models import create_model
+        >>> from medssl_saliency import preset
+        >>> FeatureExtractor(create_model("random_r18"), preset(crop=96)).preprocessing.crop
+        96
     """
 
     backbone: Backbone

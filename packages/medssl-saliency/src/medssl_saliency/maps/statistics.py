@@ -230,7 +230,7 @@ def agreement(one: NDArray[np.floating], other: NDArray[np.floating]) -> dict[st
         MapError: The maps have different shapes.
 
     Example:
-        >>> agreement(np.array([[1.0, 2.0]]), np.array([[2.0, 1.0]]))["spearman"]
+        >>> round(agreement(np.array([[1.0, 2.0]]), np.array([[2.0, 1.0]]))["spearman"], 6)
         -1.0
     """
     from scipy.stats import rankdata

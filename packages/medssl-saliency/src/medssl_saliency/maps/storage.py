@@ -81,6 +81,11 @@ def read_map(path: Path, *, key: str | None = None) -> SaliencyMap | None:
 
     Raises:
         MapError: The file is damaged or no map.
+
+    Example:
+        >>> from pathlib import Path
+        >>> read_map(Path("saliency/scan/none.h5")) is None
+        True
     """
     import h5py
 
