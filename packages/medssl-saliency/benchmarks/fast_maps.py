@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from medssl_models import create_model
+from medssl_models import RunContext, create_model
 from medssl_models.features.runtime import multiplies_in_bf16
 from medssl_saliency import (
     FeatureExtractor,
@@ -27,8 +27,7 @@ from medssl_saliency import (
 )
 from medssl_saliency.engine.correlation import pearson
 from medssl_saliency.engine.occlusion import cut_margin, grid_positions, reference_scores
-from medssl_saliency.maps.computing import Prepared, prepare
-from medssl_saliency.maps.folder import Voice
+from medssl_saliency.maps.preparation import Prepared
 from medssl_saliency.maps.settings import FAST_FIDELITY
 from PIL import Image
 
@@ -58,7 +57,7 @@ def loop_seconds(network: torch.nn.Module, prepared: Prepared) -> float:
 
 
 def compare(exact: np.ndarray, near: np.ndarray) -> str:
-    """Give correlation and difference of diffusion."""
+    """Write correlation and difference of diffusion."""
     moved = attentive_diffusion(near) - attentive_diffusion(exact)
     return f"{pearson(exact.ravel(), near.ravel()):>9.4f}{moved:>+8.2f}"
 
@@ -75,18 +74,18 @@ def main() -> None:
     precision = "bf16" if native else "fp32"
     fast = settings.model_copy(update={"fidelity": FAST_FIDELITY, "precision": precision})
     extractor = FeatureExtractor(create_model(options.model), settings)
-    maps = MapFolder(options.folder, voice=Voice(say=print, warn=print))
+    maps = MapFolder(RunContext(output=options.folder, say=print, warn=print))
     items = from_files(options.images or pictures(options.folder / "pictures"))
     rows = []
-    for stored in maps.each(extractor, items):
-        prepared = prepare(stored.item.read(), extractor.preprocessing, settings)
+    for stored in maps.maps(extractor, items):
+        prepared = extractor.prepare(stored.item.read())
         loop = loop_seconds(extractor.network, prepared)
         near = compute_map(extractor.network, prepared, fast)
         times = f"{near.seconds:>7.1f}{loop / near.seconds:>8.0f}"
         few = f"1 in {len(EVERY) / len(near.scores):.1f}"
         exact, found = stored.map.values, near.values
         cut = compare(cut_margin(exact, WINDOW), cut_margin(found, WINDOW))
-        row = f"{stored.item.name[:15]:<16}{few:>10}{times}{near.error.expected:>10.4f}"
+        row = f"{stored.item.name[:15]:<16}{few:>10}{times}{near.approximation.expected:>10.4f}"
         rows.append(row + compare(exact, found) + cut)
     print(
         f"{options.model}, {precision}; target: 100 x loop, r > 0.995, diffusion within 0.5 point"

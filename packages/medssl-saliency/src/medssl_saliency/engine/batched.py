@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from medssl_saliency.engine.planning import Plan, Tile
+from medssl_saliency.engine.planning import Tile, TilePlan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +66,7 @@ class BatchedNetwork:
         *,
         memory: int,
         side: Pair | None = None,  # noqa: ARG002 # likewise
-    ) -> Plan:
+    ) -> TilePlan:
         """Cut windows into batches that fit into the memory."""
         image = self.image.numel() * self.precision.itemsize
         fitting = max(int(memory / (image * LIVE_MAPS)), 1)
@@ -75,7 +75,7 @@ class BatchedNetwork:
             Tile(positions[first : first + batch], (), (), float(len(positions[first:][:batch])))
             for first in range(0, len(positions), batch)
         )
-        return Plan(tiles, (1, batch), 1.0, 1.0, batch * image * LIVE_MAPS)
+        return TilePlan(tiles, (1, batch), 1.0, 1.0, batch * image * LIVE_MAPS)
 
     @torch.inference_mode()
     def run(self, tile: Tile, occluder: Tensor, window: Pair) -> Tensor:

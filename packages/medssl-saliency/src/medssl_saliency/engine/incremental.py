@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medssl_saliency.engine.graph import Node, Pair
-    from medssl_saliency.engine.planning import Plan, Tile
+    from medssl_saliency.engine.planning import Tile, TilePlan
 
 __all__ = ["IncrementalNetwork"]
 
@@ -88,7 +88,7 @@ class IncrementalNetwork:
         *,
         memory: int,
         side: Pair | None = None,
-    ) -> Plan:
+    ) -> TilePlan:
         """Cut windows into tiles; see `medssl_saliency.engine.planning.plan`.
 
         Args:

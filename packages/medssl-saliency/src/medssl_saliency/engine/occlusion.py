@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medssl_saliency.engine.graph import Pair
-    from medssl_saliency.engine.planning import Plan, Tile
+    from medssl_saliency.engine.planning import Tile, TilePlan
 
 __all__ = [
     "DEFAULT_MEMORY",
@@ -50,7 +50,7 @@ class Engine(Protocol):
 
     def plan(
         self, positions: NDArray[np.int64], window: Pair, *, memory: int, side: Pair | None = None
-    ) -> Plan:
+    ) -> TilePlan:
         """Cut windows into batches."""
         ...
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from medssl_saliency.engine.graph import Graph, Pair
 
-__all__ = ["Plan", "Tile", "plan", "rectangles"]
+__all__ = ["Tile", "TilePlan", "plan", "rectangles"]
 
 SIDES = (1, 2, 4, 8, 16, 32, 64)
 """Sides of a tile that are tried, in positions."""
@@ -58,7 +58,7 @@ class Tile:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class TilePlan:
     """How a set of windows is worked through.
 
     Args:
@@ -113,7 +113,7 @@ def plan(
     memory: int,
     itemsize: int = 4,
     side: Pair | None = None,
-) -> Plan:
+) -> TilePlan:
     """Choose the tiles that take the least time by their FLOPs, within a bound of memory.
 
     Args:
@@ -145,7 +145,7 @@ def plan(
             f"weights {left:.0f} MiB are left; give more memory"
         )
         raise SettingsError(message)
-    return Plan(
+    return TilePlan(
         tiles=tuple(best.tiles()),
         side=best.side,
         dense_work=_dense_work(graph),

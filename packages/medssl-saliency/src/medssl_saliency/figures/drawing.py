@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.experiments.figures import new_figure, save_figure
 from medssl_models.files import replacing
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "Cell",
     "Chart",
+    "Frame",
     "draw_charts",
     "draw_distributions",
     "draw_heat_map",
@@ -37,7 +38,7 @@ STYLES = ("o-", "s--", "^-.", "v:")
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class Frame:
     """A picture of `draw_rows`.
 
     Args:
@@ -100,7 +101,7 @@ def draw_overlay(
     figure, (axes,) = _figure(1, width=4.4)
     _overlay(axes, picture, values)
     axes.set_title(title, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def draw_panel(
@@ -132,7 +133,7 @@ def draw_panel(
         place.set_visible(False)
     if title:
         figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def draw_distributions(numbers: Mapping[str, Sequence[float]], path: Path, *, label: str) -> None:
@@ -150,7 +151,7 @@ def draw_distributions(numbers: Mapping[str, Sequence[float]], path: Path, *, la
         axes.plot([place - 0.25, place + 0.25], [np.mean(values)] * 2, color="black")
     axes.set_xticks(range(len(numbers)), list(numbers), rotation=20, ha="right", fontsize=8)
     axes.set_ylabel(label)
-    _save(figure, path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def draw_matrix(
@@ -174,32 +175,32 @@ def draw_matrix(
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     figure.colorbar(drawn, ax=axes, label=label)
-    _save(figure, path)
+    save_figure(figure, path, dpi=DPI)
 
 
-def draw_rows(rows: Mapping[str, Sequence[Cell]], path: Path, *, title: str = "") -> None:
+def draw_rows(rows: Mapping[str, Sequence[Frame]], path: Path, *, title: str = "") -> None:
     """Write maps over their pictures in named rows; every map has a scale of its own.
 
     Args:
-        rows: Name to cells from left to right; a row may be shorter than others.
+        rows: Name to frames from left to right; a row may be shorter than others.
         path: The PNG.
         title: Above all.
     """
     columns = max(map(len, rows.values()))
     figure, axes = _figure(columns * len(rows), width=1.9 * columns, columns=columns)
-    for number, (name, cells) in enumerate(rows.items()):
+    for number, (name, frames) in enumerate(rows.items()):
         places = axes[number * columns : (number + 1) * columns]
-        for place, cell in zip(places, cells, strict=False):
-            if cell.values is None:
-                place.imshow(cell.picture)
+        for place, frame in zip(places, frames, strict=False):
+            if frame.values is None:
+                place.imshow(frame.picture)
             else:
-                place.imshow(cell.picture.mean(axis=2), cmap="gray", vmin=0, vmax=255)
-                place.imshow(cell.values, cmap=COLOURS, alpha=OPACITY)
-            place.set_title(cell.title, fontsize=8)
+                place.imshow(frame.picture.mean(axis=2), cmap="gray", vmin=0, vmax=255)
+                place.imshow(frame.values, cmap=COLOURS, alpha=OPACITY)
+            place.set_title(frame.title, fontsize=8)
         where = places[0].transAxes
         places[0].text(-0.06, 0.5, name, transform=where, rotation=90, va="center", ha="right")
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def draw_charts(charts: Sequence[Chart], path: Path, *, title: str = "") -> None:
@@ -228,17 +229,15 @@ def draw_charts(charts: Sequence[Chart], path: Path, *, title: str = "") -> None
         place.legend(fontsize=7, frameon=False)
         place.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path, dpi=DPI)
 
 
 def _figure(
     number: int, *, width: float, columns: int = 1, bare: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
     rows = -(-number // columns)
     height = rows * (width / columns * (0.95 if bare else 0.75) + 0.2)
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = new_figure(width, height)
     grid = figure.subplots(rows, columns, squeeze=False)
     if bare:
         for axes in grid.flat:
@@ -251,8 +250,3 @@ def _overlay(axes: Axes, picture: NDArray[np.uint8], values: NDArray[np.floating
     drawn = axes.imshow(values, cmap=COLOURS, alpha=OPACITY)
     bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.046, pad=0.03)
     bar.ax.tick_params(labelsize=7)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_saliency.figures.drawing import Cell, Chart, draw_charts, draw_rows
+from medssl_saliency.figures.drawing import Chart, Frame, draw_charts, draw_rows
 from medssl_saliency.maps.checks import AREAS, CASCADING, CONTROL_PAIR, INDEPENDENT
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ __all__ = ["draw_checks", "draw_randomised"]
 def draw_randomised(check: SanityCheck, path: Path) -> None:
     """Draw a map beside its randomisations, each with its rank correlation to the map."""
     picture, own = check.own.map.picture, check.own.map.values
-    first = [Cell("picture", picture), Cell("its map", picture, own)]
-    rows: dict[str, list[Cell]] = {CASCADING: list(first), INDEPENDENT: list(first)}
+    first = [Frame("picture", picture), Frame("its map", picture, own)]
+    rows: dict[str, list[Frame]] = {CASCADING: list(first), INDEPENDENT: list(first)}
     alike = check.similarities()
     for one in check.randomised:
         row = one.test if one.test in rows else "others"
         title = one.what if row != "others" else f"{one.test}\n{one.what}"
-        cells = rows.setdefault(row, [])
+        frames = rows.setdefault(row, [])
         spearman = f"{title}\n{alike[one.test, one.what]['spearman']:.2f}"
-        cells.append(Cell(spearman, picture, one.stored.map.values))
+        frames.append(Frame(spearman, picture, one.stored.map.values))
     title = (
         f"{check.own.model} on {check.picture}: rank correlation of randomised maps with its map"
     )
