@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from medssl_models.experiments.experiment import Experiment
+from medssl_models.experiments.experiment import Experiment, later
 from medssl_models.experiments.released import Released
 from medssl_models.experiments.translation import Formerly
 
@@ -23,11 +23,9 @@ from medssl_eval.experiments.settings import (
 from medssl_eval.statistics.metrics import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from medssl_data import ImageDataset
     from medssl_data.card import DatasetCard
-    from medssl_models import Backbone, Preprocessing, Record, RunContext
     from medssl_models.experiments.released import ReleasedNumber
 
     from medssl_eval.experiments.settings import TrainedSettings
@@ -45,35 +43,11 @@ _ALIKE = {
 _EPISODES = re.compile(r"(?P<ways>\d+)-way (?P<shots>\d+)-shot (?P<queries>\d+)-query")
 
 
+def _later(place: str) -> Callable[..., Any]:
+    return later(f"medssl_eval.experiments.{place}")
+
+
 # ------------------------------------------------------------------------------------- few-shot
-
-
-def _run_few_shot(
-    backbone: Backbone, data: ImageDataset, settings: FewShotSettings, context: RunContext
-) -> list[Record]:
-    from medssl_eval.experiments.few_shot import run_few_shot
-
-    return run_few_shot(backbone, data, settings, context)
-
-
-def _check_few_shot(data: ImageDataset, settings: FewShotSettings) -> None:
-    from medssl_eval.experiments.few_shot import feasible
-
-    feasible(data, settings)
-
-
-def _prepare_few_shot(
-    backbone: Backbone, data: ImageDataset, settings: FewShotSettings
-) -> Preprocessing:
-    from medssl_eval.experiments.few_shot import few_shot_preprocessing
-
-    return few_shot_preprocessing(backbone, data, settings)
-
-
-def _quick_few_shot(data: ImageDataset, seed: int) -> FewShotSettings:
-    from medssl_eval.experiments.few_shot import quick_few_shot
-
-    return quick_few_shot(data, seed)
 
 
 def _episodes_of(number: ReleasedNumber) -> Mapping[str, object]:
@@ -92,10 +66,10 @@ FEW_SHOT = Experiment(
     summary="Classify by prototypes of a few images each, over many episodes.",
     settings=FewShotSettings,
     metrics=(_ACCURACY,),
-    run=_run_few_shot,
-    check=_check_few_shot,
-    preprocessing=_prepare_few_shot,
-    quick=_quick_few_shot,
+    run=_later("few_shot:run_few_shot"),
+    check=_later("few_shot:feasible"),
+    preprocessing=_later("few_shot:few_shot_preprocessing"),
+    quick=_later("few_shot:quick_few_shot"),
     decides=False,  # episodes share images
     transfer=True,
     place=1,
@@ -124,12 +98,6 @@ FEW_SHOT = Experiment(
 # --------------------------------------------------------------- linear, k-NN, fine-tuning
 
 
-def _prepare(backbone: Backbone, _: ImageDataset, settings: Any) -> Preprocessing:  # noqa: ANN401 # linear's or k-NN's
-    from medssl_eval.experiments.features import prepare
-
-    return prepare(backbone, settings)
-
-
 def _training_labels(card: DatasetCard, settings: TrainedSettings) -> Mapping[str, str]:
     """The study labelled some data sets otherwise where it fitted a classifier."""
     labels = card.published_training_labels
@@ -151,26 +119,6 @@ def _fraction_label(name: str, settings: Mapping[str, Any]) -> str:
     return f"{name}, {'all' if fraction == 1 else f'{100 * fraction:g} %'}"
 
 
-def _run_linear(
-    backbone: Backbone, data: ImageDataset, settings: LinearSettings, context: RunContext
-) -> list[Record]:
-    from medssl_eval.experiments.linear import run_linear
-
-    return run_linear(backbone, data, settings, context)
-
-
-def _check_linear(data: ImageDataset, settings: LinearSettings) -> None:
-    from medssl_eval.experiments.linear import separable
-
-    separable(data, settings)
-
-
-def _quick_linear(data: ImageDataset, seed: int) -> LinearSettings:
-    settings = LinearSettings(seed=seed)
-    _check_linear(data, settings)
-    return settings
-
-
 LINEAR = Experiment(
     name="linear",
     alike=_ALIKE,
@@ -178,10 +126,10 @@ LINEAR = Experiment(
     summary="Fit a linear classifier on the features of training images, and test it.",
     settings=LinearSettings,
     metrics=_SCORES,
-    run=_run_linear,
-    check=_check_linear,
-    preprocessing=_prepare,
-    quick=_quick_linear,
+    run=_later("linear:run_linear"),
+    check=_later("linear:separable"),
+    preprocessing=_later("features:prepare_for"),
+    quick=_later("linear:quick_linear"),
     trains=True,
     of_dataset=_training_labels,
     transfer=True,
@@ -201,26 +149,6 @@ LINEAR = Experiment(
 )
 
 
-def _run_knn(
-    backbone: Backbone, data: ImageDataset, settings: KnnSettings, context: RunContext
-) -> list[Record]:
-    from medssl_eval.experiments.knn import run_knn
-
-    return run_knn(backbone, data, settings, context)
-
-
-def _check_knn(data: ImageDataset, settings: KnnSettings) -> None:
-    from medssl_eval.experiments.knn import foldable
-
-    foldable(data, settings)
-
-
-def _quick_knn(data: ImageDataset, seed: int) -> KnnSettings:
-    from medssl_eval.experiments.knn import quick_knn
-
-    return quick_knn(data, seed)
-
-
 def _knn_label(settings: Mapping[str, Any]) -> str:
     chosen = settings.get("neighbours")
     votes = "k by validation" if chosen == "validated" else f"k = {chosen}"
@@ -234,10 +162,10 @@ KNN = Experiment(
     summary="Let the most similar images vote on the class.",
     settings=KnnSettings,
     metrics=_SCORES,
-    run=_run_knn,
-    check=_check_knn,
-    preprocessing=_prepare,
-    quick=_quick_knn,
+    run=_later("knn:run_knn"),
+    check=_later("knn:foldable"),
+    preprocessing=_later("features:prepare_for"),
+    quick=_later("knn:quick_knn"),
     on_split={"evaluation": "test_part"},
     transfer=True,
     place=3,
@@ -250,26 +178,6 @@ KNN = Experiment(
 )
 
 
-def _run_finetune(
-    backbone: Backbone, data: ImageDataset, settings: FinetuneSettings, context: RunContext
-) -> list[Record]:
-    from medssl_eval.experiments.finetune import run_finetune
-
-    return run_finetune(backbone, data, settings, context)
-
-
-def _check_finetune(data: ImageDataset, settings: FinetuneSettings) -> None:
-    from medssl_eval.experiments.finetune import trainable
-
-    trainable(data, settings)
-
-
-def _training_passes(data: ImageDataset, settings: FinetuneSettings) -> int:
-    from medssl_eval.experiments.finetune import training_passes
-
-    return training_passes(data, settings)
-
-
 FINETUNE = Experiment(
     name="finetune",
     alike=_ALIKE,
@@ -278,11 +186,11 @@ FINETUNE = Experiment(
     "was.",
     settings=FinetuneSettings,
     metrics=_SCORES,
-    run=_run_finetune,
-    check=_check_finetune,
+    run=_later("finetune:run_finetune"),
+    check=_later("finetune:trainable"),
     options=FinetuneOptions,
     output="finetuned",
-    passes=_training_passes,
+    passes=_later("finetune:training_passes"),
     controls=False,  # training a network takes hours
     trains=True,
     of_dataset=_training_labels,

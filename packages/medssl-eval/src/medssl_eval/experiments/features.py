@@ -29,6 +29,7 @@ __all__ = [
     "collect",
     "patients_of",
     "prepare",
+    "prepare_for",
 ]
 
 SHORT_SIDE: Mapping[str, object] = MappingProxyType(
@@ -96,6 +97,11 @@ def prepare(
         geometry = {"resize": own.resize, "crop": own.crop, "interpolation": own.interpolation}
     prepared: Preprocessing = base.replace(**geometry)
     return prepared
+
+
+def prepare_for(backbone: Backbone, _: ImageDataset, settings: Preparation) -> Preprocessing:
+    """As `prepare`, for an experiment whose geometry is the same for every data set."""
+    return prepare(backbone, settings)
 
 
 def collect(

@@ -21,6 +21,7 @@ from medssl_eval.experiments.scoring import (
     resolved,
     selection,
 )
+from medssl_eval.experiments.settings import LinearSettings
 from medssl_eval.solver.logistic import choose_c, published_cs, solve, solve_path
 from medssl_eval.solver.published_fit import fit_published
 from medssl_eval.statistics.metrics import validation_score
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from medssl_eval.experiments.features import FeatureSet
     from medssl_eval.experiments.partition import Partition
-    from medssl_eval.experiments.settings import LinearSettings
     from medssl_eval.solver.logistic import LogisticSolution
 
     Floats = NDArray[np.float64]
@@ -43,7 +43,15 @@ if TYPE_CHECKING:
     Labels = NDArray[np.int64]
     Part = tuple[Features, NDArray[np.generic]]
 
-__all__ = ["LinearFit", "Scaling", "fit_linear", "linear", "run_linear", "separable"]
+__all__ = [
+    "LinearFit",
+    "Scaling",
+    "fit_linear",
+    "linear",
+    "quick_linear",
+    "run_linear",
+    "separable",
+]
 
 
 def linear(
@@ -136,6 +144,17 @@ def separable(data: ImageDataset, settings: LinearSettings) -> None:
         data = truncate_targets(data)
     for fraction in settings.fractions:
         _parts(data, settings, fraction)
+
+
+def quick_linear(data: ImageDataset, seed: int) -> LinearSettings:
+    """Choose the settings of a ranking.
+
+    Raises:
+        InfeasibleError: The data set cannot carry them.
+    """
+    settings = LinearSettings(seed=seed)
+    separable(data, settings)
+    return settings
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ it only so. Importing this module imports no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,10 +28,30 @@ if TYPE_CHECKING:
     from medssl_models.experiments.settings import Preset, ProtocolName
     from medssl_models.preprocessing import Preprocessing
 
-__all__ = ["GROUP", "Experiment", "ImageFiles", "Table"]
+__all__ = ["GROUP", "Experiment", "ImageFiles", "Table", "later"]
 
 GROUP = "medssl.experiments"
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def later(place: str) -> Callable[..., Any]:
+    """Make a function that imports another one when it is first called.
+
+    Declarations name what is heavy so, and load at once themselves.
+
+    Args:
+        place: Module and name, such as `package.module:function`.
+
+    Example:
+        >>> later("math:sqrt")(9)
+        3.0
+    """
+    module, _, name = place.partition(":")
+
+    def called(*arguments: object, **options: object) -> Any:  # noqa: ANN401 # the function's own
+        return getattr(import_module(module), name)(*arguments, **options)
+
+    return called
 
 
 @dataclass(frozen=True)
