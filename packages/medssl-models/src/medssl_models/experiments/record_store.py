@@ -199,6 +199,18 @@ def append_records(path: Path | str, records: Iterable[Record]) -> None:
     Raises:
         RecordError: The file holds something else than records, such as a picture.
         OSError: The file cannot be written.
+
+    Example:
+        >>> from medssl_models import Provenance
+        >>> from medssl_models.experiments.registry import declared
+        >>> from medssl_models.testing.experiments import COUNT_IMAGES
+        >>> origin = Provenance(model="moco-v2", dataset="scans")
+        >>> with declared(COUNT_IMAGES):
+        ...     facts = {"experiment": "count-images", "metric": "images", "value": 4}
+        ...     made = Record(**facts, provenance=origin)
+        ...     append_records(folder / "results.jsonl", [made])
+        ...     read_records(folder / "results.jsonl")[0] == made
+        True
     """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -257,6 +269,11 @@ def read_records(path: Path | str) -> Records:
     Raises:
         RecordError: The file holds something else than records, such as a picture.
         OSError: The file cannot be read; a missing file raises `FileNotFoundError`.
+
+    Example:
+        >>> _ = (folder / "results.jsonl").write_text('{"experiment": "few')  # a crash tore it
+        >>> print(*read_records(folder / "results.jsonl").notes)
+        /.../results.jsonl, line 1: cut off while it was written; skipped
     """
     items = list(iterate_records(path))
     records = tuple(item for item in items if isinstance(item, Record))

@@ -53,6 +53,17 @@ def run(
         MissingWeightsError: Weights that must be brought, likewise.
         OSError: A folder that cannot be written, likewise.
         Exception: What the experiment's check raises, likewise.
+
+    Example:
+        >>> from medssl_models.experiments.registry import declared
+        >>> from medssl_models.testing.experiments import COUNT_IMAGES, CountSettings
+        >>> from medssl_models.testing.sources import NoiseSource
+        >>> context = RunContext(results=folder / "results.jsonl")
+        >>> with declared(COUNT_IMAGES):
+        ...     run(COUNT_IMAGES, ["random_r18"], [NoiseSource(rows=4)], CountSettings(), context)
+        <2 records>
+          count-images of random_r18 on noise: images 4
+          count-images of random_r18 on noise: brightness 127.8
     """
     from medssl_models.experiments.models import check_models, distinct_models
 
@@ -112,6 +123,15 @@ def measure(
     Raises:
         SettingsError: A value is not allowed.
         Exception: What the experiment raises.
+
+    Example:
+        >>> from medssl_models.experiments.registry import declared
+        >>> from medssl_models.testing import tiny_backbone
+        >>> from medssl_models.testing.experiments import COUNT_IMAGES
+        >>> from medssl_models.testing.sources import NoiseSource
+        >>> with declared(COUNT_IMAGES):
+        ...     measure(COUNT_IMAGES, tiny_backbone(), NoiseSource(rows=4), every=2)[0].value
+        2.0
     """
     if settings is None:
         settings = experiment.settings_for(protocol, _as_fields(experiment, changes))

@@ -41,7 +41,7 @@ def tiny_card(name: str = "tiny", *, architecture: str = "resnet18", width: int 
 
 
 def shrunken(card: ModelCard, *, width: int = 2) -> ModelCard:
-    """Give the same card for a network with a few channels: same names, padding and key map."""
+    """Return the same card for a network with a few channels: same names, padding, key map."""
     return card.replace(width=width, feature_dim=card.feature_dim * width // FULL_WIDTH)
 
 

@@ -38,6 +38,8 @@ class NoiseSource:
     stamps: list[str] | None = None
     reads: list[int] = field(default_factory=list)
 
+    name = "noise"
+
     @property
     def fingerprint(self) -> str:
         """Identity of the images."""
