@@ -156,10 +156,7 @@ def superpixels(image: Tensor, *, number: int = 64) -> Tensor:
 
 
 def _integrated_gradients(
-    network: nn.Module,
-    image: Tensor,
-    occluder: Tensor,
-    seed: int,  # noqa: ARG001 # nothing is random
+    network: nn.Module, image: Tensor, occluder: Tensor, _seed: int
 ) -> Tensor:
     from captum.attr import IntegratedGradients
 
@@ -188,12 +185,7 @@ def _gradient_shap(network: nn.Module, image: Tensor, occluder: Tensor, seed: in
     return result
 
 
-def _grad_cam(
-    network: nn.Module,
-    image: Tensor,
-    occluder: Tensor,
-    seed: int,  # noqa: ARG001 # nothing is random
-) -> Tensor:
+def _grad_cam(network: nn.Module, image: Tensor, occluder: Tensor, _seed: int) -> Tensor:
     from captum.attr import LayerAttribution, LayerGradCam
 
     layer = _last_map(network, image)
@@ -206,12 +198,7 @@ def _grad_cam(
     return result
 
 
-def _guided_grad_cam(
-    network: nn.Module,
-    image: Tensor,
-    occluder: Tensor,
-    seed: int,  # noqa: ARG001 # nothing is random
-) -> Tensor:
+def _guided_grad_cam(network: nn.Module, image: Tensor, occluder: Tensor, _seed: int) -> Tensor:
     from captum.attr import GuidedGradCam
 
     layer = _last_map(network, image)
@@ -220,12 +207,7 @@ def _guided_grad_cam(
     return result
 
 
-def _feature_ablation(
-    network: nn.Module,
-    image: Tensor,
-    occluder: Tensor,
-    seed: int,  # noqa: ARG001 # nothing is random
-) -> Tensor:
+def _feature_ablation(network: nn.Module, image: Tensor, occluder: Tensor, _seed: int) -> Tensor:
     from captum.attr import FeatureAblation
 
     with torch.inference_mode():

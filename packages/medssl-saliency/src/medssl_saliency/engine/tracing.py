@@ -293,7 +293,7 @@ def _read_flatten(tracer: _Tracer, result: Tensor, a: Arguments) -> int | None:
     return source if flat else None
 
 
-def _read_dropout(tracer: _Tracer, result: Tensor, a: Arguments) -> int | None:  # noqa: ARG001
+def _read_dropout(tracer: _Tracer, _result: Tensor, a: Arguments) -> int | None:
     return None if a["training"] and a["p"] > 0 else tracer.index(a["input"])
 
 
