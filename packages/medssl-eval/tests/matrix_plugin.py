@@ -70,20 +70,22 @@ ENTRIES = """
 tiny = medssl_test_plugin:MODELS
 [medssl.experiments]
 brightness = medssl_test_plugin:BRIGHTNESS
+"""
+PROBES = """
 [medssl.probes]
 darkness = medssl_test_plugin:PROBE
 """
 
 
-def install(folder: Path) -> Path:
-    """Install the package into a folder, as an installer does."""
+def install(folder: Path, *, probes: bool = False) -> Path:
+    """Install the package into a folder, as an installer does; with the probe of version 0.1."""
     info = folder / "medssl_test_plugin-1.0.dist-info"
     info.mkdir(parents=True)
     (folder / "medssl_test_plugin.py").write_text(CODE)
     (info / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: medssl-test-plugin\nVersion: 1.0\n"
     )
-    (info / "entry_points.txt").write_text(ENTRIES)
+    (info / "entry_points.txt").write_text(ENTRIES + PROBES * probes)
     importlib.invalidate_caches()
     return folder
 

@@ -34,7 +34,7 @@ SPEC.loader.exec_module(matrix_plugin)
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    site = matrix_plugin.install(tmp_path / "site")
+    site = matrix_plugin.install(tmp_path / "site", probes=True)
     monkeypatch.syspath_prepend(str(site))
     paths = [str(site), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+from medssl_eval.matrix.finished import finished_cells
 
 SPEC = importlib.util.spec_from_file_location(
     "matrix_plugin", Path(__file__).with_name("matrix_plugin.py")
@@ -116,7 +117,7 @@ def test_a_killed_driver_loses_and_doubles_nothing(world):
     code, _, errors = ended(killed)  # waits for its processes too, which must notice by themselves
     assert code == -signal.SIGKILL, errors
     assert not (folder / "killed.jsonl").read_bytes().endswith(b"\n")
-    assert len(matrix_plugin.numbers(folder / "killed-cells.jsonl")) == 3
+    assert len(finished_cells(folder / "killed.jsonl").refresh()) == 3
     run(folder, environment, "killed")
     same(folder, "killed")
 

@@ -2,9 +2,12 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
+import medssl_models.backbone
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -14,13 +17,15 @@ from medssl_eval.errors import InfeasibleError
 from medssl_eval.experiments.subsets import nested_order
 from medssl_eval.rank import cost
 from medssl_eval.rank.cost import Cost, measure_cost
-from medssl_eval.rank.quick_experiments import probes_for
-from medssl_eval.rank.ranking import Contest
+from medssl_eval.rank.ranking import Ranker, choose_experiments, is_worse
 from medssl_eval.rank.verdict import caveats_of, judge
-from medssl_models import ExtractionSettings, read_records
+from medssl_models import ExtractionSettings, RunContext, append_records, read_records
+from medssl_models.catalog import resolve
 from medssl_models.console import run
 from medssl_models.experiments.record import Provenance, Record
+from medssl_models.hub.library import import_model
 from PIL import Image
+from safetensors.torch import save_file
 
 CONTROLS = ("random_r18", "random_r50", "random_d121")
 
@@ -54,15 +59,16 @@ class Clock:
         return self.now
 
 
-def contest(monkeypatch, skills, *, budget, seconds_an_image=0.01, images=1600, results=None):
-    """A contest whose models are right as often as their skill says, in known time."""
+def ranker(monkeypatch, skills, *, budget, seconds_an_image=0.01, images=1600, results=None):
+    """A ranker whose models are right as often as their skill says, in known time."""
     clock = Clock()
     data = load_dataset(f"phantom:chest-xray,count={images},size=80")
     monkeypatch.setattr("medssl_models.experiments.models.check_models", lambda _: None)
-    monkeypatch.setattr("medssl_models.model_card", lambda _: type("Card", (), {"control": False}))
+    names = dict(zip(skills, skills, strict=True))
+    monkeypatch.setattr("medssl_models.experiments.models.distinct_models", lambda _: names)
     asked = []
 
-    def measure(self, name, data, evaluations, means):
+    def measure(self, name, data, chosen, context):
         self._costs[name] = Cost(10.0 * skills[name], 10**6, 4.0, "cpu")
         clock.now += seconds_an_image * len(data)
         asked.append((name, len(data)))
@@ -76,37 +82,39 @@ def contest(monkeypatch, skills, *, budget, seconds_an_image=0.01, images=1600, 
             ci_low=value - 0.5,
             ci_high=value + 0.5,
             n=200,
-            details={"correct": correct, "questions": 30, "plan": "p"},
+            details={"correct": correct, "questions": 30, "plan": "p", "control": name in CONTROLS},
             provenance=Provenance(model=name, dataset="d", manifest=str(len(data))),
         )
+        if context.results is not None:
+            append_records(context.results, [record])
         return [record], {"few-shot": record}
 
-    monkeypatch.setattr(Contest, "_measure", measure)
-    made = Contest(data=data, models=list(skills), budget=budget, clock=clock, results=results)
-    return made, asked
+    monkeypatch.setattr(Ranker, "_measure", measure)
+    context = RunContext(results=results)
+    return Ranker(data, list(skills), context, budget=budget, clock=clock), asked
 
 
 SKILLS = {"aa": 0.9, "bbb": 0.89, "cccc": 0.7, "ddddd": 0.6, "eeeeee": 0.5}
 
 
 def test_with_time_enough_all_models_see_all_images(monkeypatch):
-    made, asked = contest(monkeypatch, SKILLS, budget=1000.0)
-    outcome = made.run()
+    made, asked = ranker(monkeypatch, SKILLS, budget=1000.0)
+    result = made.run()
     assert [size for _, size in asked] == [96] * 5 + [1600] * 5
-    assert [standing.model for standing in outcome.standings] == list(SKILLS)
-    assert all(not standing.dropped for standing in outcome.standings)
+    assert [rank.model for rank in result.ranks] == list(SKILLS)
+    assert all(not rank.dropped for rank in result.ranks)
     assert asked[5][0] == "aa"  # those that lead go first
 
 
 def test_what_is_clearly_worse_is_dropped_where_time_is_short(monkeypatch):
-    made, asked = contest(monkeypatch, SKILLS, budget=60.0)
-    outcome = made.run()
+    made, asked = ranker(monkeypatch, SKILLS, budget=60.0)
+    result = made.run()
     assert {name for name, size in asked if size == 1600} == {"aa", "bbb"}
-    assert outcome.seconds <= 60
-    dropped = {s.model: s.dropped for s in outcome.standings if s.dropped}
+    assert result.seconds <= 60
+    dropped = {s.model: s.dropped for s in result.ranks if s.dropped}
     assert set(dropped) == {"cccc", "ddddd", "eeeeee"}
     assert set(dropped.values()) == {"clearly worse on 96 images"}
-    verdict = judge(outcome)
+    verdict = judge(result)
     assert any(
         caveat.startswith("skipped cccc, ddddd, eeeeee: clearly") for caveat in verdict.caveats
     )
@@ -115,58 +123,93 @@ def test_what_is_clearly_worse_is_dropped_where_time_is_short(monkeypatch):
 def test_what_is_not_told_apart_is_halved_and_a_part_of_the_images_must_do(monkeypatch, tmp_path):
     alike = dict.fromkeys(("a", "bb", "ccc", "dddd", "eeeee", "ffffff"), 0.7)
     results = tmp_path / "results.jsonl"
-    made, asked = contest(monkeypatch, alike, budget=18.0, results=results)
-    outcome = made.run()
-    assert outcome.seconds <= 18
-    assert 96 < outcome.images < 1600
-    assert any("lower half" in s.dropped for s in outcome.standings)
-    assert len({name for name, size in asked if size == outcome.images}) >= 2
+    made, asked = ranker(monkeypatch, alike, budget=18.0, results=results)
+    result = made.run()
+    assert result.seconds <= 18
+    assert 96 < result.images < 1600
+    assert any("lower half" in s.dropped for s in result.ranks)
+    assert len({name for name, size in asked if size == result.images}) >= 2
     notes = " ".join(note for record in read_records(results) for note in record.notes)
-    assert f"measured on {outcome.images} of 1600 images" in notes
-    assert any("a larger --budget" in caveat for caveat in judge(outcome).caveats)
+    assert f"measured on {result.images} of 1600 images" in notes
+    assert any("a larger budget" in caveat for caveat in judge(result).caveats)
 
 
 def test_the_leaders_are_compared_again_until_the_rival_was_beaten_twice(monkeypatch):
-    made, asked = contest(monkeypatch, {"aa": 0.9, "bbb": 0.7}, budget=30.0)
-    outcome = made.run()
+    made, asked = ranker(monkeypatch, {"aa": 0.9, "bbb": 0.7}, budget=30.0)
+    result = made.run()
     assert asked == [("aa", 96), ("bbb", 96), ("aa", 384), ("bbb", 384)]
-    assert outcome.standings[1].dropped == "clearly worse on 384 images"
+    assert result.ranks[1].dropped == "clearly worse on 384 images"
     assert (
-        judge(outcome)
-        .sentences[0]
-        .startswith("aa separates these classes best: mean rank 1.0 of 2")
+        judge(result).sentences[0].startswith("aa separates these classes best: mean rank 1.0 of 2")
     )
 
 
 def test_the_verdict_claims_no_more_than_was_tested(monkeypatch):
-    made, _ = contest(monkeypatch, {"aa": 0.9, "bbb": 0.7, "cccc": 0.88}, budget=None)
-    outcome = made.run()
-    first, left, worse = outcome.standings
+    made, _ = ranker(monkeypatch, {"aa": 0.9, "bbb": 0.7, "cccc": 0.88}, budget=None)
+    result = made.run()
+    first, left, worse = result.ranks
     assert (left.model, worse.model) == ("cccc", "bbb")
     late = replace(left, images=96, dropped="no time left for 1600 images")
-    apart = replace(outcome, standings=(first, worse, late))
+    apart = replace(result, ranks=(first, worse, late))
     assert judge(apart).sentences[0].startswith("aa comes first among 3 models")
-    alone = replace(outcome, standings=(replace(first, ranked=1), late), pairs=())
+    alone = replace(result, ranks=(replace(first, ranked=1), late), pairs=())
     assert "measured alone" in judge(alone).sentences[0]
 
 
 def test_the_first_round_is_always_run(monkeypatch):
-    made, asked = contest(monkeypatch, SKILLS, budget=0.1)
-    outcome = made.run()
+    made, asked = ranker(monkeypatch, SKILLS, budget=0.1)
+    result = made.run()
     assert [size for _, size in asked] == [96] * 5
-    assert outcome.images == 96
-    assert outcome.standings[0].model == "aa"
+    assert result.images == 96
+    assert result.ranks[0].model == "aa"
 
 
 def test_the_verdict_names_the_cheaper_of_equals(monkeypatch):
-    made, _ = contest(monkeypatch, {"aa": 0.9, "bbb": 0.896, "cccc": 0.5}, budget=None)
-    outcome = made.run()
-    text = " ".join(judge(outcome).sentences)
-    assert judge(outcome).alike == ("bbb",)
+    made, _ = ranker(monkeypatch, {"aa": 0.9, "bbb": 0.896, "cccc": 0.5}, budget=None)
+    result = made.run()
+    text = " ".join(judge(result).sentences)
+    assert judge(result).alike == ("bbb",)
     assert "clearly worse on the same images: cccc" in text
     assert "not told apart from it: bbb" in text
-    assert any("order of aa and bbb" in caveat for caveat in judge(outcome).caveats)
-    assert any("intervals overlap" in caveat for caveat in judge(outcome).caveats)
+    assert any("order of aa and bbb" in caveat for caveat in judge(result).caveats)
+    assert any("intervals overlap" in caveat for caveat in judge(result).caveats)
+
+
+def test_a_control_that_leads_does_as_well(monkeypatch):
+    made, _ = ranker(monkeypatch, {"random_r18": 0.9, "aa": 0.895, "bbb": 0.5}, budget=None)
+    text = " ".join(judge(made.run()).sentences)
+    assert "the untrained control random_r18 does as well: nothing here shows" in text
+
+
+def test_a_difference_to_a_control_that_is_not_proven_is_no_equality(monkeypatch):
+    made, _ = ranker(monkeypatch, {"aa": 0.9, "random_r18": 0.895, "bbb": 0.5}, budget=None)
+    result = made.run()
+    first, control = (rank.records["few-shot"].value for rank in result.ranks[:2])
+    assert judge(result).alike == ("random_r18",)
+    assert judge(result).sentences[-1] == (
+        f"aa comes before the untrained control random_r18 (few-shot {first:.1f} against "
+        f"{control:.1f} %), but no test on 1600 images proves it"
+    )
+    assert "does as well" not in " ".join(judge(result).sentences)
+
+
+def test_a_control_that_was_beaten_is_not_spoken_of(monkeypatch):
+    made, _ = ranker(monkeypatch, {"aa": 0.9, "random_r18": 0.5}, budget=None)
+    assert not any("control" in sentence for sentence in judge(made.run()).sentences)
+
+
+def test_an_experiment_that_does_not_decide_does_so_only_alone():
+    def pair(experiment, p):
+        first, second = (
+            SimpleNamespace(experiment=experiment, provenance=SimpleNamespace(model=model))
+            for model in ("aa", "bbb")
+        )
+        return SimpleNamespace(first=first, second=second, adjusted={"permutation": p})
+
+    assert is_worse("bbb", [pair("few-shot", 0.01)])
+    assert not is_worse("bbb", [pair("few-shot", 0.01), pair("linear", 0.2)])
+    assert is_worse("bbb", [pair("few-shot", 0.9), pair("linear", 0.01)])
+    assert not is_worse("aa", [pair("linear", 0.01)])
 
 
 def test_caveats_name_what_limits_the_images(scans):
@@ -192,15 +235,17 @@ def test_leaks_between_splits_are_found(tmp_path):
     assert "patients are unknown for 12 of 12 images" in found
 
 
-def test_probes_shrink_to_what_the_data_can_carry(scans):
-    found, reasons = probes_for(load_dataset(f"folder:{scans}"))
-    assert found[0].name == "few-shot"
+def test_experiments_shrink_to_what_the_data_can_carry(scans):
+    found, reasons = choose_experiments(load_dataset(f"folder:{scans}"))
+    assert [experiment.name for experiment, _ in found] == ["few-shot", "linear", "knn"]
+    (few_shot, _, knn) = (settings for _, settings in found)
+    assert (few_shot.shots, few_shot.queries, knn.folds) == ((10,), 10, 5)
+    assert reasons == []
     for label in ("normal", "opacity"):
         for path in sorted((scans / label).iterdir())[1:]:
             path.unlink()
     with pytest.raises(InfeasibleError, match="can carry no experiment"):
-        probes_for(load_dataset(f"folder:{scans}"))
-    assert isinstance(reasons, list)
+        choose_experiments(load_dataset(f"folder:{scans}"))
 
 
 def test_cost_counts_weights_and_time(tiny_model, monkeypatch):
@@ -228,6 +273,7 @@ def test_a_folder_is_answered_with_a_table_and_a_report(capsys, scans, tmp_path)
     assert all(f"{name} (control)" in out for name in CONTROLS)
     assert "only untrained controls are here" in out
     assert "but: too few images" in out
+    assert "but: linear rests on 9 test images" in out
     assert (tmp_path / "out" / "results.jsonl").exists()
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     verdict = page[page.index('aria-label="Verdict"') : page.index('id="glance"')]
@@ -235,9 +281,9 @@ def test_a_folder_is_answered_with_a_table_and_a_report(capsys, scans, tmp_path)
     code, out, err = call(capsys, "rank", scans, "-o", tmp_path / "out", "--json", "--quiet")
     assert code == 0
     document = json.loads(out)
-    assert {standing["model"] for standing in document["standings"]} == set(CONTROLS)
+    assert {rank["model"] for rank in document["ranks"]} == set(CONTROLS)
     assert document["images"] == document["total"] == 44
-    assert document["standings"][0]["relation"] == "best"
+    assert document["ranks"][0]["relation"] == "best"
     keys = [record.key for record in read_records(tmp_path / "out" / "results.jsonl")]
     assert len(set(keys)) == len(keys)  # the second run found everything there
 
@@ -260,3 +306,47 @@ def test_what_cannot_be_ranked_is_said_before_any_work(
     assert out == ""
     assert fragment in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def imported_timm(tmp_path, monkeypatch, tiny_model):
+    """A tiny network of timm in the library, with weights from a seed, beside small controls."""
+    real = medssl_models.backbone.create_model
+
+    def create(name, **options):
+        return tiny_model(name) if name in CONTROLS else real(name, **options)
+
+    monkeypatch.setattr(medssl_models.backbone, "create_model", create)
+    monkeypatch.setattr(cost, "measure_cost", lambda *_: Cost(1.0, 1, 1.0, "cpu"))
+    timm = pytest.importorskip("timm")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = timm.create_model("test_resnet.r160_in1k", pretrained=False).eval()
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    import_model(resolve("timm:test_resnet").card, tmp_path / "weights.safetensors")
+    return "timm:test_resnet.r160_in1k"
+
+
+def test_a_short_name_is_the_same_model(capsys, scans, tmp_path, imported_timm):
+    def ranked(*names):
+        words = [word for name in (*names, "random_r18") for word in ("-m", name)]
+        code, out, err = call(capsys, "rank", scans, *words, "-o", tmp_path / "out", "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    short, full = ranked("timm:test_resnet"), ranked(imported_timm)
+    assert [rank["model"] for rank in short["ranks"]] == [rank["model"] for rank in full["ranks"]]
+    assert {rank["model"] for rank in short["ranks"]} == {imported_timm, "random_r18"}
+    assert short["verdict"]["sentences"] == full["verdict"]["sentences"]
+    assert len(short["pairs"]) == 3
+    assert not any("cannot be compared" in caveat for caveat in short["verdict"]["caveats"])
+    both = ranked("timm:test_resnet", imported_timm)
+    assert len(both["ranks"]) == 2
+
+
+def test_without_models_named_an_imported_one_takes_part(capsys, scans, tmp_path, imported_timm):
+    code, _, err = call(capsys, "rank", scans, "-o", tmp_path / "out", "--budget", "1s", "--json")
+    assert code == 0, err
+    assert {r.provenance.model for r in read_records(tmp_path / "out" / "results.jsonl")} >= {
+        imported_timm, *CONTROLS, f"random:{imported_timm}",
+    }  # fmt: skip

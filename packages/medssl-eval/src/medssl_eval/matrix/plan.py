@@ -134,11 +134,14 @@ def read_plan(path: Path) -> MatrixPlan:
         PlanError: The file is missing or no TOML, a key is unknown, or a value is not allowed.
 
     Example:
+        >>> from medssl_models.experiments.registry import declared
+        >>> from medssl_models.testing.experiments import COUNT_IMAGES
         >>> path = Path("plan.toml")
-        >>> lines = 'models = ["random_r18"]', 'datasets = ["scans"]', "[experiments.knn]"
+        >>> lines = 'models = ["random_r18"]', 'datasets = ["scans"]', "[experiments.count-images]"
         >>> _ = path.write_text("\n".join(lines))
-        >>> list(read_plan(path).experiments)
-        ['knn']
+        >>> with declared(COUNT_IMAGES):
+        ...     list(read_plan(path).experiments)
+        ['count-images']
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
