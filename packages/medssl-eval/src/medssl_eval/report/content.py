@@ -416,5 +416,6 @@ def _direction_of(number: ReleasedNumber) -> int:
         released = experiment.released
         if released is not None and number.experiment in released.experiments:
             metric = experiment.metric(released.metric(number))
-            return 0 if metric is None else metric.sign
+            if metric is not None:
+                return metric.sign
     return 0
