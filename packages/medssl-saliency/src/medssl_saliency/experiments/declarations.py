@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from medssl_models.experiments.experiment import Experiment
+from medssl_models.experiments.experiment import Experiment, later
 from medssl_models.experiments.metric import Metric
 from medssl_models.experiments.released import STUDY_PICTURES, Released
 from medssl_models.experiments.settings import make_settings
@@ -21,15 +21,12 @@ from medssl_saliency.experiments.settings import (
     StatsOptions,
     StatsSettings,
 )
-from medssl_saliency.images import image_name, items_of
+from medssl_saliency.images import image_name
 from medssl_saliency.maps.settings import PicturesSettings, expand_fast, fit_device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from medssl_data import ImageDataset
-    from medssl_models import Backbone, Record, RunContext
-    from medssl_models.experiments.experiment import ImageFiles
     from medssl_models.experiments.released import ReleasedNumber
 
 __all__ = ["MAP", "SANITY", "STATS"]
@@ -95,34 +92,7 @@ def _label(settings: Mapping[str, Any]) -> str:
     return ", ".join(str(settings[name]) for name in words if settings.get(name))
 
 
-def _check(data: ImageDataset | ImageFiles, settings: PicturesSettings) -> None:
-    items_of(data, settings)
-
-
 # ------------------------------------------------------------------------------------ experiments
-
-
-def _run_map(
-    backbone: Backbone,
-    data: ImageDataset | ImageFiles,
-    settings: PicturesSettings,
-    context: RunContext,
-) -> Iterable[Record]:
-    from medssl_saliency.experiments.map import run_map
-
-    return run_map(backbone, data, settings, context)
-
-
-def _draw_panels(
-    data: ImageDataset | ImageFiles,
-    settings: PicturesSettings,
-    context: RunContext,
-    records: Sequence[Record],
-) -> Iterable[Record]:
-    from medssl_saliency.experiments.map import draw_all_models
-
-    draw_all_models(data, settings, context, records)
-    return ()
 
 
 def _as_the_study(number: ReleasedNumber) -> Mapping[str, object]:
@@ -140,9 +110,9 @@ MAP = Experiment(
     summary="Draw what each model looks at in pictures, without labels.",
     settings=PicturesSettings,
     metrics=_OF_A_MAP,
-    run=_run_map,
-    check=_check,
-    across=_draw_panels,
+    run=later("medssl_saliency.experiments.map:run_map"),
+    check=later("medssl_saliency.images:items_of"),
+    across=later("medssl_saliency.experiments.map:draw_all_models"),
     subject="images",
     command="map",
     examples=(
@@ -170,37 +140,15 @@ MAP = Experiment(
 )
 
 
-def _run_stats(
-    backbone: Backbone,
-    data: ImageDataset | ImageFiles,
-    settings: StatsSettings,
-    context: RunContext,
-) -> Iterable[Record]:
-    from medssl_saliency.experiments.stats import run_stats
-
-    return run_stats(backbone, data, settings, context)
-
-
-def _compare_models(
-    data: ImageDataset | ImageFiles,
-    settings: StatsSettings,
-    context: RunContext,
-    records: Sequence[Record],
-) -> Iterable[Record]:
-    from medssl_saliency.experiments.stats import compare_models
-
-    return compare_models(data, settings, context, records)
-
-
 STATS = Experiment(
     name="saliency-stats",
     title="statistics of saliency maps",
     summary="Measure over many pictures how concentrated maps are and where their mass lies.",
     settings=StatsSettings,
     metrics=(*_OF_A_MAP, *_OF_A_MASK, *_of_two_maps("agreement")),
-    run=_run_stats,
-    check=_check,
-    across=_compare_models,
+    run=later("medssl_saliency.experiments.stats:run_stats"),
+    check=later("medssl_saliency.images:items_of"),
+    across=later("medssl_saliency.experiments.stats:compare_models"),
     subject="images",
     command="stats",
     examples=(
@@ -226,17 +174,6 @@ STATS = Experiment(
 )
 
 
-def _run_sanity(
-    backbone: Backbone,
-    data: ImageDataset | ImageFiles,
-    settings: SanitySettings,
-    context: RunContext,
-) -> Iterable[Record]:
-    from medssl_saliency.experiments.sanity import run_sanity
-
-    return run_sanity(backbone, data, settings, context)
-
-
 SANITY = Experiment(
     name="saliency-sanity",
     title="sanity checks of saliency maps",
@@ -247,8 +184,8 @@ SANITY = Experiment(
         Metric("deletion_area", "area of deletion", "higher"),
         Metric("insertion_area", "area of insertion", "lower"),
     ),
-    run=_run_sanity,
-    check=_check,
+    run=later("medssl_saliency.experiments.sanity:run_sanity"),
+    check=later("medssl_saliency.images:items_of"),
     subject="images",
     command="sanity",
     examples=(

@@ -89,7 +89,7 @@ def draw_all_models(
     settings: PicturesSettings,
     context: RunContext,
     records: Sequence[Record],
-) -> None:
+) -> list[Record]:
     """Draw the maps of all models side by side, a panel for each picture.
 
     Args:
@@ -97,6 +97,9 @@ def draw_all_models(
         settings: As for `run_map`.
         context: As for `run_map`; the panels are added to its files.
         records: Of `run_map`, for all models.
+
+    Returns:
+        No further records.
     """
     maps = open_folder(context)
     for item in items_of(data, settings):
@@ -117,6 +120,7 @@ def draw_all_models(
             path = folder / f"panel-{settings.method}.png"
             draw_models(kept, path, title=item.name)
             context.files.append(path)
+    return []
 
 
 def _records(
