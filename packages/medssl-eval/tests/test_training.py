@@ -1,4 +1,4 @@
-"""The course of a run: the right optimiser, stopping, and the same weights after a kill."""
+"""The training loop: the right optimiser, stopping, and the same weights after a kill."""
 
 import copy
 import math
@@ -16,7 +16,7 @@ from medssl_eval.training.classifier import (
     random_numbers,
     training_step,
 )
-from medssl_eval.training.loop import Place, Trainer, Validation
+from medssl_eval.training.trainer import Trainer, TrainerOptions, Validation
 from medssl_models.testing import tiny_backbone
 from torch import nn
 from torch.nn import functional
@@ -45,14 +45,14 @@ def batches(start, stop=24):
     return (batch(step) for step in range(start, stop))
 
 
-def trainer(*, scores=None, place=None, classifier=None, **changes):
+def trainer(*, scores=None, options=None, classifier=None, **changes):
     left = iter(scores or [])
     chosen = settings(**changes)
     return Trainer(
         classifier or Classifier(tiny_backbone(), 2),
         chosen,
         validate=(lambda _: Validation(0.5, next(left))) if scores else None,
-        place=place,
+        options=options,
     )
 
 
@@ -80,29 +80,29 @@ def dying(start, last):
 )
 def test_a_run_that_dies_goes_on_to_the_same_weights(tmp_path, last, precision):
     scores = [0.5, 0.6, 0.55, 0.7, 0.1]
-    whole = trainer(scores=scores, place=Place(precision=precision))
+    whole = trainer(scores=scores, options=TrainerOptions(precision=precision))
     whole.run(batches)
-    place = Place(checkpoint=tmp_path / "run.safetensors", every=4, precision=precision)
-    first = trainer(scores=scores, place=place)
+    options = TrainerOptions(checkpoint=tmp_path / "run.safetensors", every=4, precision=precision)
+    first = trainer(scores=scores, options=options)
     with pytest.raises(KilledError):
         first.run(lambda start: dying(start, last))
     looks = (last // 4 * 4) // 5  # validations that the checkpoint has seen
-    second = trainer(scores=scores[looks:], place=place)
+    second = trainer(scores=scores[looks:], options=options)
     started = []
     second.run(lambda start: (started.append(start), batches(start))[1])
     assert started == [last // 4 * 4]
     assert equal(weights(whole), weights(second))
-    assert whole.course.points == second.course.points
-    assert whole.course.best_step == second.course.best_step == 20
+    assert whole.state.points == second.state.points
+    assert whole.state.best_step == second.state.best_step == 20
 
 
 def test_a_finished_run_is_not_run_again(tmp_path):
-    place = Place(checkpoint=tmp_path / "run.safetensors")
-    first = trainer(place=place)
+    options = TrainerOptions(checkpoint=tmp_path / "run.safetensors")
+    first = trainer(options=options)
     first.run(batches)
-    again = trainer(place=place)
-    course = again.run(lambda start: pytest.fail("nothing is left to train"))
-    assert course.finished
+    again = trainer(options=options)
+    state = again.run(lambda start: pytest.fail("nothing is left to train"))
+    assert state.finished
     assert equal(weights(first), weights(again))
 
 
@@ -143,10 +143,10 @@ def test_steps_are_those_of_a_plain_loop(width, soft):
         losses.append(loss.item())
         ours._step(images, target)
     if width == 8:  # channels last: BatchNorm rounds at 1e-5, which turns a ReLU now and then
-        assert ours.course.pending[:2] == pytest.approx(losses[:2], rel=1e-3)
-        assert ours.course.pending == pytest.approx(losses, rel=0.15)
+        assert ours.state.pending[:2] == pytest.approx(losses[:2], rel=1e-3)
+        assert ours.state.pending == pytest.approx(losses, rel=0.15)
         return
-    assert ours.course.pending == pytest.approx(losses, rel=1e-4)
+    assert ours.state.pending == pytest.approx(losses, rel=1e-4)
     for name, tensor in plain.state_dict().items():
         torch.testing.assert_close(
             ours.classifier.state_dict()[name], tensor, rtol=2e-3, atol=1e-4, msg=name
@@ -164,8 +164,8 @@ def test_steps_are_those_of_a_plain_loop(width, soft):
 )
 def test_it_stops_when_the_validation_gets_worse(scores, changes, stopped, best):
     run = trainer(scores=scores, **changes)
-    course = run.run(batches)
-    assert (course.step, course.best_step) == (stopped, best)
+    state = run.run(batches)
+    assert (state.step, state.best_step) == (stopped, best)
 
 
 def test_the_best_weights_are_tested_or_the_studys_last():
@@ -188,9 +188,9 @@ def test_the_best_weights_are_tested_or_the_studys_last():
 
 @pytest.mark.parametrize("rate", [1e4, 1e30])
 def test_a_run_that_diverges_is_stopped_with_advice(tmp_path, rate):
-    place = Place(checkpoint=tmp_path / "run.safetensors", every=2)
-    run = trainer(place=place, learning_rate=rate)
-    with pytest.raises(DivergedError, match=r"diverged at step .*--learning-rate"):
+    options = TrainerOptions(checkpoint=tmp_path / "run.safetensors", every=2)
+    run = trainer(options=options, learning_rate=rate)
+    with pytest.raises(DivergedError, match=r"diverged at step .*smaller learning rate"):
         run.run(batches)
     assert not list(tmp_path.iterdir())
 
@@ -203,20 +203,20 @@ def test_validation_that_is_no_number_stops_it():
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
-    place = Place(checkpoint=tmp_path / "run.safetensors")
-    trainer(place=place).run(batches)
-    whole = place.checkpoint.read_bytes()
+    options = TrainerOptions(checkpoint=tmp_path / "run.safetensors")
+    trainer(options=options).run(batches)
+    whole = options.checkpoint.read_bytes()
     for bad in (whole[: len(whole) // 2], b"", b"x" * 100):
-        place.checkpoint.write_bytes(bad)
+        options.checkpoint.write_bytes(bad)
         with pytest.raises(CheckpointFileError, match=r"run\.safetensors is damaged"):
-            trainer(place=place).run(batches)
+            trainer(options=options).run(batches)
 
 
 def test_drafts_of_a_killed_process_are_removed(tmp_path):
-    place = Place(checkpoint=tmp_path / "run.safetensors")
-    draft = tmp_path / ".run.safetensors.abc"
+    options = TrainerOptions(checkpoint=tmp_path / "run.safetensors")
+    draft = tmp_path / ".run.safetensors.0a1b2c3d"
     draft.write_bytes(b"half")
-    trainer(place=place).run(batches)
+    trainer(options=options).run(batches)
     assert [path.name for path in tmp_path.iterdir()] == ["run.safetensors"]
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from medssl_eval.experiments.settings import FinetuneSettings
     from medssl_eval.training.classifier import Classifier
-    from medssl_eval.training.loop import Course
+    from medssl_eval.training.trainer import TrainingState
 
     Floats = NDArray[np.float64]
     Rows = NDArray[np.int64]
@@ -134,9 +134,9 @@ def _run(run: TrainingRun, names: tuple[str, ...]) -> list[Record]:
     """Search if wanted, train, test, and write down."""
     chosen, notes = _searched(run) if run.settings.search else (run, ())
     with chosen.locked() as folder:
-        classifier, course = chosen.trained(folder)
+        classifier, state = chosen.trained(folder)
         probabilities, rows = chosen.predicted(classifier, run.parts.test)
-        details = _left_behind(chosen, classifier, course, folder)
+        details = _left_behind(chosen, classifier, state, folder)
     return _written(run, names, probabilities, rows, details, notes)
 
 
@@ -148,12 +148,12 @@ def _searched(run: TrainingRun) -> tuple[TrainingRun, tuple[str, ...]]:
         trial = run.changed(learning_rate=rate, weight_decay=decay, early_stopping=True)
         try:
             with trial.locked() as folder:
-                _, course = trial.trained(folder)
+                _, state = trial.trained(folder)
         except DivergedError as error:
             notes.append(f"learning rate {rate:g}, weight decay {decay:g} diverged")
             last = error
             continue
-        scores[rate, decay] = -math.inf if course.best_score is None else course.best_score
+        scores[rate, decay] = -math.inf if state.best_score is None else state.best_score
     if not scores:
         raise last
     rate, decay = max(scores, key=scores.__getitem__)
@@ -162,29 +162,29 @@ def _searched(run: TrainingRun) -> tuple[TrainingRun, tuple[str, ...]]:
 
 
 def _left_behind(
-    run: TrainingRun, classifier: Classifier, course: Course, folder: Path | None
+    run: TrainingRun, classifier: Classifier, state: TrainingState, folder: Path | None
 ) -> dict[str, object]:
     """Write curves and model, and give what a record tells of the run."""
-    best = run.settings.tested_weights == "best" and course.best_step
-    tested = course.best_step if best else course.step
+    best = run.settings.tested_weights == "best" and state.best_step
+    tested = state.best_step if best else state.step
     details: dict[str, object] = {
-        "steps": course.step,
+        "steps": state.step,
         "tested_step": tested,
-        "best_step": course.best_step,
-        "validation": course.best_score,
+        "best_step": state.best_step,
+        "validation": state.best_score,
         "learning_rate": run.settings.learning_rate,
         "weight_decay": run.settings.weight_decay,
-        "curve": [[point.step, point.train_loss] for point in course.points],
+        "curve": [[point.step, point.train_loss] for point in state.points],
         "validation_curve": [
             [point.step, point.validation_loss, point.validation_score]
-            for point in course.points
+            for point in state.points
             if point.validation_score is not None
         ],
     }
     if folder is None:
         return details
-    _draw(run, course, folder, tested)
-    from medssl_eval.training.finetuned_model import save_backbone
+    _draw(run, state, folder, tested)
+    from medssl_eval.training.model_folder import save_backbone
 
     save_backbone(
         classifier.backbone,
@@ -201,12 +201,12 @@ def _left_behind(
     }
 
 
-def _draw(run: TrainingRun, course: Course, folder: Path, tested: int) -> None:
+def _draw(run: TrainingRun, state: TrainingState, folder: Path, tested: int) -> None:
     from medssl_eval.training.learning_curves import draw_curves, write_curves
 
-    write_curves(course.points, folder / CURVES)
+    write_curves(state.points, folder / CURVES)
     chosen = selection(run.data, run.settings)
-    draw_curves(course, folder / PICTURE, title=run.title, metric=chosen, tested=tested)
+    draw_curves(state, folder / PICTURE, title=run.title, metric=chosen, tested=tested)
 
 
 def _written(
@@ -229,7 +229,7 @@ def _written(
             probabilities=probabilities,
         ),
         settings=run.identity,
-        provenance=run.provenance.model_copy(update={"device": str(run.place(None).device)}),
+        provenance=run.provenance.model_copy(update={"device": str(run.device)}),
         details={**details, **sizes, "unreadable": len(parts.test) - len(rows)},
         notes=(*parts.notes, *notes),
     )

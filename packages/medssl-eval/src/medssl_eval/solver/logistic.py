@@ -80,15 +80,7 @@ class LogisticSolution:
     def at(
         cls, point: Point, mean: Floats, *, c: float, iterations: int, converged: bool
     ) -> LogisticSolution:
-        """Make the solution for features as they came from a point over centred ones.
-
-        Args:
-            point: Over all columns.
-            mean: What was subtracted from the features, shape (D,).
-            c: Weight of the loss.
-            iterations: That led to the point.
-            converged: Whether the tolerance was reached.
-        """
+        """Turn a point over features less their mean, (D,), into a solution for features."""
         coefficients = point.theta[:-1]
         return cls(
             c=c,

@@ -1,21 +1,22 @@
 """A training run on disk: all that is needed to go on after a crash, in one file.
 
-Tensors and a JSON document in safetensors' format, which holds data only; written beside its place
-and renamed, so that the last whole checkpoint is always there.
+Tensors and a JSON document in safetensors' format, which holds data only; the last whole checkpoint
+is always there.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from medssl_models.files import clear_drafts, replacing
 
 from medssl_eval.errors import CheckpointFileError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -40,17 +41,10 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[s
     document = json.dumps(dict(state), allow_nan=False)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = save(plain, metadata={"format": FORMAT, "state": document})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    with replacing(path) as draft, draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -67,21 +61,21 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
     """
     from safetensors import SafetensorError, safe_open
 
-    for draft in path.parent.glob(f".{path.name}.*"):
-        draft.unlink(missing_ok=True)
+    if path.parent.is_dir():
+        clear_drafts(path)
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             if about.get("format") != FORMAT:
-                message = f"{path} is no checkpoint of a training run; move it away"
+                message = f"{path} is not the checkpoint of a training run; move it away"
                 raise CheckpointFileError(message)
             # Copies: the file may be replaced while the run goes on.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 # no mapping
             return tensors, json.loads(about["state"])
+    except CheckpointFileError:
+        raise
     except (SafetensorError, ValueError, KeyError) as error:
-        if isinstance(error, CheckpointFileError):
-            raise
         message = f"{path} is damaged ({error}); remove it to start the run anew"
         raise CheckpointFileError(message) from error

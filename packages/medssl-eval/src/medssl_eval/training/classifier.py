@@ -1,7 +1,6 @@
 """A trainable network with a linear layer: one training step, and predictions.
 
-What the steps add up to is `training`'s business. Nothing here touches torch's global generators
-for good.
+The loop is `trainer`'s business. Nothing here leaves torch's global generators changed.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class Classifier(nn.Module):
 
 
 def _fastest_layout(trunk: nn.Module) -> torch.memory_format:
-    """Channels last, unless a convolution has an odd number of channels.
+    """Choose channels last, unless a convolution has an odd number of channels.
 
     Below 8 channels, oneDNN's backward kernels for AVX2 write behind their arrays (torch 2.15).
     """
@@ -97,7 +96,7 @@ def make_optimiser(classifier: Classifier, settings: FinetuneSettings) -> torch.
 
 
 def learning_rate(settings: FinetuneSettings, step: int) -> float:
-    """Give the learning rate of a step: half a cosine from the first step to 0 after the last.
+    """Compute the learning rate of a step: half a cosine from the first step to 0 after the last.
 
     References:
         Loshchilov and Hutter, SGDR: stochastic gradient descent with warm restarts, 2017.
@@ -113,7 +112,7 @@ def training_step(
     *,
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> Tensor:
-    """Do one step and give the loss before it.
+    """Take one step and return the loss before it.
 
     Args:
         classifier: In training mode, channels last.

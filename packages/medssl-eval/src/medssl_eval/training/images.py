@@ -37,7 +37,7 @@ Box = tuple[int, int, int, int]
 class Augmentation:
     """What is done to a training image.
 
-    Attributes:
+    Args:
         side: Height and width of the result.
         interpolation: Filter of the resize.
         smallest_crop: Random crops cover at least this share of the area.
@@ -93,10 +93,14 @@ def random_crop(
         smallest: Smallest share of the area.
 
     Returns:
-        Top, left, height and width; inside of the image.
+        Top, left, height and width; inside the image.
 
     References:
         Szegedy et al., Going deeper with convolutions, 2015; the limits are torchvision's.
+
+    Example:
+        >>> random_crop(480, 640, np.random.default_rng(0))
+        (45, 387, 219, 165)
     """
     for _ in range(ATTEMPTS):
         area = height * width * generator.uniform(smallest, 1.0)
@@ -119,7 +123,7 @@ def _centred(height: int, width: int) -> Box:
 class TrainingImages:
     """What a run is trained on, position after position; an `ImageSource` for the reader.
 
-    Attributes:
+    Args:
         source: The data set.
         rows: (N,) int64, the rows of it that are trained on.
         length: Number of positions: steps x batch size.
@@ -146,7 +150,7 @@ class TrainingImages:
         return self.length
 
     def __getitem__(self, position: int) -> tuple[Image.Image, int]:
-        """Give the augmented image at a position and its row."""
+        """Return the augmented image at a position and its row."""
         row = self.row(position)
         with self._gate:
             image = self.source[row][0]
@@ -155,7 +159,7 @@ class TrainingImages:
         return self.augment(image, generator), row
 
     def row(self, position: int) -> int:
-        """Tell which row of the source is at a position."""
+        """Return which row of the source is at a position."""
         epoch, place = divmod(position, len(self.rows))
         return int(self._order(epoch)[place])
 

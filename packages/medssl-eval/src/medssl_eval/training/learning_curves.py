@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from medssl_eval.training.loop import Course, Point
+    from medssl_eval.training.trainer import Point, TrainingState
 
 __all__ = ["draw_curves", "write_curves"]
 
@@ -31,7 +31,7 @@ def write_curves(points: Sequence[Point], path: Path) -> None:
         points: In the order of their steps.
         path: The file; it is replaced as a whole.
     """
-    from medssl_eval.training.loop import Point as Row
+    from medssl_eval.training.trainer import Point as Row
 
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -40,11 +40,11 @@ def write_curves(points: Sequence[Point], path: Path) -> None:
     write_atomically(path, buffer.getvalue().encode())
 
 
-def draw_curves(course: Course, path: Path, *, title: str, metric: str, tested: int) -> None:
+def draw_curves(state: TrainingState, path: Path, *, title: str, metric: str, tested: int) -> None:
     """Draw loss and validation metric against steps, and mark the weights that were tested.
 
     Args:
-        course: Of the run.
+        state: Of the run.
         path: The PNG; it is replaced as a whole.
         title: A line above.
         metric: What was validated.
@@ -52,11 +52,11 @@ def draw_curves(course: Course, path: Path, *, title: str, metric: str, tested: 
     """
     from matplotlib.figure import Figure
 
-    looks = [point for point in course.points if point.validation_score is not None]
+    looks = [point for point in state.points if point.validation_score is not None]
     figure = Figure(figsize=(8.0, 3.4), layout="constrained", facecolor="white")
     axes = figure.subplots(1, 2 if looks else 1, squeeze=False)[0]
-    steps = [point.step for point in course.points]
-    axes[0].plot(steps, [p.train_loss for p in course.points], color=DARK, lw=1.2, label="training")
+    steps = [point.step for point in state.points]
+    axes[0].plot(steps, [p.train_loss for p in state.points], color=DARK, lw=1.2, label="training")
     if looks:
         seen = [point.step for point in looks]
         losses = [point.validation_loss for point in looks]

@@ -1,6 +1,6 @@
 """One run of fine-tuning: a backbone, a data set, a folder that keeps it, and what it sees.
 
-`training` takes the steps and `training_images` decides what each sees; `finetune` makes records.
+`trainer` takes the steps and `images` decides what each sees; `finetune` makes records.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import torch
     from medssl_data import ImageDataset
-    from medssl_models import Backbone, Preprocessing, Provenance, RunContext
+    from medssl_models import Backbone, ImageSource, Preprocessing, Provenance, RunContext
+    from medssl_models.features.source import Reader
     from numpy.typing import NDArray
     from torch import Tensor
 
     from medssl_eval.experiments.partition import Partition
     from medssl_eval.experiments.settings import FinetuneSettings
     from medssl_eval.training.classifier import Classifier
-    from medssl_eval.training.loop import Course, Place, Validation
+    from medssl_eval.training.trainer import TrainingState, Validation
 
     Floats = NDArray[np.float64]
     Rows = NDArray[np.int64]
@@ -46,7 +48,7 @@ CHECKPOINT = "training.safetensors"
 class TrainingRun:
     """One fraction of one experiment.
 
-    Attributes:
+    Args:
         backbone: Where training starts.
         data: Images with their parts.
         settings: Steps, rates, stopping and so on.
@@ -93,7 +95,7 @@ class TrainingRun:
 
     @contextmanager
     def locked(self) -> Iterator[Path | None]:
-        """Give the run's folder; of two processes with the same run one waits."""
+        """Yield the run's folder; of two processes with the same run one waits."""
         from filelock import FileLock, Timeout
 
         if self.context.output is None:
@@ -123,43 +125,41 @@ class TrainingRun:
 
         return record_key("finetune", "training", self.identity, self.provenance)
 
-    def trained(self, folder: Path | None) -> tuple[Classifier, Course]:
+    @property
+    def device(self) -> torch.device:
+        """Where the run is computed."""
+        from medssl_models.features.runtime import resolve_device
+
+        return resolve_device(self.context.extracting.device)
+
+    def trained(self, folder: Path | None) -> tuple[Classifier, TrainingState]:
         """Train, or go on where the folder's checkpoint is."""
         from medssl_eval.training.classifier import Classifier as Network
-        from medssl_eval.training.loop import Trainer
+        from medssl_eval.training.trainer import Trainer, TrainerOptions
 
-        place = self.place(folder)
-        if folder is not None and self.context.extracting.force:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
+        context = self.context
+        checkpoint = None if folder is None else folder / CHECKPOINT
+        if checkpoint is not None and context.extracting.force:
+            checkpoint.unlink(missing_ok=True)
         trainer = Trainer(
             Network(self.backbone, len(self.classes), seed=self.settings.seed),
             self.settings,
             validate=self._validated if self.settings.early_stopping else None,
-            place=place,
+            options=TrainerOptions(
+                device=self.device,
+                precision=context.extracting.precision,
+                checkpoint=checkpoint,
+                every=getattr(context.options, "checkpoint_every", CHECKPOINT_EVERY),
+                progress=context.progress,
+                say=context.say,
+            ),
             title=self.title,
         )
         return trainer.classifier, trainer.run(self._batches)
 
-    def place(self, folder: Path | None) -> Place:
-        """Give device, precision and checkpoint."""
-        from medssl_models.features.runtime import resolve_device
-
-        from medssl_eval.training.loop import Place as Where
-
-        extraction = self.context.extraction
-        return Where(
-            device=resolve_device(extraction.device if extraction else "auto"),
-            precision=extraction.precision if extraction else "fp32",
-            checkpoint=None if folder is None else folder / CHECKPOINT,
-            every=getattr(self.context.options, "checkpoint_every", CHECKPOINT_EVERY),
-            progress=self.context.progress,
-            say=self.context.say,
-        )
-
     def _batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Read the batches from a step on, cropped and mirrored at random."""
         import torch
-        from medssl_models.features.source import Reader
 
         from medssl_eval.training.images import Augmentation, TrainingImages
 
@@ -171,9 +171,7 @@ class TrainingRun:
         augment = Augmentation(own.crop, own.interpolation, settings.smallest_crop, settings.flip)
         length = settings.steps * size
         images = TrainingImages(self.data, rows, length, augment, seed=settings.seed)
-        reader = Reader(
-            images, own.replace(resize=(own.crop, own.crop)), size, self._workers(), self._skips()
-        )
+        reader = self._reader(images, own.replace(resize=(own.crop, own.crop)), size)
         targets = self._targets()
         for batch in reader.batches(np.arange(start * size, length)):
             good = batch.readable
@@ -181,19 +179,26 @@ class TrainingRun:
             if chosen:
                 yield batch.images[torch.from_numpy(good)], torch.from_numpy(targets[chosen])
 
+    def _reader(self, images: ImageSource, preprocessing: Preprocessing, size: int) -> Reader:
+        from medssl_models.features.source import Reader as BatchReader
+
+        extracting = self.context.extracting
+        workers = WORKERS if extracting.workers is None else extracting.workers
+        return BatchReader(images, preprocessing, size, workers, extracting.skip_unreadable)
+
     def _targets(self) -> NDArray[np.generic]:
-        """(N,) int64 classes by place in `classes`, or (N, 2) float32 soft ones."""
+        """Return (N,) int64 classes by place in `classes`, or (N, 2) float32 soft ones."""
         soft = self.data.targets
         if soft is None:
             return np.asarray(np.searchsorted(self.classes, self.data.labels), np.int64)
         return np.stack([1 - soft, soft], axis=1).astype(np.float32)
 
     def _validated(self, classifier: Classifier) -> Validation:
-        from medssl_eval.training.loop import Validation as Look
+        from medssl_eval.training.trainer import Validation as Found
 
         probabilities, rows = self.predicted(classifier, self.parts.validation)
         if not np.isfinite(probabilities).all():
-            return Look(math.nan, math.nan)
+            return Found(math.nan, math.nan)
         targets = self._targets()[rows]
         shares = targets if targets.ndim == 2 else np.eye(len(self.classes))[targets]
         tiny = np.finfo(np.float64).tiny
@@ -202,24 +207,22 @@ class TrainingRun:
         labels = np.searchsorted(self.classes, self.data.labels[rows])
         measured = chosen(labels, self.judged(chosen.name, probabilities))
         value = -math.inf if measured.value is None else measured.value
-        return Look(loss, chosen.sign * value)
+        return Found(loss, chosen.sign * value)
 
     def judged(self, name: str, probabilities: Floats) -> Floats:
-        """Under the study's way, the area under the curve sees decisions, not probabilities."""
+        """Return decisions for probabilities where the area under the curve is to see those."""
         if name != "auroc" or self.settings.auroc == "probabilities":
             return probabilities
         return np.asarray(np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)])
 
     def predicted(self, classifier: Classifier, rows: Rows) -> tuple[Floats, Rows]:
-        """Probabilities (M, K) of the readable rows, and which they are."""
+        """Predict probabilities (M, K) of the readable rows, and return which they are."""
         import torch
-        from medssl_models.features.source import Reader
 
         from medssl_eval.training.classifier import predict
 
-        place, seen = self.place(None), []
-        size = min(EVALUATED_AT_ONCE, len(rows))
-        reader = Reader(self.data, self.preprocessing, size, self._workers(), self._skips())
+        seen: list[Rows] = []
+        reader = self._reader(self.data, self.preprocessing, min(EVALUATED_AT_ONCE, len(rows)))
 
         def readable() -> Iterator[Tensor]:
             for batch in reader.batches(np.sort(rows)):
@@ -227,15 +230,9 @@ class TrainingRun:
                 good = np.flatnonzero(batch.readable)
                 yield batch.images[torch.from_numpy(good)]
 
-        found = predict(classifier, readable(), device=place.device, precision=place.precision)
+        precision = self.context.extracting.precision
+        found = predict(classifier, readable(), device=self.device, precision=precision)
         return np.asarray(found.exp().numpy(), np.float64), np.concatenate(seen)
-
-    def _workers(self) -> int:
-        chosen = self.context.extracting.workers
-        return WORKERS if chosen is None else chosen
-
-    def _skips(self) -> bool:
-        return self.context.extracting.skip_unreadable
 
 
 def parts_of(data: ImageDataset, settings: FinetuneSettings, fraction: float) -> Partition:

@@ -1,4 +1,4 @@
-"""The course of a training run: steps, validations, early stopping, and going on after a kill.
+"""The training loop: steps, validations, early stopping, and going on after a kill.
 
 What is trained on and what is validated come as arguments; what the numbers mean is decided in
 `finetune`. On one machine a run that was killed and goes on has the same weights, bit for bit, as a
@@ -8,7 +8,7 @@ run in one piece.
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
-__all__ = ["Course", "Place", "Point", "Trainer", "Validation"]
+__all__ = ["Point", "Trainer", "TrainerOptions", "TrainingState", "Validation"]
 
 POINT_EVERY = 10
 """Steps whose mean loss is one point of the learning curve."""
@@ -51,7 +51,7 @@ _MODEL, _MOMENTUM, _BEST = "model.", "momentum.", "best."
 class Point:
     """One point of the learning curves.
 
-    Attributes:
+    Args:
         step: Steps done.
         learning_rate: Of the last of them.
         train_loss: Mean cross-entropy over the steps since the point before.
@@ -68,17 +68,22 @@ class Point:
 
 @dataclass(frozen=True)
 class Validation:
-    """What a look at the validation images gave: cross-entropy, and the metric that selects."""
+    """One validation.
+
+    Args:
+        loss: Cross-entropy of the validation images.
+        score: The metric that selects; higher is better.
+    """
 
     loss: float
     score: float
 
 
 @dataclass
-class Course:
+class TrainingState:
     """How far a run is and how it went.
 
-    Attributes:
+    Args:
         step: Steps done.
         points: Of the learning curves.
         pending: Losses since the last point.
@@ -98,10 +103,10 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainerOptions:
     """Where a run is computed and kept.
 
-    Attributes:
+    Args:
         device: Where it is computed.
         precision: bf16 multiplies in half precision; weights and their updates stay float32.
         checkpoint: The file that keeps the run; None keeps nothing.
@@ -125,7 +130,7 @@ class Trainer:
         classifier: Moved to the device and laid out channels last.
         settings: Steps, rates and stopping.
         validate: Looks at the validation images; None trains to the end.
-        place: Where it is computed and kept.
+        options: Where it is computed and kept.
         title: Shown beside the progress.
     """
 
@@ -135,19 +140,19 @@ class Trainer:
         settings: FinetuneSettings,
         *,
         validate: Callable[[Classifier], Validation] | None = None,
-        place: Place | None = None,
+        options: TrainerOptions | None = None,
         title: str = "training",
     ) -> None:
-        self.place = place or Place()
-        self.classifier = laid_out(classifier, self.place.device)
+        self.options = options or TrainerOptions()
+        self.classifier = laid_out(classifier, self.options.device)
         self.settings = settings
         self.validate = validate
         self.title = title
-        self.course = Course()
+        self.state = TrainingState()
         self.best: dict[str, Tensor] = {}
         self.optimiser = make_optimiser(self.classifier, settings)
 
-    def run(self, batches: Batches) -> Course:
+    def run(self, batches: Batches) -> TrainingState:
         """Train to the end, from the last checkpoint on where there is one.
 
         The classifier then has the weights that are to be tested.
@@ -162,150 +167,144 @@ class Trainer:
             CheckpointFileError: The checkpoint is damaged.
         """
         self._resume()
-        course, settings = self.course, self.settings
-        with self._progress() as advance, self._exactly():
-            advance(course.step)
-            for images, targets in self._wanted(batches):
+        state, settings = self.state, self.settings
+        with self._progress() as advance, self._deterministic():
+            advance(state.step)
+            for images, targets in self._until_finished(batches):
                 self._step(images, targets)
-                self._look()
-                if not course.finished and course.step % self.place.every == 0:
-                    self._keep()
+                self._log_and_validate()
+                if not state.finished and state.step % self.options.every == 0:
+                    self._save()
                 advance(note=self._note())
         if settings.tested_weights == "best" and self.best:
             self.classifier.load_state_dict(self.best)
-        self._slim()
-        return course
+        self._drop_optimiser()
+        return state
 
-    def _slim(self) -> None:
+    def _drop_optimiser(self) -> None:
         """Keep no more of a finished run than the weights that are tested."""
         if self.best or self.optimiser.state:
             self.best = {}
             self.optimiser.state.clear()
-            self._keep()
+            self._save()
 
-    def _wanted(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.course.finished:
+    def _until_finished(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.state.finished:
             return
-        for batch in batches(self.course.step):
+        for batch in batches(self.state.step):
             yield batch
-            if self.course.finished:
+            if self.state.finished:
                 return
 
     def _step(self, images: Tensor, targets: Tensor) -> None:
-        course, settings = self.course, self.settings
+        state, settings = self.state, self.settings
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(settings, course.step)
-        with random_numbers(settings.seed, course.step, self.place.device):
+            group["lr"] = learning_rate(settings, state.step)
+        with random_numbers(settings.seed, state.step, self.options.device):
             loss = training_step(
                 self.classifier,
                 self.optimiser,
-                images.to(self.place.device, non_blocking=True),
-                targets.to(self.place.device, non_blocking=True),
-                precision=self.place.precision,
+                images.to(self.options.device, non_blocking=True),
+                targets.to(self.options.device, non_blocking=True),
+                precision=self.options.precision,
             )
-        course.step += 1
-        course.pending.append(float(loss))
-        if not math.isfinite(course.pending[-1]):
-            if course.step == 1:
-                self._refuse_start(course.pending[-1])
-            self._refuse(course.pending[-1])
+        state.step += 1
+        state.pending.append(float(loss))
+        if not math.isfinite(state.pending[-1]):
+            if state.step == 1:
+                self._stop_at_start(state.pending[-1])
+            self._stop_diverged(state.pending[-1])
 
-    def _look(self) -> None:
-        """Validate where it is time, and draw the next point of the curves."""
-        course, settings = self.course, self.settings
-        last = course.step == settings.steps
-        due = self.validate is not None and (last or course.step % settings.validate_every == 0)
-        if due or last or course.step % POINT_EVERY == 0:
-            found = self._validated() if due else None
-            self._point(found)
-            if found is not None:
-                self._judge(found.score)
-        course.finished = course.finished or last
-        if course.finished:
-            self._keep()
+    def _log_and_validate(self) -> None:
+        """Validate where it is due, and add the next point to the curves."""
+        state, settings = self.state, self.settings
+        last, found = state.step == settings.steps, None
+        if self.validate is not None and (last or state.step % settings.validate_every == 0):
+            found = self.validate(self.classifier)
+            if not math.isfinite(found.loss):
+                self._stop_diverged(found.loss)
+        if found is not None or last or state.step % POINT_EVERY == 0:
+            self._add_point(found)
+        if found is not None:
+            self._compare_with_best(found.score)
+        state.finished = state.finished or last
+        if state.finished:
+            self._save()
 
-    def _validated(self) -> Validation:
-        assert self.validate is not None  # noqa: S101 - asked for only where there is one
-        found = self.validate(self.classifier)
-        if not math.isfinite(found.loss):
-            self._refuse(found.loss)
-        return found
-
-    def _point(self, found: Validation | None) -> None:
-        course = self.course
-        mean = math.fsum(course.pending) / len(course.pending)
-        rate = learning_rate(self.settings, course.step - 1)
+    def _add_point(self, found: Validation | None) -> None:
+        state = self.state
+        mean = math.fsum(state.pending) / len(state.pending)
+        rate = learning_rate(self.settings, state.step - 1)
         seen = (found.loss, found.score) if found else (None, None)
-        course.points.append(Point(course.step, rate, mean, *seen))
-        course.pending.clear()
-        start = max(point.train_loss for point in course.points[:3])
+        state.points.append(Point(state.step, rate, mean, *seen))
+        state.pending.clear()
+        start = max(point.train_loss for point in state.points[:3])
         bound = DIVERGED * max(start, math.log(self.classifier.head.out_features))
         if mean > bound:
-            self._refuse(mean)
+            self._stop_diverged(mean)
 
-    def _judge(self, score: float) -> None:
-        course, settings = self.course, self.settings
-        best = course.best_score
+    def _compare_with_best(self, score: float) -> None:
+        state, settings = self.state, self.settings
+        best = state.best_score
         tie = score == best and settings.ties == "progress"
         if best is None or score > best or tie:
-            course.best_score, course.best_step, course.worse = score, course.step, 0
+            state.best_score, state.best_step, state.worse = score, state.step, 0
             if settings.tested_weights == "best":
-                state = self.classifier.state_dict()
-                self.best = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+                weights = self.classifier.state_dict()
+                self.best = {name: t.detach().cpu().clone() for name, t in weights.items()}
         else:
-            course.worse += 1
-            course.finished = course.worse >= settings.patience
-        self.place.say(f"{self.title}, {self._note()}")
+            state.worse += 1
+            state.finished = state.worse >= settings.patience
+        self.options.say(f"{self.title}, {self._note()}")
 
-    def _refuse(self, loss: float) -> None:
-        if self.place.checkpoint is not None:
-            self.place.checkpoint.unlink(missing_ok=True)
+    def _stop_diverged(self, loss: float) -> None:
+        if self.options.checkpoint is not None:
+            self.options.checkpoint.unlink(missing_ok=True)
         rate = self.settings.learning_rate
         smaller = min(rate / 10, USUAL_RATE)
         message = (
-            f"{self.title}: training diverged at step {self.course.step} (loss {loss:.3g}); "
-            f"nothing is kept; try a smaller learning rate, such as --learning-rate {smaller:g}"
+            f"{self.title}: training diverged at step {self.state.step} (loss {loss:.3g}); "
+            f"nothing is kept; try a smaller learning rate, such as {smaller:g}"
         )
         raise DivergedError(message)
 
-    def _refuse_start(self, loss: float) -> None:
+    def _stop_at_start(self, loss: float) -> None:
         message = (
             f"{self.title}: the loss is {loss:.3g} before the first step; check the training "
-            "images and the weights, or try another --precision"
+            "images and the weights, or try another precision"
         )
         raise FeatureError(message)
 
     def _note(self) -> str:
-        course = self.course
-        if not course.points:
+        state = self.state
+        if not state.points:
             return ""
-        text = f"step {course.points[-1].step}, loss {course.points[-1].train_loss:.3f}"
-        looks = [point for point in course.points if point.validation_score is not None]
+        text = f"step {state.points[-1].step}, loss {state.points[-1].train_loss:.3f}"
+        looks = [point for point in state.points if point.validation_score is not None]
         if looks:
-            text += f", validation {looks[-1].validation_score:.3f} (best {course.best_score:.3f})"
+            text += f", validation {looks[-1].validation_score:.3f} (best {state.best_score:.3f})"
         return text
 
     @contextmanager
     def _progress(self) -> Iterator[Advance]:
-        with ExitStack() as stack:
-            shown = self.place.progress
-            bar = shown(self.title, self.settings.steps) if shown else nullcontext(_count_nothing)
-            advance = stack.enter_context(bar)
+        shown = self.options.progress
+        bar = shown(self.title, self.settings.steps) if shown else nullcontext(_count_nothing)
+        with bar as advance:
             try:
                 yield advance
             except KeyboardInterrupt as stop:
-                stop.add_note(self._kept())
+                stop.add_note(self._what_is_kept())
                 raise
 
-    def _kept(self) -> str:
-        if self.place.checkpoint is None or not self.place.checkpoint.exists():
+    def _what_is_kept(self) -> str:
+        if self.options.checkpoint is None or not self.options.checkpoint.exists():
             return "no checkpoint was written yet: the same command starts anew"
         return "the last checkpoint is kept: the same command goes on from there"
 
     @contextmanager
-    def _exactly(self) -> Iterator[None]:
-        """The same numbers on every run; TF32 would round the inputs of fp32 convolutions."""
-        if self.place.device.type != "cuda":
+    def _deterministic(self) -> Iterator[None]:
+        """Compute the same numbers on every run; TF32 would round inputs of fp32 convolutions."""
+        if self.options.device.type != "cuda":
             yield
             return
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
@@ -313,8 +312,8 @@ class Trainer:
 
     # ---- checkpoints
 
-    def _keep(self) -> None:
-        if self.place.checkpoint is None:
+    def _save(self) -> None:
+        if self.options.checkpoint is None:
             return
         tensors = {_MODEL + name: t for name, t in self.classifier.state_dict().items()}
         tensors |= {_BEST + name: t for name, t in self.best.items()}
@@ -322,15 +321,16 @@ class Trainer:
             momentum = self.optimiser.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 tensors[_MOMENTUM + name] = momentum
-        write_checkpoint(self.place.checkpoint, tensors, asdict(self.course))
+        write_checkpoint(self.options.checkpoint, tensors, asdict(self.state))
 
     def _resume(self) -> None:
-        found = None if self.place.checkpoint is None else read_checkpoint(self.place.checkpoint)
+        path = self.options.checkpoint
+        found = None if path is None else read_checkpoint(path)
         if found is None:
             return
         tensors, state = found
         points = [Point(**point) for point in state.pop("points")]
-        self.course = Course(**state, points=points)
+        self.state = TrainingState(**state, points=points)
         self.classifier.load_state_dict(_under(_MODEL, tensors))
         self.best = _under(_BEST, tensors)
         momenta = _under(_MOMENTUM, tensors)
@@ -338,8 +338,8 @@ class Trainer:
             if name in momenta:
                 buffer = torch.empty_like(parameter).copy_(momenta[name])  # in its memory layout
                 self.optimiser.state[parameter]["momentum_buffer"] = buffer
-        if not self.course.finished:
-            self.place.say(f"{self.title}: goes on from step {self.course.step}")
+        if not self.state.finished:
+            self.options.say(f"{self.title}: goes on from step {self.state.step}")
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

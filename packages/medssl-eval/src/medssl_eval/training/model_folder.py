@@ -28,7 +28,7 @@ def save_backbone(
     preprocessing: Preprocessing,
     key: str,
 ) -> None:
-    """Write a trained backbone without its linear layer; a folder that is there is replaced.
+    """Write a trained backbone without its linear layer; an existing folder is replaced.
 
     Args:
         trained: With the weights to keep.
