@@ -76,6 +76,10 @@ _FORMER_METRICS = {
     "deletion area": "deletion_area",
     "insertion area": "insertion_area",
 }
+_ALIKE = {
+    "I-1": "BatchNorm is in eval mode under both, as when the released maps were made; batchnorm "
+    "training repeats what the study's newest code does",
+}
 _FORMER_VALUES = {"normalisation": {"study": "published"}}
 
 
@@ -131,6 +135,11 @@ MAP = Experiment(
     per_dataset=frozenset({"picture"}),
     tables=tables.map_tables,
     released=Released(("attentive-diffusion",), lambda _: DIFFUSION, _as_the_study),
+    alike={
+        **_ALIKE,
+        "I-38": "a map is of one picture under both, and the user names the pictures; "
+        "saliency-stats averages over many",
+    },
     formerly=Formerly(
         experiment="saliency",
         metrics=_FORMER_METRICS,
@@ -165,6 +174,7 @@ STATS = Experiment(
     per_dataset=frozenset({"pictures"}),
     tables=tables.stats_tables,
     findings=tables.alarms,
+    alike=_ALIKE,
     formerly=Formerly(
         metrics=_FORMER_METRICS,
         values=_FORMER_VALUES,
@@ -202,6 +212,7 @@ SANITY = Experiment(
     per_dataset=frozenset({"pictures"}),
     tables=tables.sanity_tables,
     findings=tables.sanity_findings,
+    alike=_ALIKE,
     formerly=Formerly(
         metrics=_FORMER_METRICS,
         values=_FORMER_VALUES,
