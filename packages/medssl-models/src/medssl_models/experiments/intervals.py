@@ -115,7 +115,7 @@ def _mean(value: float, resampled: Floats, defined: NDArray[np.bool_]) -> Mean:
 
 
 def _by_units(sums: Floats, counts: Floats, resamples: int, seed: int) -> Floats:
-    """Means `(resamples, M)` of units `(U, M)` that are drawn one after another."""
+    """Compute means `(resamples, M)` of units `(U, M)` that are drawn one after another."""
     generator, units = np.random.default_rng(seed), len(sums)
     means = []
     for rows in drawn_integers(generator, units, (resamples, units)):
@@ -128,7 +128,7 @@ def _by_units(sums: Floats, counts: Floats, resamples: int, seed: int) -> Floats
 
 
 def _by_counts(sums: Floats, counts: Floats, resamples: int, seed: int) -> Floats:
-    """The same of units whose numbers of copies are drawn at once."""
+    """Compute the same of units whose numbers of copies are drawn at once."""
     units = len(sums)
     times = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), resamples)
     return _ratio(times @ sums, times @ counts)
