@@ -61,7 +61,7 @@ class StudyStep:
             self.target = self._features(original)
 
     def __call__(self) -> float:
-        """Make one update; give the loss before it."""
+        """Make one update, and return the loss before it."""
         self.adam.zero_grad()
         loss = self._loss()
         loss.backward()
@@ -70,7 +70,7 @@ class StudyStep:
 
     @torch.no_grad()
     def loss_of(self, prior: Hourglass) -> float:
-        """Give the loss of a prior's weights, computed the study's way."""
+        """Compute the loss of a prior's weights the study's way."""
         load_from(self.generator, prior)
         return self._loss().item()
 
@@ -121,7 +121,7 @@ def in_turns(
     rounds: int,
     device: torch.device,
 ) -> tuple[float, float]:
-    """Time two ways in turns after one round to warm up; give the median of each."""
+    """Time two ways in turns after one round to warm up, and return the median of each."""
     turns = [(seconds(first, device), seconds(second, device)) for _ in range(rounds + 1)][1:]
     return statistics.median(one for one, _ in turns), statistics.median(two for _, two in turns)
 

@@ -153,6 +153,20 @@ def test_the_first_picture_of_a_data_set(capsys, model):
     assert json.loads(out)["records"][0]["provenance"]["dataset"].startswith("phantom")
 
 
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "vit_tiny_patch16_224"])
+def test_networks_of_timm_are_inverted(capsys, scan, name):
+    """Maps that TensorFlow padded, and tokens of a transformer that takes one side only."""
+    pytest.importorskip("timm")
+    few = [word if word != "32" else "224" for word in FEW]
+
+    code, out, err = call(capsys, "reconstruct", scan, "-m", f"random:timm:{name}", *few, "--json")
+
+    assert code == 0, err
+    records = json.loads(out)["records"]
+    assert {one["metric"] for one in records} == {"loss", "ssim", "psnr", "feature_distance"}
+    assert records[0]["provenance"]["layer"].startswith("blocks.")
+
+
 def refused(words, code, told):
     return pytest.param(words, code, told, id=told[:30])
 

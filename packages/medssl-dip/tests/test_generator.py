@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 
 def pair(shape, seed=0, size=None):
-    """Give a prior and the plain hourglass with the same weights, both in float64."""
+    """Make a prior and the plain hourglass with the same weights, both in float64."""
     prior = Hourglass(shape, seed=seed, size=size or shape.size_for(1)).double()
     plain = PlainHourglass(shape).double()
     return prior, plain, load_from(plain, prior)

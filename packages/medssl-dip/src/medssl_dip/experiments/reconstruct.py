@@ -101,7 +101,10 @@ def run_reconstruction(
     """Reconstruct layer by layer; see `reconstruct`."""
     warn_of_slow_precision(context)
     lpips = chosen_lpips((context.options or ReconstructionOptions()).net)
-    selection = dict(getattr(data, "selection", {}))
+    facts = {
+        "padding": backbone.card.padding,
+        "selection": dict(getattr(data, "selection", {})),
+    }
     runs = invert(backbone, items_of(data, settings), settings, context, lpips)
     for layer, found in groupby(runs, key=lambda run: str(run.identity.settings["layer"])):
         of_layer = list(found)
@@ -109,21 +112,20 @@ def run_reconstruction(
         context.files.extend(run.file for run in of_layer)
         for summary in summarise(run.path for run in of_layer):
             asked = settings.of_record(layer, summary.picture)
-            yield from records_of(summary, asked, selection=selection)
+            yield from records_of(summary, asked, **facts)
 
 
 def records_of(
     summary: RunSummary,
     settings: Mapping[str, Any] | None = None,
-    *,
-    selection: Mapping[str, str] | None = None,
+    **facts: Any,  # noqa: ANN401 # any field of a provenance
 ) -> list[Record]:
     """Turn the restarts of an image, model and layer into records.
 
     Args:
         summary: The restarts; those that diverged are left out and noted.
         settings: As in the records; None takes what the folders of the runs tell.
-        selection: What of the data set was taken.
+        facts: Fields of the provenance that the folders do not tell, such as `padding`.
 
     Returns:
         One record a metric: the mean over the restarts, their spread in the details.
@@ -140,7 +142,7 @@ def records_of(
         "reconstruction": str(summary.file),
         "control": bool(of_all[0].get("control")),
     }
-    provenance = _provenance(summary, selection or {})
+    provenance = _provenance(summary, facts)
     return [
         Record(
             experiment="reconstruction",
@@ -156,7 +158,7 @@ def records_of(
     ]
 
 
-def _provenance(summary: RunSummary, selection: Mapping[str, str]) -> Provenance:
+def _provenance(summary: RunSummary, facts: Mapping[str, Any]) -> Provenance:
     """Where the numbers come from, as the run says: it may have been made on another device."""
     run, first = summary.identity, summary.results[0]
     return Provenance(
@@ -164,15 +166,14 @@ def _provenance(summary: RunSummary, selection: Mapping[str, str]) -> Provenance
         weights=run.weights,
         preprocessing=run.preprocessing,
         layer=run.layer,
-        padding=first.get("network_padding", ""),
         dataset=first.get("dataset") or f"file:{run.picture}",
-        selection=selection,
         images=run.pixels,
         protocol=run.settings["protocol"],
         seed=run.seed,
         device=str(first.get("device", "")),
         precision=run.precision,
         versions=first.get("versions", {}),
+        **facts,
     )
 
 

@@ -247,7 +247,6 @@ class BatchedInversion:
         trace = job.folder.trace()
         draw_trace(trace, job.folder.path / "curve.png", title=job.folder.path.name)
         finite = [row.loss for row in trace if math.isfinite(row.loss)]
-        card = self.extractor.network.card
         job.folder.finish(
             {
                 "file": file.name,
@@ -257,9 +256,8 @@ class BatchedInversion:
                 "seconds": round(seconds, 1),
                 "id": job.item.id or job.item.name,
                 "dataset": job.item.dataset,
-                "control": card.control,
+                "control": self.extractor.network.card.control,
                 "padding": self.settings.padding,
-                "network_padding": card.padding,
                 "notes": list(job.item.notes),
                 "device": str(self.extractor.device),
                 "versions": package_versions("torchmetrics"),
