@@ -13,16 +13,16 @@ import torch
 from medssl_data import load_dataset
 from medssl_eval.cli import app
 from medssl_eval.errors import DivergedError, InfeasibleError
-from medssl_eval.experiments.features import Means
-from medssl_eval.experiments.finetune import Keep, finetune
+from medssl_eval.experiments.finetune import finetune
 from medssl_eval.experiments.predictions import predictions_folder, read_predictions
-from medssl_eval.experiments.settings import FinetuneSettings, preset
-from medssl_models import ExtractionSettings, create_model, read_records
+from medssl_eval.experiments.settings import FinetuneOptions, FinetuneSettings, preset
+from medssl_models import ExtractionSettings, RunContext, create_model, read_records
 from medssl_models.console import run as run_app
 from medssl_models.conversion.verification import verify
 from medssl_models.testing import tiny_backbone
 from safetensors.torch import load_file
 
+PLAIN = RunContext()
 QUICK = {"steps": 12, "batch_size": 8, "validate_every": 4}
 
 
@@ -48,9 +48,12 @@ def train(folder, pictures, threads):
     torch.set_num_threads(int(threads))
     chosen = FinetuneSettings(steps=24, batch_size=8, validate_every=8, patience=9, side=32)
     data = load_dataset(f"folder:{pictures}", split="patient")
-    means = Means(extraction=ExtractionSettings(workers=0))  # to start readers takes longer
-    keep = Keep(Path(folder), every=2)
-    return finetune(tiny_backbone(width=8), data, settings=chosen, means=means, keep=keep)
+    context = RunContext(
+        extraction=ExtractionSettings(workers=0),  # to start readers takes longer
+        output=Path(folder),
+        options=FinetuneOptions(checkpoint_every=2),
+    )
+    return finetune(tiny_backbone(width=8), data, settings=chosen, context=context)
 
 
 def split(scans, **options):
@@ -59,6 +62,11 @@ def split(scans, **options):
 
 def settings(protocol="corrected", **changes):
     return preset(FinetuneSettings, protocol, **(QUICK | changes))
+
+
+def kept(folder):
+    """Let a run be kept in a folder."""
+    return {"context": RunContext(output=folder)}
 
 
 def weights(folder):
@@ -85,7 +93,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(scans, tmp_path):
 def test_the_model_is_one_of_the_library(scans, tmp_path):
     data = split(scans)
     before = tiny_backbone(width=8)
-    records = finetune(before, data, settings=settings(side=48), keep=Keep(tmp_path / "runs"))
+    records = finetune(before, data, settings=settings(side=48), **kept(tmp_path / "runs"))
     folder = Path(records[0].details["model"])
     assert verify(folder).passed
     after = create_model(str(folder))
@@ -93,16 +101,16 @@ def test_the_model_is_one_of_the_library(scans, tmp_path):
     assert not after.card.control
     assert (after.preprocessing.crop, after.preprocessing.resize) == (48, 54)
     assert data.name in after.card.pretraining
-    kept = weights(tmp_path / "runs")
+    saved = weights(tmp_path / "runs")
     for name, tensor in after.trunk.state_dict().items():
-        assert torch.equal(tensor, kept[f"model.backbone.trunk.{name}"]), name
+        assert torch.equal(tensor, saved[f"model.backbone.trunk.{name}"]), name
     assert not torch.equal(next(after.parameters()), next(before.parameters()))
-    again = finetune(after, data, settings=settings(), keep=Keep(tmp_path / "more"))
+    again = finetune(after, data, settings=settings(), **kept(tmp_path / "more"))
     assert again[0].provenance.weights == after.fingerprint
 
 
 def test_curves_are_a_table_and_a_picture(scans, tmp_path):
-    finetune(tiny_backbone(), split(scans), settings=settings(), keep=Keep(tmp_path))
+    finetune(tiny_backbone(), split(scans), settings=settings(), **kept(tmp_path))
     (path,) = tmp_path.glob("*/curves.csv")
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [row["step"] for row in rows] == ["4", "8", "10", "12"]
@@ -132,7 +140,7 @@ def test_the_protocols_part_where_they_should(scans, tmp_path):
     found = {}
     for protocol in ("published", "corrected"):
         chosen = settings(protocol, steps=8, side=32)
-        records = finetune(tiny_backbone(), data, settings=chosen, keep=Keep(tmp_path))
+        records = finetune(tiny_backbone(), data, settings=chosen, **kept(tmp_path))
         found[protocol] = {record.metric: record for record in records}
     published = found["published"]
     assert published["auroc"].value == pytest.approx(published["balanced_accuracy"].value / 100)
@@ -148,22 +156,22 @@ def test_soft_targets_train_and_the_study_truncates_them(scans):
 
     manifest = replace(data.manifest, targets=tuple(soft.tolist()))
     data = type(data)(manifest, data.card, data.cache)
-    records = finetune(tiny_backbone(), data, settings=settings())
+    records = finetune(tiny_backbone(), data, settings=settings(), context=PLAIN)
     assert records[0].details["curve"]
     with pytest.raises(InfeasibleError, match="only class"):
-        finetune(tiny_backbone(), data, settings=settings(targets="truncated"))
+        finetune(tiny_backbone(), data, settings=settings(targets="truncated"), context=PLAIN)
 
 
 def test_without_early_stopping_validation_images_train_too(scans, tmp_path):
     chosen = settings(early_stopping=False)
-    records = finetune(tiny_backbone(), split(scans), settings=chosen, keep=Keep(tmp_path))
+    records = finetune(tiny_backbone(), split(scans), settings=chosen, **kept(tmp_path))
     assert records[0].details["steps"] == 12
     assert records[0].details["validation_curve"] == []
 
 
 def test_the_search_takes_the_best_and_passes_over_what_diverges(scans, tmp_path):
     chosen = settings(search=True, steps=4, validate_every=2)
-    records = finetune(tiny_backbone(), split(scans), settings=chosen, keep=Keep(tmp_path))
+    records = finetune(tiny_backbone(), split(scans), settings=chosen, **kept(tmp_path))
     assert any("search chose" in note for note in records[0].notes)
     assert records[0].details["learning_rate"] in {0.1, 1e-4}
     assert len(list(tmp_path.glob("*/training.safetensors"))) == 6
@@ -171,19 +179,20 @@ def test_the_search_takes_the_best_and_passes_over_what_diverges(scans, tmp_path
 
 
 def test_a_rate_that_diverges_leaves_no_model(scans, tmp_path):
-    with pytest.raises(DivergedError, match="--learning-rate"):
+    with pytest.raises(DivergedError, match="smaller learning rate"):
         finetune(
             tiny_backbone(),
             split(scans),
             settings=settings(learning_rate=1e30),
-            keep=Keep(tmp_path / "runs"),
+            **kept(tmp_path / "runs"),
         )
     left = {path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     assert left <= {".lock"}
 
 
 def test_fractions_are_runs_of_their_own(scans):
-    records = finetune(tiny_backbone(), split(scans), settings=settings(fractions=(0.5, 1.0)))
+    chosen = settings(fractions=(0.5, 1.0))
+    records = finetune(tiny_backbone(), split(scans), settings=chosen, context=PLAIN)
     sizes = {record.settings["fraction"]: record.details["train"] for record in records}
     assert sizes[0.5] < sizes[1.0]
 
@@ -194,10 +203,10 @@ def test_unreadable_images_stop_it_or_are_passed_over(scans, broken):
     row = data.splits.index(broken)
     (data.manifest.root / data.manifest.paths[row]).write_bytes(b"no picture")
     with pytest.raises(Exception, match=data.ids[row].rpartition("/")[2]) as caught:
-        finetune(tiny_backbone(), data, settings=settings())
+        finetune(tiny_backbone(), data, settings=settings(), context=PLAIN)
     assert caught.value.exit_code == 3
-    means = Means(extraction=ExtractionSettings(skip_unreadable=True))
-    records = finetune(tiny_backbone(), data, settings=settings(), means=means)
+    context = RunContext(extraction=ExtractionSettings(skip_unreadable=True))
+    records = finetune(tiny_backbone(), data, settings=settings(), context=context)
     assert records[0].details["unreadable"] == (broken == "test")
 
 
@@ -206,6 +215,6 @@ def test_the_command_says_what_is_wrong(scans, capsys, tiny_models):
     assert run_app(app, [*base, "--split", "none"]) == 3
     assert "no training images" in capsys.readouterr().err
     assert run_app(app, [*base, "--learning-rate", "-1"]) == 2
-    assert "learning_rate is -1.0" in capsys.readouterr().err
+    assert "--learning-rate is '-1'" in capsys.readouterr().err
     assert run_app(app, [*base, "--select", "acuracy"]) == 2
     assert "accuracy" in capsys.readouterr().err

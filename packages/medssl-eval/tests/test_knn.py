@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from medssl_data import load_dataset
 from medssl_eval import KnnSettings, knn
 from medssl_eval.errors import InfeasibleError
-from medssl_eval.experiments.features import Means
 from medssl_eval.experiments.knn import Neighbours, assign_folds, foldable, vote
 from medssl_eval.experiments.partition import partition
 from medssl_eval.experiments.predictions import read_predictions
+from medssl_models import RunContext
 from sklearn.neighbors import KNeighborsClassifier
 
 
@@ -110,8 +110,8 @@ def phantom():
 @pytest.mark.parametrize("evaluation", ["folds", "test_part"])
 def test_records_hold_every_metric_and_the_chosen_number(tiny_model, phantom, tmp_path, evaluation):
     settings = KnnSettings(evaluation=evaluation, folds=3)
-    means = Means(predictions=tmp_path / "results.predictions")
-    records = knn(tiny_model("random_r18"), phantom, settings=settings, means=means)
+    context = RunContext(results=tmp_path / "results.jsonl")
+    records = knn(tiny_model("random_r18"), phantom, settings=settings, context=context)
     assert {record.metric for record in records} == {
         "accuracy", "balanced_accuracy", "auroc", "auprc", "brier", "calibration_error",
     }  # fmt: skip
@@ -124,7 +124,8 @@ def test_records_hold_every_metric_and_the_chosen_number(tiny_model, phantom, tm
     assert accuracy.ci_low < accuracy.value < accuracy.ci_high
     assert len(accuracy.details["neighbours"]) == (3 if evaluation == "folds" else 1)
     known = {record.key: record for record in records}
-    again = knn(tiny_model("random_r18"), phantom, settings=settings, means=Means(known=known))
+    context = RunContext(known=known)
+    again = knn(tiny_model("random_r18"), phantom, settings=settings, context=context)
     assert again == records
 
 
@@ -161,6 +162,6 @@ def test_the_number_is_chosen_on_validation_images_only(phantom, monkeypatch):
 
 
 def test_two_folds_need_a_number(phantom):
-    with pytest.raises(InfeasibleError, match=r"2 folds leave none.*--neighbours"):
+    with pytest.raises(InfeasibleError, match="number of neighbours needs at least 3 folds"):
         foldable(phantom, KnnSettings(folds=2))
     foldable(phantom, KnnSettings(folds=2, neighbours=5))

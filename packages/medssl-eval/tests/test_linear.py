@@ -1,19 +1,22 @@
 """Linear evaluation: the whole search against scikit-learn, parts, soft targets, refusals."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from medssl_data import ImageDataset, load_dataset
 from medssl_eval import LinearSettings, linear, preset
 from medssl_eval.errors import InfeasibleError, UnknownNameError
-from medssl_eval.experiments.features import Means
 from medssl_eval.experiments.linear import Scaling, fit_linear, separable
 from medssl_eval.experiments.predictions import read_predictions
 from medssl_eval.solver.logistic import published_cs
+from medssl_models import RunContext
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+PLAIN = RunContext()
 GRID = (1e3, 1e1, 1e-1, 1e-3)
 
 
@@ -106,9 +109,7 @@ def test_constant_features_do_no_harm():
     features, labels = sample(50, columns=4, classes=2)
     dull = np.concatenate([features, np.full((50, 2), 0.1)], axis=1).astype(np.float32)
     fit = fit_linear((dull, labels), (dull, labels), settings=LinearSettings(Cs=(1.0,)))
-    without = fit_linear(
-        (features, labels), (features, labels), settings=LinearSettings(Cs=(1.0,))
-    )
+    without = fit_linear((features, labels), (features, labels), settings=LinearSettings(Cs=(1.0,)))
     assert fit.scaling.constant == 2
     assert fit.summary()["constant_features"] == 2
     np.testing.assert_allclose(fit.probabilities(dull), without.probabilities(features), atol=1e-4)
@@ -131,9 +132,9 @@ def phantom():
 def test_records_have_every_metric_and_the_predictions_behind_them(tiny_model, phantom, tmp_path):
     backbone = tiny_model("random_r18")
     results = tmp_path / "results.jsonl"
-    means = Means(predictions=tmp_path / "results.predictions")
+    context = RunContext(results=results)
     settings = LinearSettings(Cs=GRID, fractions=(0.5, 1.0))
-    records = linear(backbone, phantom, settings=settings, means=means)
+    records = linear(backbone, phantom, settings=settings, context=context)
     assert [record.settings["fraction"] for record in records] == [0.5] * 6 + [1.0] * 6
     assert len({record.key for record in records}) == 12
     found = {record.metric: record for record in records[6:]}
@@ -156,7 +157,7 @@ def test_records_have_every_metric_and_the_predictions_behind_them(tiny_model, p
     assert records[0].details["predictions"]["questions"] == predictions.questions
     assert "control: random_r18 is untrained" in accuracy.notes
     known = {record.key: record for record in records}
-    again = linear(backbone, phantom, settings=settings, means=Means(known=known))
+    again = linear(backbone, phantom, settings=settings, context=RunContext(known=known))
     assert again == records
 
 
@@ -164,10 +165,11 @@ def test_a_seed_is_a_result_and_nothing_else_is(tiny_model, phantom):
     backbone = tiny_model("random_r18")
     settings = LinearSettings(Cs=GRID, fractions=(0.4,))
     one, two = (
-        [record.value for record in linear(backbone, phantom, settings=settings)] for _ in range(2)
+        [record.value for record in linear(backbone, phantom, settings=settings, context=PLAIN)]
+        for _ in range(2)
     )
     assert one == two
-    other = linear(backbone, phantom, settings=settings.model_copy(update={"seed": 1}))
+    other = linear(backbone, phantom, settings=settings, context=PLAIN, seed=1)
     assert [record.value for record in other] != one
 
 
@@ -181,26 +183,24 @@ def test_uncertain_labels_are_soft_or_truncated_by_protocol(tiny_model, phantom)
     soft = ImageDataset(manifest)
     backbone = tiny_model("random_r18")
 
-    def test_labels(settings, folder):
-        record = linear(backbone, soft, settings=settings, means=Means(predictions=folder))[0]
-        return record, read_predictions(record, folder.parent / "results.jsonl").labels
+    def test_labels(settings):
+        context = RunContext(results=Path("results.jsonl"))
+        record = linear(backbone, soft, settings=settings, context=context)[0]
+        return record, read_predictions(record, context.results).labels
 
     test = [i for i, split in enumerate(phantom.splits) if split == "test"]
-    from pathlib import Path
-
-    folder = Path("results.predictions").resolve()
-    record, labels = test_labels(LinearSettings(Cs=GRID), folder)
+    record, labels = test_labels(LinearSettings(Cs=GRID))
     np.testing.assert_array_equal(labels, positive[test])
     assert record.provenance.label_policy == "soft"
     truncated = LinearSettings(Cs=GRID, targets="truncated")
-    record, labels = test_labels(truncated, folder)
+    record, labels = test_labels(truncated)
     np.testing.assert_array_equal(labels, (targets == 1)[test])
     assert record.provenance.label_policy == "soft, truncated"
 
 
 def test_grades_have_their_kappa(tiny_model, phantom):
     backbone = tiny_model("random_r18")
-    records = linear(backbone, phantom, settings=LinearSettings(Cs=(1.0,), ordered=True))
+    records = linear(backbone, phantom, context=PLAIN, Cs=1.0, ordered=True)
     assert records[-1].metric == "quadratic_kappa"
 
 

@@ -1,8 +1,8 @@
 """Presets are values; each difference has a reason."""
 
 import pytest
-from medssl_eval.errors import SettingsError, UnknownNameError
-from medssl_eval.experiments.declarations import describe, differences
+from medssl_eval.errors import SettingsError
+from medssl_eval.experiments.declarations import FEW_SHOT
 from medssl_eval.experiments.settings import (
     FewShotSettings,
     FinetuneSettings,
@@ -10,6 +10,10 @@ from medssl_eval.experiments.settings import (
     LinearSettings,
     preset,
 )
+from medssl_models.errors import SettingsError as ModelSettingsError
+from medssl_models.errors import UnknownExperimentError
+from medssl_models.experiments.registry import find_experiment
+from medssl_models.experiments.settings import describe, differences
 from pydantic import ValidationError
 
 EXPERIMENTS = {
@@ -18,6 +22,7 @@ EXPERIMENTS = {
     "knn": KnnSettings,
     "finetune": FinetuneSettings,
 }
+each_experiment = pytest.mark.parametrize("experiment", EXPERIMENTS)
 
 
 def test_the_default_is_corrected():
@@ -30,24 +35,27 @@ def test_the_published_preset_is_the_studys():
     assert (study.shots, study.queries, study.episodes) == ((20,), 15, 600)
     assert (study.geometry, study.normalisation, study.pool) == (
         "experiment",
-        "study",
+        "published",
         "first_10001",
     )
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@each_experiment
 def test_every_field_is_explained_and_every_difference_has_a_number(experiment):
-    assert all(why for _, _, why in describe(experiment, "corrected"))
-    for difference in differences(experiment):
+    found = find_experiment(experiment)
+    published, corrected = (found.settings_for(one) for one in ("published", "corrected"))
+    assert all(why for _, _, why in describe(corrected))
+    for difference in differences(published, corrected):
         assert difference.published != difference.corrected
         assert difference.entries or difference.field == "padding"
         assert all(entry.startswith("I-") for entry in difference.entries)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@each_experiment
 @pytest.mark.parametrize("protocol", ["published", "corrected"])
 def test_presets_are_valid_and_frozen(experiment, protocol):
     settings = preset(EXPERIMENTS[experiment], protocol)
+    assert settings == find_experiment(experiment).settings_for(protocol)
     assert settings.protocol == protocol
     with pytest.raises(ValidationError):
         settings.seed = 1
@@ -56,7 +64,7 @@ def test_presets_are_valid_and_frozen(experiment, protocol):
 def test_changes_leave_the_rest_and_none_changes_nothing():
     settings = preset(FewShotSettings, "published", shots=(1, 5), ways=None)
     assert settings.shots == (1, 5)
-    assert settings.ways == "study"
+    assert settings.ways == "published"
 
 
 @pytest.mark.parametrize(
@@ -72,10 +80,13 @@ def test_wrong_settings_are_named(changes, sentence):
         preset(FewShotSettings, **changes)
     assert str(caught.value).startswith(sentence)
     assert caught.value.exit_code == 2
+    with pytest.raises(ModelSettingsError) as again:
+        FEW_SHOT.settings_for("corrected", changes)
+    assert (str(again.value), again.value.exit_code) == (str(caught.value), 2)
 
 
 def test_unknown_names_are_refused_with_close_matches():
-    with pytest.raises(UnknownNameError, match="did you mean few-shot"):
-        differences("few-shots")
+    with pytest.raises(UnknownExperimentError, match="did you mean few-shot"):
+        find_experiment("few-shots")
     with pytest.raises(SettingsError, match="choose from published, corrected"):
         preset(FewShotSettings, "fixed")
