@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from medssl_data import load_dataset
-from medssl_eval import FewShotSettings, KnnSettings, LinearSettings, few_shot, knn, linear
-from medssl_eval.experiments.features import Means
-from medssl_models import FeatureStore, create_model
+from medssl_eval import few_shot, knn, linear
+from medssl_models import FeatureStore, RunContext, create_model
 
 ARCHIVE = Path(__file__).parents[4] / "shared" / "data" / "pneumoniamnist.npz"
 
@@ -17,9 +16,7 @@ def test_an_untrained_network_beats_chance_on_real_radiographs():
     data = load_dataset(f"medmnist:{ARCHIVE}")
     rows = [np.flatnonzero(data.labels == label)[:40] for label in (0, 1)]
     subset = data.select(np.concatenate(rows))
-    (record,) = few_shot(
-        create_model("random_r18"), subset, settings=FewShotSettings(shots=(20,), queries=15)
-    )
+    (record,) = few_shot(create_model("random_r18"), subset, shots=20, queries=15)
     assert record.ci_low > 50
     assert record.details["images"] == 80
 
@@ -35,10 +32,11 @@ def test_linear_and_nearest_neighbours_tell_pneumonia_from_normal_lungs():
     ]
     subset = data.select(np.concatenate(rows))
     backbone = create_model("random_r18")
-    means = Means(store=FeatureStore())
-    settings = LinearSettings(strengths=(1e-3, 1e-1, 10.0))
-    records = linear(backbone, subset, settings=settings, means=means)
-    records += knn(backbone, subset, settings=KnnSettings(evaluation="test_part"), means=means)
+    context = RunContext(store=FeatureStore())
+    records = [
+        *linear(backbone, subset, context=context, Cs=(1e-3, 1e-1, 10.0)),
+        *knn(backbone, subset, context=context, evaluation="test_part"),
+    ]
     areas = [record for record in records if record.metric == "auroc"]
     assert [record.experiment for record in areas] == ["linear", "knn"]
     assert all(record.ci_low > 0.5 for record in areas)
