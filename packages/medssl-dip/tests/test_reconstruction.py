@@ -1,5 +1,6 @@
 """Whole runs into folders: results, resuming after a kill at any moment, divergence, sweeps."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -289,6 +290,20 @@ def test_restarts_become_one_record_a_metric(backbone, scan, settings, tmp_path)
     assert (one.provenance.layer, one.provenance.dataset) == ("layer4", "file:scan")
     assert one.details["control"] is True
     assert made["psnr"].unit == "dB"
+
+
+def test_the_same_pixels_under_another_id_are_recorded_under_it(backbone, scan, settings, tmp_path):
+    """Version 0.1 kept no ids, and a file may be an image of a data set too."""
+    few = settings.replace(steps=2)
+    (first,) = run(backbone, [scan], few, tmp_path)
+    trace = (first.path / "trace.csv").stat().st_mtime_ns
+    item = dataclasses.replace(scan, id="a/scan.jpeg", dataset="mine")
+
+    (again,) = run(backbone, [item], few, tmp_path)
+
+    assert (again.path, (again.path / "trace.csv").stat().st_mtime_ns) == (first.path, trace)
+    one = records([again])[0]
+    assert (one.settings["picture"], one.provenance.dataset) == ("a/scan.jpeg", "mine")
 
 
 def test_the_same_work_has_the_same_keys_elsewhere(backbone, scan, settings, tmp_path):

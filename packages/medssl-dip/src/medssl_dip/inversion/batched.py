@@ -79,6 +79,15 @@ class Job:
         whole = RunIdentity(picture=item.name, pixels=pixels, **identity)
         return cls(item, original, RunFolder(out, whole), StopRule.of(settings), original)
 
+    def origin(self, settings: ReconstructionSettings) -> dict[str, Any]:
+        """Return what a result tells of its image, and of settings beyond the run's identity."""
+        return {
+            "id": self.item.id or self.item.name,
+            "dataset": self.item.dataset,
+            "padding": settings.padding,
+            "notes": list(self.item.notes),
+        }
+
     def rewind(self, step: int, picture: Tensor) -> None:
         """Forget what happened after `step` updates, when the prior drew `picture`."""
         self.folder.begin(self.original)
@@ -254,11 +263,8 @@ class BatchedInversion:
                 "steps": step,
                 "loss": finite[-1] if finite else None,
                 "seconds": round(seconds, 1),
-                "id": job.item.id or job.item.name,
-                "dataset": job.item.dataset,
+                **job.origin(self.settings),
                 "control": self.extractor.network.card.control,
-                "padding": self.settings.padding,
-                "notes": list(job.item.notes),
                 "device": str(self.extractor.device),
                 "versions": package_versions("torchmetrics"),
             }

@@ -125,7 +125,7 @@ def invert(
         ]
         with repeatable(device):
             _run(jobs, extractor, settings, context)
-            finished = [_finished(job, extractor, lpips or {}) for job in jobs]
+            finished = [_finished(job, extractor, settings, lpips or {}) for job in jobs]
         yield from finished
 
 
@@ -150,13 +150,23 @@ def _run(
         batch.run(context.progress)
 
 
-def _finished(job: Job, extractor: FeatureExtractor, lpips: Mapping[str, LPIPS]) -> Reconstruction:
-    """Read a result, and measure what was not measured before."""
+def _finished(
+    job: Job,
+    extractor: FeatureExtractor,
+    settings: ReconstructionSettings,
+    lpips: Mapping[str, LPIPS],
+) -> Reconstruction:
+    """Read a result, and measure what was not measured before.
+
+    The same pixels may have been reconstructed as another file or under another id: the result
+    tells of the image that was asked for last.
+    """
     result = job.folder.result
     if result is None or "file" not in result:
         message = f"{job.folder.path}: result.json is no finished run's; remove it to begin anew"
         raise RunError(message)
     job.folder.tidy()
+    fresh = result | job.origin(settings)
     values: dict[str, float] = dict(result.get("fidelity") or {})
     wanted = {f"lpips_{net}" for net in lpips} | {"ssim", "psnr", "feature_distance"}
     if not wanted <= values.keys():
@@ -169,7 +179,9 @@ def _finished(job: Job, extractor: FeatureExtractor, lpips: Mapping[str, LPIPS])
             extractor=extractor,
         ).finite()
         values = {name: values[name] for name in METRICS if name in values}
-        job.folder.finish(result | {"fidelity": values})
+        fresh["fidelity"] = values
+    if fresh != result:
+        job.folder.finish(fresh)
     return Reconstruction(
         identity=job.folder.identity,
         path=job.folder.path,
@@ -177,5 +189,5 @@ def _finished(job: Job, extractor: FeatureExtractor, lpips: Mapping[str, LPIPS])
         steps=result["steps"],
         loss=result["loss"],
         fidelity=Fidelity(values),
-        details=result,
+        details=fresh,
     )
