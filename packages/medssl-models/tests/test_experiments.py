@@ -23,6 +23,7 @@ from medssl_models.experiments.cells import (
 )
 from medssl_models.experiments.command import add_commands
 from medssl_models.experiments.experiment import Experiment
+from medssl_models.experiments.former.translation import Formerly, translate
 from medssl_models.experiments.metric import Metric
 from medssl_models.experiments.record_store import read_records
 from medssl_models.experiments.registry import declared, find_experiment
@@ -33,7 +34,6 @@ from medssl_models.experiments.released import (
     released_numbers,
 )
 from medssl_models.experiments.runner import measure
-from medssl_models.experiments.translation import Formerly, translate
 from medssl_models.testing.experiments import COUNT_IMAGES, CountSettings
 from PIL import Image
 

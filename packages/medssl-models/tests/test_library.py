@@ -17,7 +17,6 @@ from medssl_models.catalog import model_card
 from medssl_models.cli import app
 from medssl_models.console import run
 from medssl_models.conversion.convert import convert
-from medssl_models.conversion.exporting import export_model
 from medssl_models.errors import (
     CheckpointError,
     DownloadError,
@@ -31,6 +30,7 @@ from medssl_models.errors import (
 from medssl_models.experiments.models import check_models
 from medssl_models.hub.bundles import export_bundle, import_bundle
 from medssl_models.hub.downloads import DownloadSettings
+from medssl_models.hub.exporting import export_model
 from medssl_models.hub.library import fetch_model, import_model, is_imported, locate
 from medssl_models.testing import shrunken, tiny_state, write_torch_checkpoint
 from medssl_models.testing.server import FaultyServer, serving

@@ -8,8 +8,8 @@ import torch
 from medssl_models.cli import app
 from medssl_models.console import run
 from medssl_models.errors import CheckpointError, SettingsError
-from medssl_models.networks import lpips_trunks
-from medssl_models.networks.lpips_trunks import (
+from medssl_models.hub import lpips_trunks
+from medssl_models.hub.lpips_trunks import (
     TRUNKS,
     TrunkFile,
     find_trunk,

@@ -91,6 +91,16 @@ def test_a_folder_in_the_library_is_a_model_of_its_own(library, folder, tmp_path
     assert resolve("tuned", library=tmp_path / "there").folder == one.folder
 
 
+def test_a_control_that_was_trained_is_no_control(library):
+    converted(library / "tuned", name="random:timm:resnet18.a1_in1k-scans-0a1b2c3d")
+
+    model = create_model("tuned")
+
+    assert model.name == "random:timm:resnet18.a1_in1k-scans-0a1b2c3d"
+    assert create_model(model.name).fingerprint == model.fingerprint
+    assert not model.card.control
+
+
 def test_two_folders_of_one_name_are_one_model(library):
     converted(library / "copy")
     converted(library / "tuned")

@@ -106,7 +106,8 @@ import torch
 from medssl_models import create_model
 from medssl_models.catalog import model_card
 from medssl_models.cli import app, run
-from medssl_models.hub.library import import_model, model_folder_of
+from medssl_models.hub.library import import_model
+from medssl_models.conversion.model_folder import model_folder_of
 from medssl_models.conversion.verification import verify
 
 shown = {}

@@ -9,7 +9,6 @@ from medssl_models import available_models, control_of, create_model, list_model
 from medssl_models.catalog import model_card, resolve
 from medssl_models.cli import app
 from medssl_models.console import run
-from medssl_models.conversion.exporting import export_model
 from medssl_models.conversion.model_folder import model_folder_of, read_origin
 from medssl_models.conversion.verification import verify
 from medssl_models.errors import (
@@ -21,6 +20,7 @@ from medssl_models.errors import (
 )
 from medssl_models.features.runtime import FeatureNetwork, relative_error
 from medssl_models.hub.bundles import export_bundle, import_bundle
+from medssl_models.hub.exporting import export_model
 from medssl_models.hub.library import check_models, import_model, is_imported
 from medssl_models.networks.build import build_network
 from safetensors.torch import save_file

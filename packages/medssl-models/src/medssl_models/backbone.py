@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from medssl_models.card import ModelCard
-    from medssl_models.experiments.settings import ProtocolName
     from medssl_models.preprocessing import Preprocessing
+    from medssl_models.protocols import ProtocolName
 
 __all__ = ["Backbone", "create_model", "fingerprint_of"]
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
     from pathlib import Path
 
-    from medssl_models.experiments.settings import ProtocolName
+    from medssl_models.protocols import ProtocolName
 
 __all__ = [
     "ResolvedModel",
@@ -50,7 +50,6 @@ __all__ = [
     "broken_plugins",
     "control_of",
     "converted_folder",
-    "kept_models",
     "list_models",
     "model_card",
     "read_card",
@@ -173,11 +172,11 @@ def _find(name: str, library: Path | None) -> tuple[ModelCard, Path | None]:
     card = next((card for card in cards if name in card.names), None)
     if card is not None:
         return card, _place(card, library)
-    if name.startswith(_RANDOM):
-        return _control(name.removeprefix(_RANDOM), library), None
-    for folder, kept in kept_models(library).items():
+    for folder, kept in _kept_models(library).items():
         if name in {kept.name, folder.name}:
             return kept, folder
+    if name.startswith(_RANDOM):
+        return _control(name.removeprefix(_RANDOM), library), None
     if name.startswith(_TIMM):
         return _find_timm(name, library)
     raise _unknown(name, [known for card in cards for known in card.names])
@@ -250,7 +249,7 @@ def available_models(*, library: Path | None = None) -> list[str]:
 
 def _all(library: Path | None) -> list[ResolvedModel]:
     places = {card: _place(card, library) for card in _catalogue()[0].values()}
-    places |= {card: folder for folder, card in kept_models(library).items()}
+    places |= {card: folder for folder, card in _kept_models(library).items()}
     controlled = {card.architecture for card in places if card.control}
     for card in list(places):
         if card.architecture not in controlled:
@@ -261,17 +260,8 @@ def _all(library: Path | None) -> list[ResolvedModel]:
     return sorted(found, key=lambda model: model.name)
 
 
-def kept_models(library: Path | None = None) -> dict[Path, ModelCard]:
-    """Return the models in the library that no card of ours or of a plug-in describes.
-
-    A folder that holds no converted model is passed over.
-
-    Args:
-        library: Folder of models instead of `home() / "models"`.
-
-    Returns:
-        Folder to the card that lies in it.
-    """
+def _kept_models(library: Path | None) -> dict[Path, ModelCard]:
+    """Find the models in the library that no card describes, by their folders."""
     listed = {name for card in _catalogue()[0].values() for name in card.names}
     found: dict[str, Path] = {}
     cards: dict[Path, ModelCard] = {}

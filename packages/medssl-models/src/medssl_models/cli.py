@@ -22,6 +22,8 @@ from medssl_models.console import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from medssl_models.conversion.convert import Conversion
     from medssl_models.hub.library import Fetched
 
@@ -94,17 +96,16 @@ def show(name: NameArgument, json: JsonOption = False) -> None:
     console = Console(json=json)
     model = resolve(name)
     folder = model.folder or model_folder_of(model.card)
-    facts = {**model.card.model_dump(mode="json"), "here": model.is_here, "folder": str(folder)}
-    console.table(
-        ["field", "value"], [[key, _told(value)] for key, value in facts.items() if value]
+    _report(
+        console,
+        {**model.card.model_dump(mode="json"), "here": model.is_here, "folder": str(folder)},
     )
-    console.document(facts)
 
 
 @app.command(epilog=examples("medssl-models inspect resnet18-f37072fd.pth"))
 def inspect(file: FileArgument, json: JsonOption = False) -> None:
     """Say what a weights file holds, without running it, and which models it fits."""
-    from medssl_models.checkpoints.inspection import inspect_file
+    from medssl_models.conversion.inspection import inspect_file
 
     console = Console(json=json)
     report = inspect_file(file)
@@ -137,13 +138,11 @@ def import_(
     """Check a weights file against a model's card and keep it for `--model NAME`."""
     from medssl_models.catalog import model_card
     from medssl_models.hub.library import import_model
-    from medssl_models.networks.lpips_trunks import TRUNKS, import_trunk
+    from medssl_models.hub.lpips_trunks import TRUNKS, import_trunk
 
     console = Console(json=json, quiet=quiet)
     if name in TRUNKS:  # what LPIPS looks through is no model
-        kept = import_trunk(name, file, force=force)
-        console.table(["field", "value"], [("measure", name), ("file", kept)])
-        console.document({"measure": name, "file": kept})
+        _report(console, {"measure": name, "file": import_trunk(name, file, force=force)})
         return
     _report_conversion(console, import_model(model_card(name), file, force=force))
 
@@ -249,7 +248,7 @@ def export(
     quiet: QuietOption = False,
 ) -> None:
     """Write a model as a folder in the Hugging Face layout, for timm and torchvision."""
-    from medssl_models.conversion.exporting import export_model
+    from medssl_models.hub.exporting import export_model
 
     console = Console(json=json, quiet=quiet)
     done = export_model(name, to, force=force)
@@ -260,9 +259,7 @@ def export(
             "medssl-models gives its exact features from this folder"
         )
     facts = {"model": card.name, "folder": done.folder, "padding": card.padding}
-    facts["exact_elsewhere"] = done.exact_elsewhere
-    console.table(["field", "value"], list(facts.items()))
-    console.document(facts)
+    _report(console, {**facts, "exact_elsewhere": done.exact_elsewhere})
 
 
 @bundle_app.command(
@@ -315,6 +312,13 @@ def bundle_import(
         [[one.name, one.folder, "new" if one.new else "was here"] for one in done],
     )
     console.document(done)
+
+
+def _report(console: Console, facts: Mapping[str, object]) -> None:
+    """Write facts: all of them as a document, those that say something as a table."""
+    rows = [[key, _told(value)] for key, value in facts.items() if value or value is False]
+    console.table(["field", "value"], rows)
+    console.document(facts)
 
 
 def _report_conversion(console: Console, done: Conversion) -> None:

@@ -135,7 +135,7 @@ def verify(folder: Path) -> Verification:
         All checks; a broken file is a failed check, not an exception.
 
     Example:
-        >>> from medssl_models.conversion.exporting import export_model
+        >>> from medssl_models.hub.exporting import export_model
         >>> verify(export_model("random_r18", folder / "r18").folder).passed
         True
     """

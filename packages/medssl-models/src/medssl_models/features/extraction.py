@@ -22,7 +22,6 @@ from medssl_models.errors import (
     StoreError,
     UnreadableSourceError,
 )
-from medssl_models.experiments.record import package_versions
 from medssl_models.features.feature_file import digest_stamps
 from medssl_models.features.runtime import (
     DeviceName,
@@ -38,6 +37,7 @@ from medssl_models.features.store import FeatureStore, Request, StoredFeatures, 
 from medssl_models.files import is_writable
 from medssl_models.networks.trunks import resolve_layers
 from medssl_models.plain_json import canonical_json
+from medssl_models.versions import package_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

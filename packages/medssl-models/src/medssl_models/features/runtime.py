@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
     from medssl_models.backbone import Backbone
-    from medssl_models.experiments.settings import BatchNormName
+    from medssl_models.protocols import BatchNormName
 
 __all__ = [
     "DeviceName",

@@ -117,7 +117,7 @@ def export_bundle(
         CheckpointError: A model does not pass `verify`; nothing is written.
 
     Example:
-        >>> from medssl_models.conversion.exporting import export_model
+        >>> from medssl_models.hub.exporting import export_model
         >>> place = export_model("random_r18", folder / "r18").folder
         >>> [model.name for model in export_bundle([str(place)], folder / "a.zip").models]
         ['random_r18']

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from medssl_models.card import ModelCard, WeightFile
     from medssl_models.console import Progress
     from medssl_models.conversion.convert import Conversion
-    from medssl_models.experiments.settings import ProtocolName
     from medssl_models.hub.downloads import DownloadSettings
+    from medssl_models.protocols import ProtocolName
 
     _Get = Callable[[WeightFile, Mapping[str, str]], Downloaded]
 
