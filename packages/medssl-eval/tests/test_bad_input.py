@@ -60,7 +60,7 @@ def test_parts_without_the_needed_classes_are_refused_in_one_line(capsys, tmp_pa
         assert fragment in err
         assert err.count("\n") == 1
         assert err.startswith("error: ")
-        assert "--split" in err
+        assert "choose another split" in err
         assert left(folder) == []
 
 

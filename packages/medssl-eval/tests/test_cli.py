@@ -156,7 +156,7 @@ def test_a_small_class_is_refused_before_any_image_is_read(capsys, scans, home):
     assert (code, out) == (3, "")
     assert err == (
         "error: class 'normal' has 24 images, class 'opacity' has 20 images; 20 shots + 15 queries "
-        "need 35: use --shots 5 or less with --queries 15\n"
+        "need 35: use 5 shots or fewer with 15 queries\n"
     )
     assert not (home / "features").exists()
 

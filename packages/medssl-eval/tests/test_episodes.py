@@ -148,7 +148,7 @@ def test_a_small_class_is_refused_by_name_count_and_remedy():
         plan_episodes(pool, ways=2, shots=5, queries=8, names=("normal", "ill"))
     assert str(caught.value) == (
         "class 'normal' has 10 images; 5 shots + 8 queries need 13: "
-        "use --shots 2 or less with --queries 8"
+        "use 2 shots or fewer with 8 queries"
     )
     assert caught.value.exit_code == 3
 

@@ -208,7 +208,7 @@ def test_what_cannot_be_done_is_said_before_any_image_is_opened(phantom):
     with pytest.raises(UnknownNameError, match="auroc"):
         separable(phantom, LinearSettings(select="auroq"))
     unsplit = load_dataset("phantom:chest-xray,count=90,size=80", split="none")
-    with pytest.raises(InfeasibleError, match=r"no training images.*--split patient"):
+    with pytest.raises(InfeasibleError, match=r"no training images.*the split patient"):
         separable(unsplit, LinearSettings())
 
 

@@ -125,7 +125,7 @@ def test_patients_on_two_sides_are_told():
 @pytest.mark.parametrize(
     ("labels", "splits", "words"),
     [
-        ([0, 1, 0, 1], ["", "", "", ""], "no training images .splits: none.*--split patient"),
+        ([0, 1, 0, 1], ["", "", "", ""], "no training images .splits: none.*the split patient"),
         ([0, 1, 0, 1], ["train"] * 4, "no test images .splits: train"),
         (
             [0, 0, 0, 1, 0, 1],

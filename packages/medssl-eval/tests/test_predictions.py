@@ -75,7 +75,7 @@ def test_damage_is_found(tmp_path):
     path, results = tmp_path / entry["file"], tmp_path / "results.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PredictionsError, match=r"holds no predictions.*--force"):
+    with pytest.raises(PredictionsError, match=r"holds no predictions.*with force"):
         read_predictions(record({"predictions": entry}), results)
     other = made(seed=9).save(tmp_path / "results.predictions")
     path.write_bytes((tmp_path / other["file"]).read_bytes())

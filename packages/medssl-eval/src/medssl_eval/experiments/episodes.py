@@ -27,7 +27,7 @@ __all__ = ["EpisodePlan", "EpisodePool", "check_plan", "plan_episodes"]
 class EpisodePlan:
     """Which rows serve as support and as query in each episode.
 
-    Attributes:
+    Args:
         classes: (E, ways) int64, the label that each way stands for.
         support: (E, ways, shots) int64, row numbers.
         query: (E, ways, queries) int64, row numbers; never a row of the same episode's support.
@@ -73,7 +73,7 @@ class EpisodePool:
 
     A unit is what is drawn without replacement: an image, or a patient of whom one image is drawn.
 
-    Attributes:
+    Args:
         rows: (M,) int64, row numbers, the images of a unit side by side.
         unit_starts: (U,) int64, where a unit begins in `rows`.
         unit_sizes: (U,) int64, how many images it has.
@@ -284,9 +284,9 @@ def _check_sizes(
     )
     least = int(pool.class_sizes[poor].min())
     remedy = (
-        f"use --shots {least - queries} or less with --queries {queries}"
+        f"use {least - queries} shots or fewer with {queries} queries"
         if least > queries
-        else f"use fewer --shots and --queries ({least} together at most)"
+        else f"use fewer shots and queries ({least} together at most)"
     )
     if least < 2:
         remedy = "add images, or leave the class out"

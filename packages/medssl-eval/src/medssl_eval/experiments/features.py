@@ -58,7 +58,7 @@ class Preparation(Protocol):
 class FeatureSet:
     """Features of the readable images of a data set, checked.
 
-    Attributes:
+    Args:
         features: (N, D) float32, finite.
         rows: (N,) int64, their row numbers in the data set.
         labels: (N,) int64 in 0..C-1.
@@ -173,6 +173,6 @@ def _check_finite(features: NDArray[np.float32], names: list[str], model: str) -
     message = (
         f"{model} gives NaN or infinite features for {len(broken)} of {len(features)} images, "
         f"the first is {names[broken[0]]!r}: check the image and the weights, then repeat with "
-        "--force, or leave the image out"
+        "force, or leave the image out"
     )
     raise FeatureError(message)

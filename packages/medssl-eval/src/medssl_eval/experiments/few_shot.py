@@ -55,7 +55,7 @@ CHUNK_NUMBERS = 4_000_000  # float32 numbers in a chunk: 16 MB
 class Summary:
     """Mean accuracy over episodes, in percent.
 
-    Attributes:
+    Args:
         mean: 0..100; 100/ways is chance.
         half_width: Of the 95 % interval over episodes, 1.96 std / sqrt(E); 0 where all episodes
             have the same accuracy, which says nothing about the next one.
@@ -296,7 +296,7 @@ def _without_interval(summary: Summary) -> tuple[str, ...]:
     alike = (
         "the only episode" if summary.episodes == 1 else f"all {summary.episodes} episodes alike"
     )
-    return (f"no interval: {alike}, accuracy {summary.mean:.2f} %; more --episodes give one",)
+    return (f"no interval: {alike}, accuracy {summary.mean:.2f} %; more episodes give one",)
 
 
 def _pool(
@@ -405,6 +405,6 @@ def _check(features: NDArray[np.float32]) -> None:
     if len(broken):
         message = (
             f"features of {len(broken)} of {len(features)} images are NaN or infinite, "
-            f"the first in row {broken[0]}; extract them again with --force, or leave the image out"
+            f"the first in row {broken[0]}; extract them again with force, or leave the image out"
         )
         raise FeatureError(message)

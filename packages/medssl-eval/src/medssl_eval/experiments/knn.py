@@ -282,7 +282,7 @@ def _check_folds(
         if size < folds:
             name = names[label] if names is not None else str(label)
             message = f"class {name!r} has {size} {noun} for {folds} folds; " + (
-                f"use --folds {size} or less" if size >= 2 else "add images, or leave the class out"
+                f"use {size} folds or fewer" if size >= 2 else "add images, or leave the class out"
             )
             raise InfeasibleError(message)
 

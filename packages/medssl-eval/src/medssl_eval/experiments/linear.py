@@ -161,7 +161,7 @@ def quick_linear(data: ImageDataset, seed: int) -> LinearSettings:
 class Scaling:
     """What is done to each feature before a fit.
 
-    Attributes:
+    Args:
         mean: (D,), what is subtracted; None where features stay as they are.
         scale: (D,), what is divided by; None likewise.
         constant: How many features never change; they are 0 after it.
@@ -194,7 +194,7 @@ class Scaling:
 class LinearFit:
     """A classifier of features and how it was found.
 
-    Attributes:
+    Args:
         solution: The fit on training and validation part with the chosen C.
         path: The fits on the training part, one for each C.
         scores: What each of them scored on the validation part; higher is better.

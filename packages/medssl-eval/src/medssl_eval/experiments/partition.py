@@ -36,7 +36,7 @@ _PARTS = {"train": "training", "val": "validation", "test": "test"}
 class Partition:
     """Row numbers of the three parts, each in the order of the data set.
 
-    Attributes:
+    Args:
         train: (N,) int64.
         validation: (V,) int64.
         test: (T,) int64.
@@ -138,8 +138,8 @@ def _demand(manifest: Manifest, split: str) -> None:
         return
     present = ", ".join(sorted({name for name in manifest.splits if name})) or "none"
     message = (
-        f"{manifest.name} has no {_PARTS[split]} images (splits: {present}); give --split patient, "
-        "or a CSV file with columns id and split of train, val and test"
+        f"{manifest.name} has no {_PARTS[split]} images (splits: {present}); choose the split "
+        "patient, or a CSV file with columns id and split of train, val and test"
     )
     raise InfeasibleError(message)
 
@@ -170,7 +170,7 @@ def _check(data: ImageDataset, parts: dict[str, Rows]) -> None:
             what = f"only class {data.classes[present.pop()]!r}" if present else "no image"
             message = (
                 f"{data.name}: the {_PARTS[name]} part holds {what}; at least two classes are "
-                "needed in each part: choose another --split or a larger fraction"
+                "needed in each part: choose another split or a larger fraction"
             )
             raise InfeasibleError(message)
     unseen = sorted((held["test"] | held["val"]) - held["train"])
@@ -178,7 +178,7 @@ def _check(data: ImageDataset, parts: dict[str, Rows]) -> None:
         names = ", ".join(repr(data.classes[label]) for label in unseen)
         message = (
             f"{data.name}: no training image of class {names}, which validation or test images "
-            "have; choose another --split or a larger fraction, or leave the class out"
+            "have; choose another split or a larger fraction, or leave the class out"
         )
         raise InfeasibleError(message)
 

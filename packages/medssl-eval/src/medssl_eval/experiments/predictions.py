@@ -35,7 +35,7 @@ _ARRAYS = ("format", "ids", "groups", "classes", "labels", "probabilities", "tar
 class Predictions:
     """What a classifier said about each test image, and what is true.
 
-    Attributes:
+    Args:
         ids: N names of the images, each once.
         groups: N patient names, "" where unknown: resamples draw whole patients.
         classes: K names in label order.
@@ -163,10 +163,10 @@ class Predictions:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in _ARRAYS}
         except FileNotFoundError as error:
-            message = f"{path} is not there: repeat the experiment with --force"
+            message = f"{path} is not there: repeat the experiment with force"
             raise PredictionsError(message) from error
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            message = f"{path} holds no predictions: repeat the experiment with --force"
+            message = f"{path} holds no predictions: repeat the experiment with force"
             raise PredictionsError(message) from error
         if int(arrays["format"]) != FORMAT:
             message = f"{path} has format {arrays['format']}, this version reads {FORMAT}"
@@ -199,12 +199,12 @@ def read_predictions(record: Record, results: Path) -> Predictions:
     entry = record.details.get("predictions")
     who = f"{record.experiment} of {record.provenance.model} on {record.provenance.dataset}"
     if not isinstance(entry, dict) or not {"file", "sha256"} <= entry.keys():
-        message = f"{who} has no predictions of single images; repeat it with --force"
+        message = f"{who} has no predictions of single images; repeat it with force"
         raise PredictionsError(message)
     path = results.parent / _confined(str(entry["file"]), who)
     found = Predictions.load(path)
     if found.fingerprint != entry["sha256"]:
-        message = f"{path} does not hold the predictions of {who}; repeat it with --force"
+        message = f"{path} does not hold the predictions of {who}; repeat it with force"
         raise PredictionsError(message)
     return found
 

@@ -89,12 +89,12 @@ def predictions_of(context: RunContext) -> Path | None:
 class Scored:
     """What an experiment found out on its test part.
 
-    Attributes:
+    Args:
         experiment: Such as `linear`.
         predictions: Of every test image.
         settings: Part of the key of each record.
         provenance: What it was computed from.
-        details: What every record of it keeps, such as the chosen strength.
+        details: What every record of it keeps, such as the chosen C.
         notes: What a reader must know.
     """
 

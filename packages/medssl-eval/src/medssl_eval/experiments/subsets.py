@@ -47,7 +47,7 @@ def nested_order(
 
 
 def _spread(names: NDArray[np.str_], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Give each row a place in (0, 1) so that the members of each name are spread evenly."""
+    """Assign each row a place in (0, 1) so that the members of each name are spread evenly."""
     places = np.empty(len(names))
     for name in np.unique(names):
         rows = np.flatnonzero(names == name)

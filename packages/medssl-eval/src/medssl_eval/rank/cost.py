@@ -22,7 +22,7 @@ BATCH, REPEATS = 8, 3
 class Cost:
     """What it takes to compute the features of an image.
 
-    Attributes:
+    Args:
         milliseconds: For one image, network only, in batches of 8: the median of three.
         parameters: Number of weights.
         memory: Megabytes (10^6 bytes) of the weights and of the largest layer's input and output
