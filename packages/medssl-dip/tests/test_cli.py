@@ -52,6 +52,19 @@ def test_reconstruct_shows_a_table_and_keeps_records(capsys, scan, model, tmp_pa
     assert len(read_records(tmp_path / "results.jsonl")) == len(records)
 
 
+def test_files_of_one_name_have_rows_of_their_own(capsys, scan, image, model, tmp_path):
+    (tmp_path / "turned").mkdir()
+    image.rotate(180).save(tmp_path / "turned" / "scan.png")
+
+    code, out, err = call(capsys, "reconstruct", scan, "turned/scan.png", "-m", model, *FEW)
+
+    assert code == 0, err
+    rows = [line.split("  ")[1] for line in out.splitlines() if "file:scan (images" in line]
+    assert len(set(rows)) == 2
+    code, out, err = call(capsys, "reconstruct", scan, "-m", model, *FEW)
+    assert "file:scan" not in out  # the setting names it already
+
+
 def test_a_control_stands_beside_each_model(capsys, scan, model):
     few = [word for word in FEW if word != "--no-controls"]
 

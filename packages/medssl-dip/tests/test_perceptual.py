@@ -10,8 +10,8 @@ from medssl_dip.errors import ImageRangeError, ImageSizeError, LibraryError, Tru
 from medssl_dip.perceptual.lpips import LPIPS, load_lpips, nets_here
 from medssl_dip.perceptual.metrics import NETS
 from medssl_models.errors import CheckpointError, MissingWeightsError
-from medssl_models.networks import lpips_trunks
-from medssl_models.networks.lpips_trunks import TrunkFile
+from medssl_models.hub import lpips_trunks
+from medssl_models.hub.lpips_trunks import TrunkFile
 
 BUILDERS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from medssl_models.errors import did_you_mean
 from medssl_models.experiments.experiment import ImageFiles
-from medssl_models.suggestions import did_you_mean
 
 from medssl_dip.errors import SettingsError
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medssl_models.experiments.experiment import Experiment
+from medssl_models.experiments.former.translation import Formerly
 from medssl_models.experiments.released import STUDY_PICTURES, Released
-from medssl_models.experiments.translation import Formerly
 
 from medssl_dip.errors import SettingsError
 from medssl_dip.experiments.tables import distance_tables, reconstruction_tables

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from medssl_models import Provenance, Record
-from medssl_models.experiments.record import package_versions
+from medssl_models.versions import package_versions
 
 from medssl_dip.experiments.reconstruct import chosen_lpips, warn_of_slow_precision
 from medssl_dip.feature_extractor import preprocessing_of

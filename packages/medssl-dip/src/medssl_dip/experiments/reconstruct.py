@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medssl_models import Provenance, Record
 from medssl_models.features.runtime import multiplies_in_bf16, resolve_device
-from medssl_models.networks.lpips_trunks import missing_trunks
+from medssl_models.hub.lpips_trunks import missing_trunks
 
 from medssl_dip.errors import DivergedError
 from medssl_dip.images import items_of

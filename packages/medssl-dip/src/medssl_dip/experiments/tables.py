@@ -43,7 +43,9 @@ def reconstruction_tables(records: Sequence[Record]) -> list[Table]:
         for found in runs.values()
         for first in [next(iter(found.values()))]
     ]
-    columns = ("data set", "setting", "size", "model", "stopped", *metrics)
+    columns = ["data set", "setting", "size", "model", "stopped", *metrics]
+    if all(labels.dataset(one) == f"file:{one.settings.get('picture')}" for one in records):
+        columns, rows = columns[1:], [row[1:] for row in rows]  # the setting names the file
     return [Table(columns, rows)] if rows else []
 
 

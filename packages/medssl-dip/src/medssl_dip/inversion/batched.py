@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from medssl_models.experiments.record import package_versions
+from medssl_models.versions import package_versions
 
 from medssl_dip.errors import RunError
 from medssl_dip.inversion.figures import draw_trace

@@ -9,7 +9,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medssl_models.suggestions import did_you_mean
+from medssl_models.errors import did_you_mean
 
 from medssl_dip.errors import SettingsError
 from medssl_dip.inversion.run_folder import load_picture, read_finished

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import torch
-from medssl_models.networks.lpips_trunks import find_trunk, missing_trunks, read_trunk
+from medssl_models.hub.lpips_trunks import find_trunk, missing_trunks, read_trunk
 from torch import Tensor, nn
 
 from medssl_dip.errors import ImageRangeError, ImageSizeError, LibraryError, TrunkError
