@@ -54,15 +54,15 @@ def write_protocol_tables() -> None:
     """Write where the two protocols differ, one table an experiment."""
     lines = []
     for experiment in installed_experiments():
-        lines += [f"## {experiment.name}", "", "| setting | published | corrected | entries | why |"]
-        lines += ["|---|---|---|---|---|"]
+        lines += [f"## {experiment.name}", ""]
+        lines += ["| setting | published | corrected | entries | why |", "|---|---|---|---|---|"]
         presets = (experiment.settings_for("published"), experiment.settings_for("corrected"))
         for one in differences(*presets):
             values = ("none" if v in (None, {}) else v for v in (one.published, one.corrected))
             cells = [f"`{one.field}`", *map(str, values), " ".join(one.entries), one.why]
             lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-        lines += ["", *(f"No difference: {entry}, {why}." for entry, why in experiment.alike.items())]
-        lines.append("")
+        alike = (f"No difference: {entry}, {why}." for entry, why in experiment.alike.items())
+        lines += ["", *alike, ""]
     folder = Path(__file__).parent / "_build"
     folder.mkdir(exist_ok=True)
     (folder / "protocol-tables.md").write_text("\n".join(lines), encoding="utf-8")

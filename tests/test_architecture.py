@@ -221,3 +221,23 @@ def test_experiments_load_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+# Folders of a package, each of which needs only those before it.
+ROOMS = {
+    "medssl-models": ["checkpoints", "networks", "conversion", "hub", "features", "experiments"],
+    "medssl-data": ["images", "synthetic", "tables", "readers"],
+    "medssl-saliency": ["engine", "maps", "figures", "experiments"],
+    "medssl-dip": ["perceptual", "inversion", "experiments", "commands"],
+}
+
+
+@pytest.mark.parametrize("name", sorted(ROOMS))
+def test_rooms_need_only_those_before_them(name):
+    package = ROOT / "packages" / name
+    rooms, own = ROOMS[name], module_of(package)
+    for place, room in enumerate(rooms):
+        for path in sorted((package / "src" / own / room).rglob("*.py")):
+            later = {f"{own}.{other}" for other in rooms[place + 1 :]}
+            found = {".".join(one.split(".")[:2]) for one in imported(parse(path))}
+            assert not found & later, f"{path.relative_to(ROOT)} needs {sorted(found & later)}"

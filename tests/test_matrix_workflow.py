@@ -7,7 +7,7 @@ from medssl_data import cli as data_cli
 from medssl_data.console import run as run_data
 from medssl_eval import cli as eval_cli
 from medssl_models.console import run
-from medssl_models.experiments.record import read_records
+from medssl_models.experiments.record_store import read_records
 
 PLAN = """
 models = ["random_r18"]
@@ -16,22 +16,22 @@ store = "features"
 [extraction]
 device = "cpu"
 workers = 0
-[engine]
+[executor]
 processes = 1
-[probes.linear]
-strengths = [0.01, 1.0]
-[probes.finetune]
+[experiments.linear]
+Cs = [0.01, 1.0]
+[experiments.finetune]
 steps = 2
 batch_size = 4
 side = 32
 validate_every = 2
-[probes.saliency-stats]
+[experiments.saliency-stats]
 pictures = 2
 window = 32
 stride = 32
 resize = 64
 crop = 64
-[probes.views]
+[experiments.views]
 images = 6
 covariance_images = 12
 gallery = 6
@@ -74,7 +74,7 @@ def test_experiments_of_four_packages_in_one_matrix(place, capsys):
     assert all(c["records"] for c in done["cells"][:7])
     written = (place / "results.jsonl").read_bytes()
     assert {record.experiment for record in read_records(place / "results.jsonl")} >= {
-        "linear", "finetune", "saliency-stats", "invariance",
+        "linear", "finetune", "saliency-stats", "views",
     }  # fmt: skip
     code, again = matrix(capsys, "--skip-impossible")
     assert [c["state"] for c in again["cells"]] == [*["done before"] * 7, "impossible"]
@@ -83,4 +83,4 @@ def test_experiments_of_four_packages_in_one_matrix(place, capsys):
     assert {c["estimate"]["basis"] for c in planned["cells"]} == {"such cells before", "impossible"}
     assert run(eval_cli.app, ["report", "results.jsonl", "-o", "report.html"]) == 0
     page = (place / "report.html").read_text("utf-8")
-    assert "attentive diffusion" in page
+    assert "attentive_diffusion" in page

@@ -1,6 +1,8 @@
 """The declaration: settings, metric, and what is done with a model and a data set."""
 
-from medssl_models import Experiment, Metric, Record
+from class_distance import distance_of_means
+from medssl_data import ImageDataset
+from medssl_models import Backbone, Experiment, Metric, Record, RunContext
 from medssl_models.experiments.settings import ExperimentSettings, Option, setting
 
 
@@ -15,10 +17,11 @@ class Settings(ExperimentSettings):
     )
 
 
-def run(backbone, data, settings, context):
+def run(
+    backbone: Backbone, data: ImageDataset, settings: Settings, context: RunContext
+) -> list[Record]:
     """Measure one model on one data set; features come from the store where they are known."""
-    from class_distance import distance_of_means
-    from medssl_models import extract
+    from medssl_models import extract  # noqa: PLC0415 # it needs torch, a command line does not
 
     table = extract(backbone, data, settings=context.extracting, store=context.store)
     distance = distance_of_means(table.features, data.labels, unit_length=settings.unit_length)

@@ -4,8 +4,8 @@
 
 Both sides get the same standardised float32 features of two classes. scikit-learn fits each C from
 zero (L-BFGS, max_iter=100); of the largest shape every fifth C is fitted, and the time is
-multiplied by five. The study's warm-started loop is timed too. Features are made, not a network's: rectified
-mixtures of 64 latent causes with noise, two of which decide the class. The objective of
+multiplied by five. The study's warm-started loop is timed too. Features are made, not a network's:
+rectified mixtures of 64 latent causes with noise, two of which decide the class. The objective of
 scikit-learn's fits is computed in float64, and ours must be lower or equal at every C that was
 fitted. Small shapes are timed with one thread of linear algebra and with the default (of 1,000 rows
 every fifth C then, as of the largest shape). Prints ratios, targets and a line of JSON.

@@ -74,7 +74,9 @@ def test_a_patient_is_in_one_fold():
 def test_one_class_and_small_classes_are_refused():
     with pytest.raises(InfeasibleError, match="all images are of one class"):
         assign_folds(np.zeros(9, dtype=np.int64), 3)
-    with pytest.raises(InfeasibleError, match=r"class 'ill' has 2 images for 3 folds.*2 folds or fewer"):
+    with pytest.raises(
+        InfeasibleError, match=r"class 'ill' has 2 images for 3 folds.*2 folds or fewer"
+    ):
         assign_folds(np.array([0] * 9 + [1] * 2), 3, names=("normal", "ill"))
     with pytest.raises(InfeasibleError, match=r"class '1' has 1 patients"):
         assign_folds(np.array([0] * 9 + [1] * 9), 3, groups=[*"abcdefghi", *"z" * 9])

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from medssl_models.errors import RecordError
-from medssl_models.experiments.record import Provenance, Record, package_versions, record_key
+from medssl_models.experiments.record import Provenance, Record, record_key
 from medssl_models.experiments.record_store import (
     Records,
     RecordStore,
@@ -21,6 +21,7 @@ from medssl_models.experiments.record_store import (
     read_records,
 )
 from medssl_models.experiments.registry import metric_of
+from medssl_models.versions import package_versions
 from pydantic import ValidationError
 
 TEXT = st.text(max_size=8)

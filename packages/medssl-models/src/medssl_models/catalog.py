@@ -31,11 +31,11 @@ from medssl_models.errors import (
     ModelError,
     SettingsError,
     UnknownModelError,
+    did_you_mean,
 )
 from medssl_models.files import expand, models_folder
 from medssl_models.networks.architectures import is_own
 from medssl_models.plugins import BrokenPlugin, load_plugins
-from medssl_models.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -179,7 +179,9 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everythi
 ProtocolOption = Annotated[
     _ProtocolName,
     typer.Option(
-        "--protocol", help="The 2022 study's way, or without its defects.", **choice(_ProtocolName)
+        "--protocol",
+        help="published repeats the 2022 study, corrected avoids its defects.",
+        **choice(_ProtocolName),
     ),
 ]
 ResultsOption = Annotated[

@@ -1,5 +1,5 @@
-"""The old address of `medssl_models.experiments.probes`, kept for one minor version."""
+"""The old address of `medssl_models.experiments.former.probes`, kept for one minor version."""
 
-from medssl_models.experiments.probes import GROUP, ProbePlugin, ProtocolName, Work
+from medssl_models.experiments.former.probes import GROUP, ProbePlugin, ProtocolName, Work
 
 __all__ = ["GROUP", "ProbePlugin", "ProtocolName", "Work"]

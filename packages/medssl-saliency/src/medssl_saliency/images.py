@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.errors import did_you_mean
 from medssl_models.experiments.experiment import ImageFiles
-from medssl_models.suggestions import did_you_mean
 
 from medssl_saliency.errors import SettingsError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from medssl_models.errors import did_you_mean
 from medssl_models.experiments.cells import (
     Labels,
     data_of,
@@ -15,7 +16,6 @@ from medssl_models.experiments.cells import (
     setting_of,
 )
 from medssl_models.experiments.registry import metric_of
-from medssl_models.suggestions import did_you_mean
 
 from medssl_eval.errors import UnknownNameError
 

@@ -10,8 +10,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from medssl_models.experiments.experiment import Experiment, later
+from medssl_models.experiments.former.translation import Formerly
 from medssl_models.experiments.released import Released
-from medssl_models.experiments.translation import Formerly
 
 from medssl_eval.experiments.settings import (
     FewShotSettings,

@@ -304,7 +304,7 @@ class FinetuneSettings(TrainedSettings):
     seed: Seed = setting(
         "Seed of head, order and crops. The study set none, so its runs cannot be repeated.",
         corrected=0,
-        option=Option(("--seed",)),
+        option=Option(("--seed",), help="Seed of everything random."),
     )
 
 

@@ -10,9 +10,8 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from medssl_models.errors import ModelError, UnknownExperimentError
+from medssl_models.errors import ModelError, UnknownExperimentError, did_you_mean
 from medssl_models.experiments.registry import find_experiment
-from medssl_models.suggestions import did_you_mean
 from pydantic import (
     BaseModel,
     BeforeValidator,

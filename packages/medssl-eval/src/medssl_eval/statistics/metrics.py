@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.errors import did_you_mean
 from medssl_models.experiments.metric import Metric
-from medssl_models.suggestions import did_you_mean
 
 from medssl_eval.errors import FeatureError, InfeasibleError, LabelError, UnknownNameError
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from medssl_models.experiments.experiment import Experiment
+from medssl_models.experiments.former.translation import Formerly
 from medssl_models.experiments.released import Released
 from medssl_models.experiments.settings import Option, published_value, setting
-from medssl_models.experiments.translation import Formerly
 from pydantic import BaseModel
 
 from medssl_invariance.experiments.metrics import METRICS

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from medssl_models.experiments.intervals import bootstrap_mean
-from medssl_models.experiments.record import package_versions
+from medssl_models.versions import package_versions
 
 from medssl_invariance.errors import FeatureError
 from medssl_invariance.experiments.metrics import METRICS

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from medssl_models.suggestions import did_you_mean
+from medssl_models.errors import did_you_mean
 
 from medssl_invariance.errors import GridError, UnknownFamilyError
 from medssl_invariance.transforms import functions, grids, resampling

@@ -20,10 +20,9 @@ from medssl_models.checkpoints.opening import open_checkpoint
 from medssl_models.conversion import verification
 from medssl_models.conversion.key_maps import plan
 from medssl_models.conversion.model_folder import Origin, write_folder
-from medssl_models.errors import CheckpointError
+from medssl_models.errors import CheckpointError, some_of
 from medssl_models.files import sha256_of
 from medssl_models.networks.build import build_network
-from medssl_models.suggestions import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,8 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from medssl_models.errors import CheckpointError
-from medssl_models.suggestions import some_of
+from medssl_models.errors import CheckpointError, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from medssl_models.conversion.model_folder import Proof, read_origin, read_state
-from medssl_models.errors import CheckpointError, ModelError
+from medssl_models.errors import CheckpointError, ModelError, some_of
 from medssl_models.networks.build import build_network
-from medssl_models.suggestions import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

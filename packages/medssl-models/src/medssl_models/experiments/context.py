@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medssl_models.experiments.record import Provenance, package_versions, record_key
+from medssl_models.experiments.record import Provenance, record_key
+from medssl_models.versions import package_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

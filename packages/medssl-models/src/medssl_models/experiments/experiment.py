@@ -12,8 +12,8 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from medssl_models.experiments.former.translation import Formerly
 from medssl_models.experiments.settings import make_settings
-from medssl_models.experiments.translation import Formerly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -7,8 +7,6 @@ records are `record_store`'s business. Importing this module imports no torch.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import platform
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -25,22 +23,10 @@ from pydantic import (
 
 from medssl_models.plain_json import canonical_json, plain
 
-__all__ = ["SCHEMA_VERSION", "Provenance", "Record", "package_versions", "record_key"]
+__all__ = ["SCHEMA_VERSION", "Provenance", "Record", "record_key"]
 
 SCHEMA_VERSION = 2
 
-PACKAGES = (
-    "medssl-models",
-    "medssl-data",
-    "medssl-eval",
-    "medssl-saliency",
-    "medssl-dip",
-    "medssl-invariance",
-    "torch",
-    "torchvision",
-    "numpy",
-    "pillow",
-)
 ACCIDENTAL = frozenset({"device", "versions"})
 """What a provenance tells without being part of the experiment's identity."""
 
@@ -178,21 +164,3 @@ def record_key(experiment: str, metric: str, settings: object, provenance: Prove
     """
     identity = [experiment, metric, settings, provenance.model_dump(exclude=set(ACCIDENTAL))]
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
-
-
-def package_versions(*more: str) -> dict[str, str]:
-    """Give the installed versions of Python and of the packages that shape a number.
-
-    Args:
-        more: Further distribution names.
-
-    Returns:
-        Name to version, without what is not installed. Nothing is imported.
-    """
-    versions = {"python": platform.python_version()}
-    for name in (*PACKAGES, *more):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

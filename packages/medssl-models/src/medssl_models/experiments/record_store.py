@@ -20,8 +20,8 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from medssl_models.errors import RecordError
+from medssl_models.experiments.former.translation import translate
 from medssl_models.experiments.record import Record
-from medssl_models.experiments.translation import translate
 
 if TYPE_CHECKING:
     from io import RawIOBase

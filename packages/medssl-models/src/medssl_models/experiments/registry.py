@@ -12,12 +12,11 @@ import sys
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from medssl_models.errors import UnknownExperimentError
+from medssl_models.errors import UnknownExperimentError, did_you_mean
 from medssl_models.experiments.experiment import GROUP, Experiment
+from medssl_models.experiments.former.probes import GROUP as OLD_GROUP
+from medssl_models.experiments.former.probes import as_experiment
 from medssl_models.experiments.metric import Metric
-from medssl_models.experiments.probes import GROUP as OLD_GROUP
-from medssl_models.experiments.probes import as_experiment
-from medssl_models.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from medssl_models.errors import SettingsError
-from medssl_models.suggestions import did_you_mean
+from medssl_models.errors import SettingsError, did_you_mean
+from medssl_models.protocols import PROTOCOLS, BatchNormName, ProtocolName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -48,12 +48,9 @@ __all__ = [
     "words_of",
 ]
 
-ProtocolName = Literal["published", "corrected"]
-BatchNormName = Literal["eval", "training"]
 Padding = Literal["published", "model"]
 Labels = Literal["published", "corrected"]
 Seed = Annotated[int, Field(ge=0)]
-PROTOCOLS: tuple[ProtocolName, ...] = typing.get_args(ProtocolName)
 
 
 @dataclass(frozen=True)

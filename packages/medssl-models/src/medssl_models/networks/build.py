@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from medssl_models.errors import ModelError, PluginError, SettingsError
+from medssl_models.errors import ModelError, PluginError, SettingsError, did_you_mean
 from medssl_models.networks.architectures import ARCHITECTURES, is_own
 from medssl_models.networks.trunks import build_trunk
 from medssl_models.plugins import load_plugins
-from medssl_models.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,10 +14,9 @@ import torch
 from torch import nn
 
 from medssl_models.card import DropRule, KeyMap, ModelCard, WeightFile
-from medssl_models.errors import MissingExtraError, SettingsError, UnknownModelError
+from medssl_models.errors import MissingExtraError, SettingsError, UnknownModelError, did_you_mean
 from medssl_models.networks.tapped import TappedNetwork
 from medssl_models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Normalisation, Preprocessing
-from medssl_models.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,9 +13,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medssl_models.errors import LayerError, SettingsError
+from medssl_models.errors import LayerError, SettingsError, did_you_mean
 from medssl_models.networks.architectures import ARCHITECTURES, FULL_WIDTH
-from medssl_models.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

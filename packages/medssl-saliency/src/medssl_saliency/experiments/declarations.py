@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medssl_models.experiments.experiment import Experiment, later
+from medssl_models.experiments.former.translation import Formerly
 from medssl_models.experiments.metric import Metric
 from medssl_models.experiments.released import STUDY_PICTURES, Released
 from medssl_models.experiments.settings import make_settings
-from medssl_models.experiments.translation import Formerly
 
 from medssl_saliency.experiments import tables
 from medssl_saliency.experiments.settings import (
