@@ -7,13 +7,25 @@ import pkgutil
 import medssl_eval
 import pytest
 
-ROOMS = ("medssl_eval.solver.", "medssl_eval.statistics.", "medssl_eval.training.")
+ROOMS = tuple(
+    f"medssl_eval.{room}."
+    for room in ("experiments", "matrix", "rank", "solver", "statistics", "training")
+)
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(medssl_eval.__path__, "medssl_eval.")
     if module.name.startswith(ROOMS)
 )
 CALLED = [
+    "experiments.few_shot.few_shot",
+    "experiments.finetune.finetune",
+    "experiments.knn.knn",
+    "experiments.linear.linear",
+    "experiments.settings.preset",
+    "matrix.finished.finished_cells",
+    "matrix.plan.read_plan",
+    "rank.ranking.Ranker",
+    "rank.ranking.choose_experiments",
     "solver.logistic.choose_c",
     "solver.logistic.published_cs",
     "solver.logistic.solve",

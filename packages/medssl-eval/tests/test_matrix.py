@@ -204,6 +204,15 @@ def test_a_process_that_is_killed_while_it_sends_its_outcome_is_lost():
     place.pipe.close()
 
 
+def test_two_names_of_a_model_are_one(place):
+    plan = matrix_plugin.write_plan(place)
+    names = '["random:resnet18", "random_r18"]'
+    plan.write_text(plan.read_text().replace('["tiny-a", "tiny-b"]', names))
+    cells = [planned.cell for planned in Matrix(read_plan(plan)).cells()]
+    assert len(cells) == 6
+    assert {(cell.model, cell.asked) for cell in cells} == {("random_r18", "random:resnet18")}
+
+
 def test_two_who_append_at_once_lose_and_double_nothing(tmp_path):
     def line(number):
         names = dict.fromkeys(("model", "weights", "dataset", "manifest"), "m")

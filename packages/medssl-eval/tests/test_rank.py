@@ -1,6 +1,7 @@
 """The ranking: nested subsets, what the budget drops, the words, and the command."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -342,6 +343,16 @@ def test_a_short_name_is_the_same_model(capsys, scans, tmp_path, imported_timm):
     assert not any("cannot be compared" in caveat for caveat in short["verdict"]["caveats"])
     both = ranked("timm:test_resnet", imported_timm)
     assert len(both["ranks"]) == 2
+
+
+def test_two_folders_of_one_name_are_refused(capsys, scans, tmp_path, imported_timm):
+    folder = resolve(imported_timm).folder
+    folders = [shutil.copytree(folder, tmp_path / name) for name in ("one", "two")]
+    words = [word for path in folders for word in ("-m", path)]
+    code, out, err = call(capsys, "rank", scans, *words, "-o", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert f"{folders[0]} and {folders[1]} are both called {imported_timm}" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_models_named_an_imported_one_takes_part(capsys, scans, tmp_path, imported_timm):
