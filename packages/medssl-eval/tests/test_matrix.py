@@ -204,6 +204,14 @@ def test_a_process_that_is_killed_while_it_sends_its_outcome_is_lost():
     place.pipe.close()
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_any_work(place):
+    (place / "taken").write_text("a file")
+    plan = matrix_plugin.write_plan(place, more='results = "taken/results.jsonl"')
+    with pytest.raises(OSError, match=r"taken cannot be written .*; name another with results"):
+        carried_out(plan, LocalExecutor(1))
+    assert not (place / "features").exists()
+
+
 def test_two_names_of_a_model_are_one(place):
     plan = matrix_plugin.write_plan(place)
     names = '["random:resnet18", "random_r18"]'

@@ -297,6 +297,7 @@ def test_a_folder_is_answered_with_a_table_and_a_report(capsys, scans, tmp_path)
         (("--budget", "0m"), 2, "--budget is '0m'"),
         (("-m", "nobody"), 2, "nobody"),
         (("-m", "moco-v2"), 4, "moco-v2"),
+        (("--labels", "u-ones"), 2, "label policies"),
     ],
 )
 def test_what_cannot_be_ranked_is_said_before_any_work(
@@ -343,6 +344,16 @@ def test_a_short_name_is_the_same_model(capsys, scans, tmp_path, imported_timm):
     assert not any("cannot be compared" in caveat for caveat in short["verdict"]["caveats"])
     both = ranked("timm:test_resnet", imported_timm)
     assert len(both["ranks"]) == 2
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_an_output_that_cannot_be_written_is_said_before_any_work(capsys, scans, tmp_path, home):
+    (tmp_path / "taken").write_text("a file")
+    code, _, err = call(capsys, "rank", scans, "-o", tmp_path / "taken")
+    assert code == 1
+    assert "taken cannot be written" in err
+    assert "name another with --output" in err
+    assert not (home / "features").exists()
 
 
 def test_two_folders_of_one_name_are_refused(capsys, scans, tmp_path, imported_timm):

@@ -145,6 +145,8 @@ class Matrix:
             PlanError: Cells are impossible; said before anything is computed.
             OSError: The results cannot be written. What was written before is kept.
         """
+        from medssl_models.files import check_writable
+
         cells = self.cells()
         impossible = [planned for planned in cells if planned.state == "impossible"]
         if impossible and not self.skip_impossible:
@@ -154,6 +156,7 @@ class Matrix:
                 f"{first.reason}; a dry run lists them, skip_impossible leaves them out"
             )
             raise PlanError(message)
+        check_writable(self.plan.results.parent, option="results")
         by_name = {planned.cell.name: planned for planned in cells}
         open_ = [planned for planned in cells if planned.state == "to do"]
         try:

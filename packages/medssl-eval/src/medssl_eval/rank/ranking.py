@@ -190,12 +190,16 @@ class Ranker:
         Raises:
             UnknownModelError: A name that no model bears, before anything is computed.
             InfeasibleError: The images can carry no experiment, likewise.
+            OSError: The folder of the records cannot be written, likewise.
         """
         from medssl_models.experiments.models import check_models, distinct_models
+        from medssl_models.files import check_writable
 
         check_models(self.models)
         self._asked = distinct_models(self.models)
         choose_experiments(self.data, seed=self.seed)
+        if self.context.results is not None:
+            check_writable(self.context.results.parent, option="--output")
         self._begin = self.clock()
         order = nested_order(self.data.labels, self.data.splits, seed=self.seed)
         size = min(len(order), 2 * FLOOR * len(self.data.classes))
