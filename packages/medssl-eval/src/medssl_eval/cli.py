@@ -47,7 +47,7 @@ app.command(
 app.command(
     epilog=examples(
         "medssl-eval matrix plan.toml --dry-run",
-        "medssl-eval matrix plan.toml --engine ray --address auto",
+        "medssl-eval matrix plan.toml --executor ray --address auto",
     ),
 )(matrix)
 app.add_typer(protocol_app, name="protocol")
