@@ -80,7 +80,7 @@ class Progress(Protocol):
 
 
 def choice(alternatives: object) -> dict[str, object]:
-    """Give the arguments of `typer.Option` that restrict an option to a `Literal`'s values.
+    """Return the arguments of `typer.Option` that restrict an option to a `Literal`'s values.
 
     Typer reads `Literal` itself from 0.19 on only.
 

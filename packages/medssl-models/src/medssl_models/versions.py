@@ -22,7 +22,7 @@ PACKAGES = (
 
 
 def package_versions(*more: str) -> dict[str, str]:
-    """Give the installed versions of Python and of the packages that shape a number.
+    """List the installed versions of Python and of the packages that shape a number.
 
     Args:
         more: Further distribution names.

@@ -285,7 +285,7 @@ class _Shared:
         return model_of(record), data_of(record), setting, record.metric
 
     def context(self, record: Record) -> tuple[tuple[str, str], ...]:
-        """Give everything the number depends on, as short texts."""
+        """List everything the number depends on, as short texts."""
         origin = record.provenance
         if origin.versions != self._versions[0]:
             self._versions = origin.versions, repr(origin.versions)
@@ -381,7 +381,7 @@ def _files(details: object, folder: Path) -> Iterable[Path]:
 
 
 def published_content() -> Content:
-    """Give the study's released numbers as entries, with the flags of their cells."""
+    """Return the study's released numbers as entries, with the flags of their cells."""
     warnings = (
         "These are the released numbers, defects included; a note beside a number names what is "
         "known to be wrong with it.",

@@ -247,7 +247,7 @@ def _number(text: str) -> float:
 
 
 def blank_figure(width: float, height: float) -> Figure:
-    """Give an empty figure of so many inches on the page's own ground."""
+    """Make an empty figure of so many inches on the page's own ground."""
     from matplotlib.figure import Figure as Canvas
 
     return Canvas(figsize=(width, height), layout="constrained", facecolor="none")

@@ -197,7 +197,7 @@ def _curves(content: Content) -> list[Drawing]:
 
 
 def _data(content: Content) -> str:
-    """Give all entries as JSON columns, texts by number, safe inside a script element."""
+    """Return all entries as JSON columns, texts by number, safe inside a script element."""
     entries = content.entries
     columns: dict[str, object] = {
         name: _coded([getattr(entry, name) for entry in entries]) for name in TEXTS
@@ -215,7 +215,7 @@ def _data(content: Content) -> str:
 
 
 def _contexts(entries: Sequence[Entry]) -> dict[str, object]:
-    """Give a column for each part of the origins; many entries share one origin, by identity."""
+    """Make a column for each part of the origins; many entries share one origin, by identity."""
     origins = {id(entry.context): dict(entry.context) for entry in entries}
     places = {origin: place for place, origin in enumerate(origins)}
     rows = [places[id(entry.context)] for entry in entries]

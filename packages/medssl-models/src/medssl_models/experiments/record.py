@@ -151,7 +151,7 @@ class Record(BaseModel):
 
 
 def record_key(experiment: str, metric: str, settings: object, provenance: Provenance) -> str:
-    """Give the key that a record will have, before the experiment is run.
+    """Return the key that a record will have, before the experiment is run.
 
     Args:
         experiment: As in `Record`.

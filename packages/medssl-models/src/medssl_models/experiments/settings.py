@@ -204,7 +204,7 @@ def make_settings(settings: type[S], protocol: ProtocolName, given: Mapping[str,
 class Difference:
     """A field that two settings set differently.
 
-    Attributes:
+    Args:
         field: Its name.
         published: The study's value.
         corrected: The default.
