@@ -6,9 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from medssl_models.checkpoints import tf_bundle
-from medssl_models.checkpoints.crc32c import crc32c
-from medssl_models.checkpoints.tf_bundle import find_index, parse_tf_bundle, read_tf_bundle
+from medssl_models.checkpoints.tf_bundle import (
+    find_index,
+    masked_checksum,
+    parse_tf_bundle,
+    read_tf_bundle,
+)
 from medssl_models.errors import CheckpointError, UnsafeCheckpointError
 from medssl_models.testing.checkpoints import (
     index_bytes,
@@ -159,8 +165,21 @@ FLOAT = b"\x08\x01\x12\x04\x12\x02\x08\x01\x28\x04"  # float32, shape (1,), 4 by
 
 
 def masked(data):
-    checksum = crc32c(data)
+    """The definition, bit by bit."""
+    register = 0xFFFFFFFF
+    for octet in data:
+        register ^= octet
+        for _ in range(8):
+            register = (register >> 1) ^ (0x82F63B78 if register & 1 else 0)
+    checksum = register ^ 0xFFFFFFFF
     return struct.pack("<L", (((checksum >> 15) | (checksum << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+@given(st.binary(max_size=300))
+@settings(deadline=None, max_examples=50)
+def test_checksums_equal_their_definition(data):
+    assert struct.pack("<L", masked_checksum(data)) == masked(data)
+    assert masked_checksum(memoryview(data)) == masked_checksum(data)
 
 
 ZERO = FLOAT + b"\x35" + masked(bytes(4))

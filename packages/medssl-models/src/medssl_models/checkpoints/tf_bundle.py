@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from medssl_models.checkpoints.archive import Archive
-from medssl_models.checkpoints.crc32c import crc32c, unmask
 from medssl_models.errors import CheckpointError, UnsafeCheckpointError
 
-__all__ = ["find_index", "parse_tf_bundle", "read_tf_bundle"]
+__all__ = ["find_index", "masked_checksum", "parse_tf_bundle", "read_tf_bundle"]
 
 # Numbers of tensorflow/core/framework/types.proto. Strings, resources, quantised and 8-bit floats
 # have no place in a checkpoint of weights; bfloat16 has no NumPy type.
@@ -29,6 +29,7 @@ _DTYPES = {
     17: "<u2", 19: "<f2", 22: "<u4", 23: "<u8",
 }  # fmt: skip
 _MAGIC = 0xDB4775248B80FB57
+_MASK_DELTA = 0xA282EAD8
 _FOOTER = 48
 _TRAILER = 5  # of a block: the kind of compression and a checksum
 _MAX_INDEX = 64 * 2**20
@@ -99,6 +100,19 @@ def find_index(path: Path) -> Path | None:
             raise CheckpointError(message)
         return index
     return path if path.suffix == ".index" or _has_magic(path) else None
+
+
+def masked_checksum(data: bytes | memoryview) -> int:
+    """Compute the CRC-32C of some bytes in TensorFlow's masked form.
+
+    The mask keeps CRCs of data that hold CRCs from cancelling.
+
+    Example:
+        >>> hex(masked_checksum(b"123456789"))
+        '0xc78ab0e5'
+    """
+    checksum: int = google_crc32c.value(bytes(data))
+    return (((checksum >> 15) | (checksum << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def parse_tf_bundle(index: bytes, shards: Shards) -> dict[str, Array]:
@@ -222,7 +236,7 @@ def _block(index: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]
         message = "a block of the index lies outside the file"
         raise CheckpointError(message)
     (checksum,) = struct.unpack_from("<L", index, end + 1)
-    if crc32c(index[offset : end + 1]) != unmask(checksum):
+    if masked_checksum(index[offset : end + 1]) != checksum:
         message = "the index has a wrong checksum; the file is damaged"
         raise CheckpointError(message)
     if index[end]:
@@ -365,7 +379,7 @@ def _array(entry: _Entry, shard: memoryview) -> Array:
         message = f"shape {entry.shape} {dtype} and {entry.size} bytes do not fit the data file"
         raise CheckpointError(message)
     data = shard[entry.offset : entry.offset + size]
-    if crc32c(data) != unmask(entry.checksum):
+    if masked_checksum(data) != entry.checksum:
         message = "wrong checksum; the data file is damaged"
         raise CheckpointError(message)
     return np.frombuffer(data, dtype).reshape(entry.shape)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from medssl_models.checkpoints.crc32c import crc32c
+from medssl_models.checkpoints.tf_bundle import masked_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,6 @@ Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
 _BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
-_MASK_DELTA = 0xA282EAD8
 
 
 # ---------------------------------------------------------------------------------- the network
@@ -211,7 +210,7 @@ def _block(entries: Mapping[bytes, bytes], *, interval: int = 16) -> bytes:
         previous = key
     restarts = restarts or [0]
     content += struct.pack(f"<{len(restarts) + 1}L", *restarts, len(restarts)) + b"\0"
-    return content + struct.pack("<L", _mask(crc32c(content)))
+    return content + struct.pack("<L", masked_checksum(content))
 
 
 def _entry(array: Array, shard: int, offset: int) -> bytes:
@@ -220,15 +219,11 @@ def _entry(array: Array, shard: int, offset: int) -> bytes:
     entry += _field(3, shard) if shard else b""
     entry += _field(4, offset) if offset else b""
     data = _tensor_bytes(array)
-    return entry + _field(5, len(data)) + b"\x35" + struct.pack("<L", _mask(crc32c(data)))
+    return entry + _field(5, len(data)) + b"\x35" + struct.pack("<L", masked_checksum(data))
 
 
 def _tensor_bytes(array: Array) -> bytes:
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-
-
-def _mask(checksum: int) -> int:
-    return (((checksum >> 15) | (checksum << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def _field(number: int, value: int | bytes) -> bytes:
