@@ -115,7 +115,12 @@ RECONSTRUCTION = Experiment(
     per_dataset=frozenset({"picture"}),
     tables=reconstruction_tables,
     released=Released(("perceptual-distance",), _net, _as_the_study),
-    formerly=Formerly(metrics=_FORMER_METRICS, added=("padding", "labels"), adapt=_move_picture),
+    formerly=Formerly(
+        metrics=_FORMER_METRICS,
+        fields={"scale": "preset"},
+        added=("padding", "labels"),
+        adapt=_move_picture,
+    ),
 )
 
 
