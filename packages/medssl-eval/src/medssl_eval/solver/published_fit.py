@@ -121,10 +121,12 @@ def _cut_off(
     problem = Problem(Design(rows, mean), columns, np.ones(len(rows)))
     theta = np.vstack([model.coef_.T, model.intercept_]).astype(np.float64)
     iterations = int(model.n_iter_[0])
-    return LogisticSolution.at(
+    solution = LogisticSolution.at(
         evaluate(problem, theta, c),
         mean,
         c=c,
         iterations=iterations,
         converged=iterations < model.max_iter,
     )
+    # Products keep their last bit in the order in which scikit-learn lays the coefficients out.
+    return replace(solution, coefficients=np.array(model.coef_, np.float64))
