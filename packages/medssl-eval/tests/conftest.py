@@ -14,7 +14,7 @@ from medssl_models.testing.experiments import declared_metrics
 from PIL import Image
 
 TRAIT = declared_metrics(
-    "trait",
+    "toy-trait",
     Metric("diffusion", "diffusion", "neither", "%"),
     Metric("distance", "distance", "lower"),
 )

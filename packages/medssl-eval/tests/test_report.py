@@ -49,7 +49,7 @@ def results(tmp_path):
                 model,
                 "eyes",
                 40.0 + number,
-                experiment="trait",
+                experiment="toy-trait",
                 metric="diffusion",
                 settings={},
                 details={"picture": "maps/eye.png"},
@@ -120,7 +120,7 @@ def test_only_equal_records_replace_each_other(tmp_path):
 def test_two_records_that_differ_have_cells_of_their_own_in_every_export(tmp_path):
     """Of transforms, layers, targets and pictures the last record used to win."""
     path = tmp_path / "results.jsonl"
-    found = [record(value=float(v), experiment="trait", metric="distance", unit="",
+    found = [record(value=float(v), experiment="toy-trait", metric="distance", unit="",
                     settings={"transform": name, "layer": layer})
              for v, (name, layer) in enumerate([("rotation", "layer1"), ("h_flip", "layer1"),
                                                 ("rotation", "layer4")])]  # fmt: skip
@@ -175,7 +175,7 @@ def test_less_is_better_for_distances(tmp_path):
     append_records(
         path,
         [
-            record(m, value=v, experiment="trait", metric="distance", unit="")
+            record(m, value=v, experiment="toy-trait", metric="distance", unit="")
             for m, v in (("near", 0.2), ("far", 0.8))
         ],
     )

@@ -22,7 +22,7 @@ TOY = declared_metrics(
     Metric("loss", "loss", "lower", bounds=(0, None)),
     Metric("share", "share", "neither", "%"),
 )
-OTHER = declared_metrics("other", Metric("accuracy", "accuracy", "higher"))
+OTHER = declared_metrics("another-toy", Metric("accuracy", "accuracy", "higher"))
 _DECLARED = ExitStack()
 _DECLARED.enter_context(declared(TOY, OTHER, COUNT_IMAGES))
 

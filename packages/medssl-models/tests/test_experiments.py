@@ -283,7 +283,11 @@ def build(settings, origin, experiment):
 
 
 @hypothesis_settings(deadline=None, max_examples=300)
-@given(st.lists(st.builds(build, SETTINGS, ORIGINS, st.sampled_from(["toy", "other"])), min_size=2))
+@given(
+    st.lists(
+        st.builds(build, SETTINGS, ORIGINS, st.sampled_from(["toy", "another-toy"])), min_size=2
+    )
+)
 def test_two_records_that_differ_never_share_a_cell(records):
     labels = Labels.of(records)
     cells = {}

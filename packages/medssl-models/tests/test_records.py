@@ -88,7 +88,7 @@ def test_key_ignores_result_time_device_and_versions():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"experiment": "other"},
+        {"experiment": "another-toy"},
         {"metric": "loss"},
         {"settings": {"shots": 1}},
         {"provenance": Provenance(model="other")},
