@@ -275,6 +275,8 @@ SETTINGS = st.fixed_dictionaries(
     optional=dict.fromkeys(("transform", "layer", "picture", "view"), FEW),
 )
 
+TOYS = st.sampled_from(["toy", "another-toy"])
+
 
 def build(settings, origin, experiment):
     return Record(
