@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medssl_data.catalog import load_dataset
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -41,6 +39,8 @@ def open_datasets(
         >>> [data.name for data in open_datasets(["phantom:chest-xray"])]
         ['phantom-chest-xray']
     """
+    from medssl_data.catalog import load_dataset
+
     opened = []
     for name in dict.fromkeys(names):
         chosen: dict[str, Any] = {"labels": labels, "split": split}
