@@ -344,6 +344,17 @@ def test_a_short_name_is_the_same_model(capsys, scans, tmp_path, imported_timm):
     assert not any("cannot be compared" in caveat for caveat in short["verdict"]["caveats"])
     both = ranked("timm:test_resnet", imported_timm)
     assert len(both["ranks"]) == 2
+    results = tmp_path / "out" / "results.jsonl"
+    asked = ("timm:test_resnet", "random_r18", "--results", results, "--json")
+    code, out, err = call(capsys, "compare", *asked)
+    assert code == 0, err
+    assert {name for pair in json.loads(out)["pairs"] for name in pair["models"]} == {
+        imported_timm,
+        "random_r18",
+    }
+    page = tmp_path / "report.md"
+    assert call(capsys, "report", results, "--format", "markdown", "-o", page)[0] == 0
+    assert f"| {imported_timm} |" in page.read_text()
 
 
 @pytest.mark.usefixtures("tiny_models")

@@ -80,7 +80,7 @@ def compare(
     console = Console(json=json, quiet=quiet)
     asked = tuple(metric or ())
     choice = Choice(
-        models=tuple(model or ()),
+        models=tuple(map(_one_name, model or ())),
         datasets=tuple(dataset),
         experiments=tuple(experiment or ()),
         metrics=() if "all" in asked else asked,
@@ -92,7 +92,12 @@ def compare(
     if not asked:
         records = [record for record in records if record.metric in METRICS]
     pairs, ranked, notes = _compared(
-        records, results, choice, against=against, resamples=resamples, seed=seed
+        records,
+        results,
+        choice,
+        against=_one_name(against),
+        resamples=resamples,
+        seed=seed,
     )
     if plot is not None:
         _draw(ranked, plot)
@@ -124,6 +129,17 @@ def _read(results: Path, console: Console) -> Sequence[Record]:
     for note in file.notes:
         console.warn(note)
     return file.records
+
+
+def _one_name(model: str) -> str:
+    """Return the name that a model's records bear; one that is not here may have records."""
+    from medssl_models.catalog import resolve
+    from medssl_models.errors import ModelError
+
+    try:
+        return resolve(model).name
+    except (ModelError, OSError):
+        return model
 
 
 def _compared(
