@@ -141,7 +141,7 @@ def test_lost_predictions_are_an_error_that_says_what_to_do(results):
     records = [linear(results, name, answers(len(name), 1.0)) for name in ("a", "bb")]
     for path in predictions_folder(results).iterdir():
         path.unlink()
-    with pytest.raises(PredictionsError, match="--force"):
+    with pytest.raises(PredictionsError, match="repeat the experiment with force"):
         Comparer(results).compare(gather_cells(records)[0])
 
 
