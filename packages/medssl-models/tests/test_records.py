@@ -271,3 +271,12 @@ def test_versions_name_what_is_installed():
     versions = package_versions("pytest", "surely-not-installed")
     assert {"python", "torch", "medssl-models", "pytest"} <= set(versions)
     assert "surely-not-installed" not in versions
+
+
+def test_records_are_a_table_in_a_notebook():
+    pandas = pytest.importorskip("pandas")
+    frame = Records((make_record(1), make_record(2, metric="loss"))).to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame["value"].tolist() == [1, 2]
+    assert frame["settings.shots"].tolist() == [5, 5]
+    assert frame["provenance.model"].tolist() == ["tiny", "tiny"]

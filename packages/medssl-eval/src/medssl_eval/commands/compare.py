@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medssl_models import Record
-    from medssl_models.experiments.cells import Labels
-    from medssl_models.experiments.released import Agreement, ReleasedNumber
+    from medssl_models.experiments.released import Agreement
 
     from medssl_eval.compare.cells import Choice
     from medssl_eval.compare.comparison import Pair, RankedCells
@@ -28,11 +27,6 @@ PAIR_COLUMNS = (
     *("data set", "setting", "metric", "better", "than", "difference", "95 % interval"),
     *("p", "p (Holm)", "p DeLong (Holm)"),
 )
-CELL_COLUMNS = (
-    *("data set", "experiment", "model", "metric", "protocol", "yours", "95 % interval", "study"),
-    *("its interval", "difference", "verdict", "flag"),
-)
-
 ModelsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models; all when left out.")
 ]
@@ -217,7 +211,7 @@ def _show_ranks(console: Console, entry: RankedCells) -> None:
 
 
 def _show_published(console: Console, records: Sequence[Record]) -> None:
-    from medssl_models.experiments.cells import Labels
+    from medssl_models.experiments.command import released_table
     from medssl_models.experiments.released import compare_with_released
 
     from medssl_eval.errors import ResultsError
@@ -230,12 +224,8 @@ def _show_published(console: Console, records: Sequence[Record]) -> None:
             f"published sets them{why}"
         )
         raise ResultsError(message)
-    labels = Labels.of([entry.record for entry in found])
-    console.table(
-        CELL_COLUMNS,
-        [_published_row(entry, labels) for entry in found],
-        title="Your records beside the numbers that the study released",
-    )
+    table = released_table(found)
+    console.table(table.columns, table.rows, title=table.title)
     console.write(
         "agrees: the difference is within both intervals together; higher, lower: yours is, beyond "
         "them; disputed: the study's number contradicts itself. A flag says why the study's number "
@@ -270,26 +260,6 @@ def _refusals(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _published_row(entry: Agreement, labels: Labels) -> tuple[object, ...]:
-    from medssl_models.experiments.cells import interval
-
-    record, number = entry.record, entry.number
-    return (
-        labels.dataset(record),
-        labels.setting(record),
-        labels.model(record),
-        record.metric,
-        record.provenance.protocol,
-        f"{record.value:.4g}",
-        interval(record),
-        f"{number.value:.4g}",
-        _published_interval(number),
-        f"{entry.difference:+.3g}",
-        entry.verdict,
-        "; ".join(filter(None, (entry.reason, *number.flags, *number.doubts))),
-    )
-
-
 def _published_document(entry: Agreement) -> dict[str, object]:
     return {
         "record": entry.record,
@@ -298,12 +268,6 @@ def _published_document(entry: Agreement) -> dict[str, object]:
         "verdict": entry.verdict,
         "reason": entry.reason,
     }
-
-
-def _published_interval(number: ReleasedNumber) -> str:
-    if number.low is None or number.high is None:
-        return ""
-    return f"{number.low:.4g} to {number.high:.4g}"
 
 
 def _draw(ranked: Sequence[RankedCells], plot: Path) -> None:

@@ -37,6 +37,7 @@ from medssl_models.console import (
     examples,
 )
 from medssl_models.errors import SettingsError
+from medssl_models.experiments.cells import Labels, best_first, interval, run_tables
 from medssl_models.experiments.context import RunContext
 from medssl_models.experiments.experiment import ImageFiles, Table
 from medssl_models.experiments.runner import run
@@ -55,9 +56,9 @@ if TYPE_CHECKING:
 
     from medssl_models.experiments.experiment import Experiment
     from medssl_models.experiments.record_store import Records
-    from medssl_models.experiments.released import Agreement, ReleasedNumber
+    from medssl_models.experiments.released import Agreement
 
-__all__ = ["RESULTS", "ROOT", "add_commands", "command", "options_of", "show"]
+__all__ = ["RESULTS", "ROOT", "add_commands", "command", "options_of", "released_table", "show"]
 
 ROOT, RESULTS = Path("data"), Path("results.jsonl")
 FURTHER = "Further settings"
@@ -118,7 +119,6 @@ def add_commands(
 
 def show(console: Console, experiment: Experiment, records: Records, context: RunContext) -> None:
     """Show records as their experiment does, beside the study's numbers where it has them."""
-    from medssl_models.experiments.cells import best_first, run_tables
     from medssl_models.experiments.released import compare_with_released
 
     tables = [Table(*table) for table in run_tables(records)]
@@ -127,7 +127,7 @@ def show(console: Console, experiment: Experiment, records: Records, context: Ru
     real = [record for record in records if not record.details.get("synthetic")]
     beside = compare_with_released(real)
     if beside:
-        table = _released_table(beside)
+        table = released_table(beside)
         console.table(table.columns, table.rows, title=table.title)
     findings = [] if experiment.findings is None else list(experiment.findings(records))
     for finding in findings:
@@ -346,27 +346,30 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _released_table(beside: Sequence[Agreement]) -> Table:
-    columns = ("data set", "model", "metric", "yours", "protocol", "study", "its bounds", "verdict",
-               "flag")  # fmt: skip
+def released_table(beside: Sequence[Agreement]) -> Table:
+    """Lay records out beside the study's numbers, a row each."""
+    labels = Labels.of([entry.record for entry in beside])
+    columns = (
+        *("data set", "setting", "model", "metric", "protocol", "yours", "95 % interval"),
+        *("study", "its interval", "difference", "verdict", "flag"),
+    )
     rows = [
         (
-            entry.record.provenance.dataset,
-            entry.record.provenance.model,
+            labels.dataset(entry.record),
+            labels.setting(entry.record),
+            labels.model(entry.record),
             entry.record.metric,
-            f"{entry.record.value:.4g}",
             entry.record.provenance.protocol,
+            f"{entry.record.value:.4g}",
+            interval(entry.record),
             f"{entry.number.value:.4g}",
             ""
             if entry.number.low is None
             else f"{entry.number.low:.4g} to {entry.number.high:.4g}",
+            f"{entry.difference:+.3g}",
             entry.verdict,
             "; ".join(filter(None, (entry.reason, *entry.number.flags, *entry.number.doubts))),
         )
         for entry in beside
     ]
-    return Table(columns, rows, "Beside the numbers that the 2022 study released")
-
-
-def _bounds(number: ReleasedNumber) -> str:
-    return "" if number.low is None else f"{number.low:.4g} to {number.high:.4g}"
+    return Table(columns, rows, "Your records beside the numbers that the study released")

@@ -5,7 +5,7 @@ Importing this module imports no torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +110,6 @@ class RunContext:
     def results_file(self) -> Path:
         """The file of records, or the name that it would have."""
         return self.results or Path("results.jsonl")
-
-    def with_options(self, **changes: Any) -> RunContext:  # noqa: ANN401 # any field of options
-        """Return a context in which some options have other values."""
-        return replace(self, options=self.options.model_copy(update=changes))
 
     def provenance(
         self,

@@ -10,14 +10,13 @@ from medssl_saliency.engine.correlation import pearson
 from medssl_saliency.errors import MapError, MaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
 __all__ = [
     "agreement",
     "attentive_diffusion",
-    "bootstrap_interval",
     "border_mass",
     "centre_of_mass",
     "corner_mass",
@@ -267,36 +266,6 @@ def describe(values: NDArray[np.floating]) -> Mapping[str, float]:
         "border_mass": border_mass(values),
         "corner_mass": corner_mass(values),
     }
-
-
-def bootstrap_interval(
-    values: NDArray[np.floating],
-    *,
-    seed: int,
-    groups: Sequence[str] = (),
-    draws: int = 2000,
-) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean over images.
-
-    Args:
-        values: `(n,)`, one number an image.
-        seed: Of the resampling.
-        groups: The patient of each image, "" where unknown; images of one patient are drawn
-            together. Empty draws images.
-        draws: Number of resamples.
-
-    Returns:
-        Lower and upper end; None for fewer than two images or patients.
-    """
-    names = [group or f"\0{row}" for row, group in enumerate(groups or [""] * len(values))]
-    _, members = np.unique(names, return_inverse=True)
-    sums, counts = np.bincount(members, weights=values), np.bincount(members)
-    if len(sums) < 2:
-        return None
-    picks = np.random.default_rng(seed).integers(0, len(sums), (draws, len(sums)))
-    means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def _checked(values: NDArray[np.floating]) -> NDArray[np.float64]:
