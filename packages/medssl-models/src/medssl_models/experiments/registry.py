@@ -19,7 +19,7 @@ from medssl_models.experiments.former.probes import as_experiment
 from medssl_models.experiments.metric import Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from importlib.metadata import EntryPoint
 
     from medssl_models.experiments.record import Record
@@ -45,21 +45,25 @@ def experiment_names() -> list[str]:
 
 def installed_experiments() -> list[Experiment]:
     """List the experiments that can be loaded, in the order in which lists show them."""
-    found = []
-    for name in {**_entries(), **_DECLARED}:
-        with contextlib.suppress(UnknownExperimentError):
-            found.append(find_experiment(name))
-    return sorted(found, key=lambda experiment: (experiment.place, experiment.name))
+    return _usable({**_entries(), **_DECLARED})
 
 
 def experiments_of_others() -> list[Experiment]:
     """List the experiments of packages that are not ours, for who lends them a command."""
-    foreign = {
+    return _usable(
         name
         for name, entries in _entries().items()
         if not any(str(entry.dist and entry.dist.name).startswith("medssl-") for entry in entries)
-    }
-    return [experiment for experiment in installed_experiments() if experiment.name in foreign]
+    )
+
+
+def _usable(names: Iterable[str]) -> list[Experiment]:
+    """Load what can be loaded, and nothing else, in the order of lists."""
+    found = []
+    for name in names:
+        with contextlib.suppress(UnknownExperimentError):
+            found.append(find_experiment(name))
+    return sorted(found, key=lambda experiment: (experiment.place, experiment.name))
 
 
 def find_experiment(name: str) -> Experiment:
