@@ -1,0 +1,34 @@
+from .backbone import Backbone as Backbone
+from .backbone import create_model as create_model
+from .card import ModelCard as ModelCard
+from .card import WeightFile as WeightFile
+from .catalog import available_models as available_models
+from .catalog import control_of as control_of
+from .catalog import list_models as list_models
+from .catalog import model_card as model_card
+from .errors import CheckpointError as CheckpointError
+from .errors import InputRangeError as InputRangeError
+from .errors import MissingWeightsError as MissingWeightsError
+from .errors import ModelError as ModelError
+from .errors import UnknownModelError as UnknownModelError
+from .experiments.context import RunContext as RunContext
+from .experiments.experiment import Experiment as Experiment
+from .experiments.metric import Metric as Metric
+from .experiments.record import Provenance as Provenance
+from .experiments.record import Record as Record
+from .experiments.record_store import Records as Records
+from .experiments.record_store import append_records as append_records
+from .experiments.record_store import read_records as read_records
+from .experiments.runner import measure as measure
+from .experiments.runner import run as run
+from .features.extraction import ExtractionSettings as ExtractionSettings
+from .features.extraction import FeatureTable as FeatureTable
+from .features.extraction import ImageSource as ImageSource
+from .features.extraction import extract as extract
+from .features.runtime import fold_batchnorm as fold_batchnorm
+from .features.store import FeatureStore as FeatureStore
+from .files import home as home
+from .preprocessing import Normalisation as Normalisation
+from .preprocessing import Preprocessing as Preprocessing
+
+__version__: str
