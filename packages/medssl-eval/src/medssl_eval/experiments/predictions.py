@@ -82,7 +82,7 @@ class Predictions:
         """SHA-256 over everything, 64 hex digits; the order of the images counts."""
         soft = b"" if self.targets is None else _bytes(self.targets, "<f8")
         numbers = _bytes(self.labels, "<i8") + _bytes(self.probabilities, "<f8") + soft
-        return _digest((*self.classes, "", *self.ids, "", *self.groups), numbers)
+        return digest((*self.classes, "", *self.ids, "", *self.groups), numbers)
 
     @cached_property
     def questions(self) -> str:
@@ -91,7 +91,7 @@ class Predictions:
         Predictions with equal `questions` can be compared in pairs.
         """
         order = sorted(range(len(self)), key=self.ids.__getitem__)
-        return _digest(
+        return digest(
             (*self.classes, "", *(self.ids[row] for row in order)),
             _bytes(self.labels[order], "<i8"),
         )
@@ -159,18 +159,7 @@ class Predictions:
         Raises:
             PredictionsError: There is no such file, or it holds something else.
         """
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in _ARRAYS}
-        except FileNotFoundError as error:
-            message = f"{path} is not there: repeat the experiment with force"
-            raise PredictionsError(message) from error
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            message = f"{path} holds no predictions: repeat the experiment with force"
-            raise PredictionsError(message) from error
-        if int(arrays["format"]) != FORMAT:
-            message = f"{path} has format {arrays['format']}, this version reads {FORMAT}"
-            raise PredictionsError(message)
+        arrays = read_arrays(path, _ARRAYS, "predictions", FORMAT)
         return cls(
             ids=tuple(arrays["ids"].tolist()),
             groups=tuple(arrays["groups"].tolist()),
@@ -201,7 +190,7 @@ def read_predictions(record: Record, results: Path) -> Predictions:
     if not isinstance(entry, dict) or not {"file", "sha256"} <= entry.keys():
         message = f"{who} has no predictions of single images; repeat it with force"
         raise PredictionsError(message)
-    path = results.parent / _confined(str(entry["file"]), who)
+    path = results.parent / confined(str(entry["file"]), who)
     found = Predictions.load(path)
     if found.fingerprint != entry["sha256"]:
         message = f"{path} does not hold the predictions of {who}; repeat it with force"
@@ -209,10 +198,40 @@ def read_predictions(record: Record, results: Path) -> Predictions:
     return found
 
 
-def _confined(name: str, who: str) -> Path:
+def read_arrays(
+    path: Path, names: Iterable[str], what: str, version: int
+) -> dict[str, NDArray[np.generic]]:
+    """Read the arrays of an npz file that lies beside a results file; nothing in it is run.
+
+    Args:
+        path: The file.
+        names: Its arrays, `format` among them.
+        what: What it holds, for messages.
+        version: The format that is understood.
+
+    Raises:
+        PredictionsError: There is no such file, or it holds something else.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in names}
+    except FileNotFoundError as error:
+        message = f"{path} is not there: repeat the experiment with force"
+        raise PredictionsError(message) from error
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        message = f"{path} holds no {what}: repeat the experiment with force"
+        raise PredictionsError(message) from error
+    if int(arrays["format"]) != version:
+        message = f"{path} has format {arrays['format']}, this version reads {version}"
+        raise PredictionsError(message)
+    return arrays
+
+
+def confined(name: str, who: str) -> Path:
+    """Return the path of a file beside the results; refuse one outside their folder."""
     path = Path(name)
     if path.is_absolute() or ".." in path.parts:
-        message = f"{who} names predictions outside the folder of its results: {name}"
+        message = f"{who} names a file outside the folder of its results: {name}"
         raise PredictionsError(message)
     return path
 
@@ -221,7 +240,8 @@ def _bytes(numbers: NDArray[np.generic], dtype: str) -> bytes:
     return np.ascontiguousarray(numbers, dtype).tobytes()
 
 
-def _digest(names: Iterable[str], numbers: bytes) -> str:
+def digest(names: Iterable[str], numbers: bytes) -> str:
+    """SHA-256 over names, each with its length, and numbers; 64 hex digits."""
     hasher = hashlib.sha256()
     for name in names:
         raw = name.encode()
