@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from medssl_data import load_dataset
 from medssl_eval import KnnSettings, knn
 from medssl_eval.errors import InfeasibleError
-from medssl_eval.experiments.knn import Neighbours, assign_folds, foldable, vote
-from medssl_eval.experiments.partition import partition
+from medssl_eval.experiments.knn import Neighbours, foldable, vote
+from medssl_eval.experiments.partition import assign_folds, partition
 from medssl_eval.experiments.predictions import read_predictions
 from medssl_models import RunContext
 from sklearn.neighbors import KNeighborsClassifier

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from medssl_data import load_dataset
 from medssl_eval.cli import app
 from medssl_eval.errors import InfeasibleError
-from medssl_eval.experiments.subsets import nested_order
+from medssl_eval.rank.subsets import nested_order
 from medssl_eval.rank import cost
 from medssl_eval.rank.cost import Cost, measure_cost
 from medssl_eval.rank.ranking import Ranker, choose_experiments, is_worse

@@ -13,7 +13,7 @@ import numpy as np
 
 from medssl_eval.errors import InfeasibleError
 from medssl_eval.experiments.features import collect, patients_of, prepare
-from medssl_eval.experiments.partition import partition
+from medssl_eval.experiments.partition import assign_folds, check_folds, partition
 from medssl_eval.experiments.predictions import Predictions
 from medssl_eval.experiments.scoring import (
     Scored,
@@ -26,8 +26,6 @@ from medssl_eval.experiments.settings import KnnSettings
 from medssl_eval.statistics.metrics import validation_score
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Record, Records, RunContext
     from medssl_models.experiments.settings import ProtocolName
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CANDIDATES",
     "Neighbours",
-    "assign_folds",
     "foldable",
     "knn",
     "quick_knn",
@@ -166,45 +163,7 @@ def foldable(data: ImageDataset, settings: KnnSettings) -> None:
         message = "choosing the number of neighbours needs at least 3 folds; or name the number"
         raise InfeasibleError(message)
     groups = patients_of(data.groups, separate=settings.patients == "separate")
-    _check_folds(data.labels, settings.folds, groups=groups, names=data.classes)
-
-
-def assign_folds(
-    labels: Integers,
-    folds: int,
-    *,
-    seed: int = 0,
-    groups: Sequence[str] | None = None,
-    names: Sequence[str] | None = None,
-) -> Integers:
-    """Deal rows into folds, stratified by class.
-
-    Args:
-        labels: (N,) int64.
-        folds: Number of folds, at least 2.
-        seed: Decides who meets whom.
-        groups: N patient names; all images of one are in one fold.
-        names: Class names, for messages.
-
-    Returns:
-        (N,) int64 in 0..folds-1, the fold in which a row is a question.
-
-    Raises:
-        InfeasibleError: Fewer than two classes, or a class with fewer images or patients than
-            folds.
-    """
-    from sklearn.model_selection import (
-        StratifiedGroupKFold,
-        StratifiedKFold,
-    )
-
-    _check_folds(labels, folds, groups=groups, names=names)
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-    splitter = kind(n_splits=folds, shuffle=True, random_state=seed)
-    fold_of = np.empty(len(labels), dtype=np.int64)
-    for fold, (_, asked) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):
-        fold_of[asked] = fold
-    return fold_of
+    check_folds(data.labels, settings.folds, groups=groups, names=data.classes)
 
 
 class Neighbours:
@@ -262,29 +221,6 @@ def vote(
     """Let the nearest reference images vote on each question; see `Neighbours`."""
     found = Neighbours(reference, labels, questions, most=neighbours, classes=classes)
     return found.shares(neighbours, temperature=temperature)
-
-
-def _check_folds(
-    labels: Integers,
-    folds: int,
-    *,
-    groups: Sequence[str] | None,
-    names: Sequence[str] | None,
-) -> None:
-    present = np.unique(labels)
-    if len(present) < 2:
-        message = "all images are of one class; k-NN needs images of at least two"
-        raise InfeasibleError(message)
-    who = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    noun = "images" if groups is None else "patients"
-    for label in present.tolist():
-        size = len(np.unique(who[labels == label]))
-        if size < folds:
-            name = names[label] if names is not None else str(label)
-            message = f"class {name!r} has {size} {noun} for {folds} folds; " + (
-                f"use {size} folds or fewer" if size >= 2 else "add images, or leave the class out"
-            )
-            raise InfeasibleError(message)
 
 
 def _ask_folds(

@@ -1,7 +1,7 @@
 """Which images train, which choose and which test: for experiments that fit something.
 
-Splits come from the manifest. What is decided here is the validation part where there is none, and
-which images remain when only a fraction of the labels is to be used.
+Splits come from the manifest. What is decided here is the validation part where there is none, the
+folds of cross-validation, and which images remain when only a fraction of the labels is to be used.
 """
 
 from __future__ import annotations
@@ -24,10 +24,22 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int64]
 
-__all__ = ["VALIDATION_SHARE", "Partition", "partition", "truncate_targets"]
+__all__ = [
+    "LEAST_FOLDS",
+    "VALIDATION_SHARE",
+    "Partition",
+    "assign_folds",
+    "check_folds",
+    "keep_fraction",
+    "partition",
+    "truncate_targets",
+]
 
 VALIDATION_SHARE = 0.2
 """Of the training images, where the data set brings no validation part: the study's share."""
+
+LEAST_FOLDS = 3
+"""Of nested cross-validation: one asks, one chooses, one trains."""
 
 _PARTS = {"train": "training", "val": "validation", "test": "test"}
 
@@ -90,12 +102,141 @@ def partition(
     groups = patients_of(data.groups, separate=separate)
     if fraction < 1:
         for name in ("train", "val"):
-            parts[name] = _fraction(data.labels, groups, parts[name], fraction, seed)
+            parts[name] = keep_fraction(
+                data.labels, parts[name], fraction, groups=groups, seed=seed
+            )
     if readable is not None:
         parts = {name: rows[np.isin(rows, readable)] for name, rows in parts.items()}
     _check(data, parts)
     notes = _shared_patients(data.groups, parts)
     return Partition(parts["train"], parts["val"], parts["test"], notes)
+
+
+def assign_folds(
+    labels: Rows,
+    folds: int,
+    *,
+    seed: int = 0,
+    groups: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+) -> Rows:
+    """Deal rows into folds, stratified by class.
+
+    Args:
+        labels: (N,) int64.
+        folds: Number of folds, at least 2.
+        seed: Decides who meets whom.
+        groups: N patient names; all images of one are in one fold.
+        names: Class names, for messages.
+
+    Returns:
+        (N,) int64 in 0..folds-1, the fold in which a row is a question.
+
+    Raises:
+        InfeasibleError: Fewer than two classes, or a class with fewer images or patients than
+            folds.
+
+    Example:
+        >>> assign_folds(np.array([0, 0, 0, 1, 1, 1]), 3).tolist()
+        [2, 1, 0, 2, 0, 1]
+    """
+    from sklearn.model_selection import (
+        StratifiedGroupKFold,
+        StratifiedKFold,
+    )
+
+    check_folds(labels, folds, groups=groups, names=names)
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    splitter = kind(n_splits=folds, shuffle=True, random_state=seed)
+    fold_of = np.empty(len(labels), dtype=np.int64)
+    for fold, (_, asked) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):
+        fold_of[asked] = fold
+    return fold_of
+
+
+def check_folds(
+    labels: Rows,
+    folds: int,
+    *,
+    groups: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Say whether folds can be dealt; arguments and errors as in `assign_folds`."""
+    present = np.unique(labels)
+    if len(present) < 2:
+        message = "all images are of one class; folds need images of at least two"
+        raise InfeasibleError(message)
+    who = _owners(len(labels), groups)
+    noun = "images" if groups is None else "patients"
+    for label in present.tolist():
+        size = len(np.unique(who[labels == label]))
+        if size < folds:
+            name = names[label] if names is not None else str(label)
+            message = f"class {name!r} has {size} {noun} for {folds} folds; " + (
+                f"use {size} folds or fewer" if size >= 2 else "add images, or leave the class out"
+            )
+            raise InfeasibleError(message)
+
+
+def keep_fraction(
+    labels: Rows,
+    part: Rows,
+    fraction: float,
+    *,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+    folds: Rows | None = None,
+) -> Rows:
+    """Keep a share of the patients of each class; a patient counts for his rarest class.
+
+    Args:
+        labels: (N,) int64, of all rows.
+        part: (M,) int64, the rows to keep some of.
+        fraction: In (0, 1]; what it keeps is part of what a larger one keeps.
+        groups: N patient names; None counts images.
+        seed: Decides who stays.
+        folds: (N,) int64, the fold of each row: each class then loses patients of all folds alike,
+            and keeps one in each of three folds at least.
+
+    Returns:
+        (K,) int64, the rows that stay, of each class at least one, in the order of `part`.
+    """
+    owners = _owners(len(labels), groups)[part]
+    sizes = np.bincount(labels[part])
+    rarity = sizes[labels[part]]
+    # One row stands for each patient: one of his rarest class.
+    order = np.lexsort((labels[part], rarity, owners))
+    patients, first = np.unique(owners[order], return_index=True)
+    strata = labels[part][order[first]]
+    shuffled = np.random.default_rng([seed, len(part)]).permutation(len(patients))
+    kept: list[int] = []
+    for label in np.unique(strata):
+        members = shuffled[strata[shuffled] == label]
+        least = 1
+        if folds is not None:
+            members = _in_turns(members, folds[part][order[first]])
+            least = LEAST_FOLDS
+        count = max(least, int(np.ceil(fraction * len(members) - 1e-9)))
+        kept += patients[members[:count]].tolist()
+    return part[np.isin(owners, kept)]
+
+
+def _in_turns(members: Rows, fold_of: Rows) -> Rows:
+    """Order members so that one of each fold comes before a second of any."""
+    by_fold = np.argsort(fold_of[members], kind="stable")
+    _, first, folds = np.unique(
+        fold_of[members][by_fold], return_index=True, return_inverse=True
+    )
+    turn = np.empty(len(members), np.int64)
+    turn[by_fold] = np.arange(len(members)) - first[folds]
+    return np.asarray(members[np.argsort(turn, kind="stable")], np.int64)
+
+
+def _owners(rows: int, groups: Sequence[str] | None) -> Rows:
+    """Number the patient of each row, or the row itself."""
+    if groups is None:
+        return np.arange(rows)
+    return np.unique(np.array(groups), return_inverse=True)[1].astype(np.int64)
 
 
 def truncate_targets(data: ImageDataset) -> ImageDataset:
@@ -142,25 +283,6 @@ def _demand(manifest: Manifest, split: str) -> None:
         "patient, or a CSV file with columns id and split of train, val and test"
     )
     raise InfeasibleError(message)
-
-
-def _fraction(
-    labels: Rows, groups: list[str] | None, part: Rows, fraction: float, seed: int
-) -> Rows:
-    """Keep a share of the patients of each class; a patient counts for his rarest class."""
-    owners = part if groups is None else np.unique(np.array(groups), return_inverse=True)[1][part]
-    sizes = np.bincount(labels[part])
-    rarity = sizes[labels[part]]
-    # One row stands for each patient: one of his rarest class.
-    order = np.lexsort((labels[part], rarity, owners))
-    patients, first = np.unique(owners[order], return_index=True)
-    strata = labels[part][order[first]]
-    shuffled = np.random.default_rng([seed, len(part)]).permutation(len(patients))
-    kept: list[int] = []
-    for label in np.unique(strata):
-        members = shuffled[strata[shuffled] == label]
-        kept += patients[members[: int(np.ceil(fraction * len(members) - 1e-9))]].tolist()
-    return part[np.isin(owners, kept)]
 
 
 def _check(data: ImageDataset, parts: dict[str, Rows]) -> None:

@@ -25,7 +25,7 @@ from medssl_eval.compare.cells import gather_cells
 from medssl_eval.compare.comparison import Comparer, Pair
 from medssl_eval.errors import InfeasibleError
 from medssl_eval.experiments.predictions import predictions_folder
-from medssl_eval.experiments.subsets import FLOOR, nested_order
+from medssl_eval.rank.subsets import FLOOR, nested_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
