@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from medssl_data.errors import MissingFileError, UnreadableImageError
 from medssl_data.images.decoding import read_image, read_rgb
 from medssl_data.images.reading import Reading
-from PIL import Image
+from PIL import Image, ImageFile
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 COLOUR = np.stack([RAMP, RAMP[::-1], 255 - RAMP], -1)
@@ -139,6 +140,60 @@ def test_truncated_files_are_refused(tmp_path: Path, suffix: str, share: float) 
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(UnreadableImageError, match=path.name):
         read_image(path)
+
+
+PUBLISHED = Reading().as_published()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+def test_the_study_took_truncated_files_as_far_as_they_go(tmp_path: Path, suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (256, 64, 3), np.uint8)
+    path = saved(tmp_path / f"a.{suffix}", noise)
+    whole = read_image(path, reading=PUBLISHED).pixels
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    picture = read_image(path, reading=PUBLISHED)
+    same = (picture.pixels == whole).all((1, 2))
+    rows = slice(-96, None) if suffix == "bmp" else slice(96)  # a BMP begins at the bottom
+    assert same[rows].all()
+    assert not same.all()
+    assert picture.rule.startswith("damaged, read as far as it goes")
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    with pytest.raises(UnreadableImageError):
+        read_image(path)
+
+
+def test_damaged_files_change_nothing_for_other_threads(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    path = saved(tmp_path / "a.jpg", noise)
+    path.write_bytes(path.read_bytes()[:1500])
+
+    def is_read(index: int) -> bool:
+        try:
+            read_image(path, reading=PUBLISHED if index % 2 else None)
+        except UnreadableImageError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(is_read, range(400))) == [False, True] * 200
+
+
+def test_the_study_clipped_deep_grey(tmp_path: Path) -> None:
+    deep = np.array([[0, 100, 255], [256, 4000, 65535]], np.uint16)
+    image, rule = read_rgb(saved(tmp_path / "a.png", deep), reading=PUBLISHED)
+    np.testing.assert_array_equal(np.asarray(image)[..., 0], [[0, 100, 255], [255, 255, 255]])
+    assert rule == "0..65535 clipped"
+
+
+def test_rules_at_their_defaults_keep_the_identity_of_version_0_1() -> None:
+    assert Reading().identity == (
+        '{"pixel_limit":89478485,"exif_orientation":true,"reduced":null,"axis":2,'
+        '"position":0.5,"window":null,"transposed":false}'
+    )
+    changed = [{"truncated": True}, {"deep_grey": "clipped"}, {"exif_orientation": False}]
+    told = {Reading().model_copy(update=change).identity for change in changed}
+    assert len(told | {Reading().identity, PUBLISHED.identity}) == 5
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from medssl_data import Manifest, Row, dataset_card, list_datasets, load_dataset
 from medssl_data.errors import SettingError
 from medssl_data.synthetic.phantom import chest_xray, draw_phantom
+from PIL import Image
 
 CHEXPERT = [
     ("chexpert", {}),
@@ -114,3 +115,22 @@ def test_cards_print_in_one_line() -> None:
     unknown = card.model_copy(update={"rows": None})
     assert "any number of images" in repr(unknown)
     assert all("\n" not in repr(card) and len(repr(card)) < 120 for card in list_datasets())
+
+
+@pytest.mark.parametrize("source", ["folder", "card"])
+def test_published_opens_files_as_they_are_and_has_another_fingerprint(
+    source: str, tmp_path: Path
+) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    folders = {"folder": ("ill", "well"), "card": ("AMD", "Non-AMD")}[source]
+    for folder in folders:
+        path = tmp_path / "ichallenge_amd/Training400" / folder / "N0001.jpg"
+        path.parent.mkdir(parents=True)
+        Image.new("L", (96, 64)).save(path.with_stem(folder), exif=turned)
+    name = {"folder": f"folder:{tmp_path / 'ichallenge_amd/Training400'}", "card": "ichallenge_amd"}
+    sides = {}
+    for protocol in ("corrected", "published"):
+        data = load_dataset(name[source], root=tmp_path, protocol=protocol)
+        sides[data.fingerprint] = [data.image(row).size for row in range(2)]
+    assert list(sides.values()) == [[(64, 96)] * 2, [(96, 64)] * 2]

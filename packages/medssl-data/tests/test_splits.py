@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medssl_data.card import PublishedSplit
+from medssl_data.catalog import list_datasets
 from medssl_data.errors import SplitError
 from medssl_data.manifest import Manifest, Row
 from medssl_data.splits import (
@@ -107,10 +108,21 @@ def test_published_split_is_train_then_test_in_shuffled_order() -> None:
     assert cut.notes == ()
 
 
-def test_published_split_of_another_number_of_rows_says_so() -> None:
+def test_published_split_of_another_number_of_rows_is_four_fifths_and_says_so() -> None:
     cut = published_split(plain(100), PublishedSplit(rows=138, train_rows=110))
-    assert cut.splits.count("train") == 79
+    assert cut.splits.count("train") == 80
     assert "the study had 138" in cut.notes[0]
+
+
+def test_the_published_cut_of_every_card_is_its_share() -> None:
+    shuffled = [
+        card.published_split
+        for card in list_datasets()
+        if card.published_split and card.published_split.rule == "shuffle"
+    ]
+    assert len(shuffled) == 8
+    for study in shuffled:
+        assert abs(study.train_rows - study.share * study.rows) < 1
 
 
 def test_published_split_by_files_shuffles_each_part() -> None:

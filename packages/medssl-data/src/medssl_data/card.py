@@ -30,6 +30,7 @@ class PublishedSplit(BaseModel):
             of the owner's files; "official" leaves them as they are.
         rows: Number of rows of the owner's distribution.
         train_rows: Training rows of that distribution.
+        share: Training share of a copy with another number of rows, rounded down.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +38,7 @@ class PublishedSplit(BaseModel):
     rule: Literal["shuffle", "files", "official"] = "shuffle"
     rows: int = Field(gt=0)
     train_rows: int = Field(gt=0)
+    share: float = Field(default=0.8, gt=0, lt=1)
 
 
 class DatasetCard(BaseModel):
@@ -77,6 +79,9 @@ class DatasetCard(BaseModel):
         published_geometry: "squash" (exactly 257 x 257) or "short-side" of the study's few-shot
             runs.
         published_pool: Number of first images that the study's few-shot runs used; None is all.
+        published_duplicates: Whether every image stood twice in the pool of those runs.
+        published_pictures: Ids of the one picture of which the study made maps and
+            reconstructions; the first that is here counts.
         reading: How files become pixels under each protocol.
         notes: Sentences that every record must carry.
         aliases: Other names.
@@ -118,6 +123,8 @@ class DatasetCard(BaseModel):
     published_split: PublishedSplit | None = None
     published_geometry: Literal["squash", "short-side"] = "squash"
     published_pool: int | None = None
+    published_duplicates: bool = False
+    published_pictures: tuple[str, ...] = ()
     reading: dict[ProtocolName, Reading] = {"published": Reading(), "corrected": Reading()}
     notes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()

@@ -96,7 +96,8 @@ def load_dataset(
             label, as in `chexpert,target=Edema`. `view` keeps the images of one view, as in
             `chexpert,view=frontal`; splits are made before, so they stay as they are.
         root: Folder that holds the data sets of the cards.
-        protocol: "published" repeats the 2022 study, "corrected" avoids its defects.
+        protocol: "published" repeats the 2022 study, how it opened files included (see
+            `Reading.as_published`); "corrected" avoids its defects.
         labels: Label policy; None takes the card's.
         split: "published", "patient", "official", "none" or a CSV file; None takes the study's
             under "published", else the owner's where it is part of the files, else by patient.
@@ -149,6 +150,8 @@ def load_manifest(
             target = settings.pop("target", options.target)
             manifest = _read(_plugin(plain), Path(root), replace(options, target=target))
             manifest = read_as(manifest, name, settings)
+        if options.protocol == "published":
+            manifest = replace(manifest, reading=manifest.reading.as_published())
     return _keep_view(manifest, view)
 
 

@@ -109,7 +109,7 @@ class ImageDataset:
         in_archive = item and not is_volume(path)
         if self.cache is None or manifest.drawer is not None or in_archive:
             return make(self.image(index))
-        whole = f"{manifest.reading.model_dump_json()} {item} {recipe}"
+        whole = f"{manifest.reading.identity} {item} {recipe}"
         return self.cache.picture(path, whole, lambda: make(self.image(index)))
 
     @property

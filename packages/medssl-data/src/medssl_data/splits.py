@@ -175,8 +175,8 @@ def published_split(manifest: Manifest, recipe: PublishedSplit) -> Manifest:
     Args:
         manifest: All rows in file order, those without a label included; for the rule "files"
             their `splits` say train or test.
-        recipe: Rule and counts of the card. Copies with another number of rows are cut at the same
-            fraction, and a note says so.
+        recipe: Rule and counts of the card. Copies with another number of rows are cut at its
+            share, and a note says so.
 
     Returns:
         The shuffled training rows followed by the shuffled test rows.
@@ -197,7 +197,7 @@ def published_split(manifest: Manifest, recipe: PublishedSplit) -> Manifest:
         rows = len(manifest)
         order = shuffle_order(rows)
         whole = rows == recipe.rows
-        train = recipe.train_rows if whole else rows * recipe.train_rows // recipe.rows
+        train = recipe.train_rows if whole else int(recipe.share * rows)
         splits = ("train",) * train + ("test",) * (rows - train)
     cut = replace(manifest.select(order.tolist()), splits=splits, split_policy="published")
     if len(manifest) == recipe.rows:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Progress", "each", "quietly", "watched"]
+__all__ = ["Progress", "alone", "each", "quietly", "watched"]
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Makes a display from a description and a number of steps; `Console.progress` is one."""
@@ -55,7 +55,7 @@ def _ignore(n: int) -> None:
 
 
 _DECODERS = r"(PIL|pydicom)(\.|$)"
-_GATE = threading.Lock()
+_GATE = threading.Condition()
 _QUIET: list[warnings.catch_warnings[None]] = []
 """What brings the filters of warnings back, once for each thread that decodes."""
 
@@ -82,3 +82,15 @@ def quietly() -> Iterator[None]:
             filters = _QUIET.pop()
             if not _QUIET:
                 filters.__exit__(None, None, None)
+                _GATE.notify_all()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no thread is in a block of `quietly`, and keep all others out of one.
+
+    For what a decoder takes from a global of its library: the thread inside may be quiet itself.
+    """
+    with _GATE:
+        _GATE.wait_for(lambda: not _QUIET)
+        yield

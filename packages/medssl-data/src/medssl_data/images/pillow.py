@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from medssl_data.errors import DECODER_FAULTS, UnreadableImageError
-from medssl_data.images.parallel import quietly
+from medssl_data.images.parallel import alone, quietly
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def read_pillow(path: Path, reading: Reading) -> tuple[Image.Image, str]:
 
     Args:
         path: The file.
-        reading: Limit of pixels, orientation and reduction.
+        reading: Limit of pixels, orientation, reduction, damage and deep grey.
 
     Returns:
         A picture of mode L, RGB or I;16 and the rule.
@@ -44,14 +44,7 @@ def read_pillow(path: Path, reading: Reading) -> tuple[Image.Image, str]:
         UnreadableImageError: No picture, damaged, or beyond the pixel limit.
     """
     try:
-        # Our own limit speaks, and faults of EXIF harm no pixel.
-        with quietly(), Image.open(path, formats=_FORMATS) as image:
-            reading.check_size(path, image.size)
-            note = _reduce(image, reading)
-            turn = _orientation(image)
-            image.load()
-            upright, turned = _upright(image, turn, reading)
-            plain, rule = _plain_mode(upright)
+        return _open(path, reading)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError as error:
@@ -62,6 +55,35 @@ def read_pillow(path: Path, reading: Reading) -> tuple[Image.Image, str]:
     except (*DECODER_FAULTS, Image.DecompressionBombError) as error:
         reason = f"cannot be decoded ({error or type(error).__name__})"
         raise UnreadableImageError.of(path, reason) from error
+
+
+def _open(path: Path, reading: Reading) -> tuple[Image.Image, str]:
+    try:
+        return _decode(path, reading)
+    except (UnidentifiedImageError, UnreadableImageError, PermissionError):
+        raise
+    except DECODER_FAULTS as error:
+        if not reading.truncated:
+            raise
+        fault = error
+    with alone():  # Pillow's switch is for the whole process
+        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+        try:
+            image, rule = _decode(path, reading)
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+    return image, f"damaged, read as far as it goes ({fault}); {rule}"
+
+
+def _decode(path: Path, reading: Reading) -> tuple[Image.Image, str]:
+    # Our own limit speaks, and faults of EXIF harm no pixel.
+    with quietly(), Image.open(path, formats=_FORMATS) as image:
+        reading.check_size(path, image.size)
+        note = _reduce(image, reading)
+        turn = _orientation(image)
+        image.load()
+        upright, turned = _upright(image, turn, reading)
+        plain, rule = _plain_mode(upright, reading)
     return plain, "; ".join(part for part in (note, turned, rule) if part)
 
 
@@ -85,7 +107,7 @@ def _upright(image: Image.Image, turn: int, reading: Reading) -> tuple[Image.Ima
     return ImageOps.exif_transpose(image), f"EXIF orientation {turn} turned upright"
 
 
-def _plain_mode(image: Image.Image) -> tuple[Image.Image, str]:
+def _plain_mode(image: Image.Image, reading: Reading) -> tuple[Image.Image, str]:
     """Reduce Pillow's modes to L, RGB and I;16."""
     mode = image.mode
     if mode in _PLAIN:
@@ -94,17 +116,19 @@ def _plain_mode(image: Image.Image) -> tuple[Image.Image, str]:
     if mode == "LA":
         return image.getchannel(0), "alpha dropped"
     if mode.startswith(("I", "F")):
-        return _deep(np.asarray(image))
+        return _deep(np.asarray(image), clipped=reading.deep_grey == "clipped")
     return image.convert("RGB"), f"{mode} -> RGB"
 
 
-def _deep(pixels: npt.NDArray[np.generic]) -> tuple[Image.Image, str]:
-    """Keep 16-bit grey; stretch wider integers and floats to 16 bit."""
+def _deep(pixels: npt.NDArray[np.generic], *, clipped: bool) -> tuple[Image.Image, str]:
+    """Keep 16-bit grey, stretch wider integers and floats to 16 bit; or clip all of them to 8."""
     values = pixels.astype(np.float64)
     if not np.isfinite(values).all():
         message = "NaN or infinite pixels"
         raise ValueError(message)
     low, high = float(values.min()), float(values.max())
+    if clipped:
+        return Image.fromarray(values.clip(0, 255).astype(np.uint8)), f"{low:g}..{high:g} clipped"
     if low >= 0 and high <= 65535 and np.issubdtype(pixels.dtype, np.integer):
         return Image.fromarray(pixels.astype(np.uint16)), "16-bit grey"
     scaled = np.rint((values - low) * (65535.0 / ((high - low) or 1.0)))

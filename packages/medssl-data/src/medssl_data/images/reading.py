@@ -25,6 +25,10 @@ class Reading(BaseModel):
     Args:
         pixel_limit: Pictures with more pixels are refused before they are decoded.
         exif_orientation: Turn the picture upright as its EXIF tag says; TIFFs are always turned.
+        truncated: Take a damaged picture as far as it can be decoded, the rest black, instead of
+            refusing it.
+        deep_grey: Whether grey of more than 8 bits is stretched to 0..255 from its own minimum and
+            maximum, or clipped at 255.
         reduced: Side in pixels that is enough: JPEGs decode at 1/2, 1/4 or 1/8 scale where both
             sides stay at least this large. Off by default, because it changes pixels.
         axis: Axis of a volume (x 0, y 1, z 2) that is cut.
@@ -38,6 +42,8 @@ class Reading(BaseModel):
 
     pixel_limit: int = Field(default=PIXEL_LIMIT, gt=0)
     exif_orientation: bool = True
+    truncated: bool = False
+    deep_grey: Literal["stretched", "clipped"] = "stretched"
     reduced: int | None = Field(default=None, gt=0)
     axis: Literal[0, 1, 2] = 2
     position: float | int = 0.5
@@ -50,6 +56,30 @@ class Reading(BaseModel):
             message = f"window must ascend, got {self.window}"
             raise ValueError(message)
         return self
+
+    def as_published(self) -> Reading:
+        """Return the rules with files opened as the study opened them.
+
+        It took pictures as Pillow gives them, whatever their EXIF tag says; where a file was
+        damaged, what could be decoded; and of deep grey what Pillow's conversion to RGB keeps.
+
+        Example:
+            >>> Reading(position=5).as_published().exif_orientation
+            False
+        """
+        opened = {"exif_orientation": False, "truncated": True, "deep_grey": "clipped"}
+        return self.model_copy(update=opened)
+
+    @property
+    def identity(self) -> str:
+        """JSON of all that decides pixels; equal exactly when the rules are.
+
+        Rules that were not there in version 0.1 are left out at their defaults, so that features
+        and prepared pictures of then keep their keys.
+        """
+        fields = type(self).model_fields
+        unused = {name for name in _LATER if getattr(self, name) == fields[name].default}
+        return self.model_dump_json(exclude=unused)
 
     def changed(self, name: str, settings: Mapping[str, str]) -> Reading:
         """Return the rules with what a user set behind a name, as in `stoic,window=-1000..250`.
@@ -115,6 +145,8 @@ class Reading(BaseModel):
             if repr(value) != repr(getattr(other, _FORMS[name][0]))
         }
 
+
+_LATER = ("truncated", "deep_grey")
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _FORMS = {
