@@ -24,6 +24,7 @@ from medssl_eval.experiments.scoring import (
 from medssl_eval.experiments.settings import LinearSettings
 from medssl_eval.solver.logistic import choose_c, published_cs, solve, solve_path
 from medssl_eval.solver.published_fit import fit_published
+from medssl_eval.solver.scaling import Scaling
 from medssl_eval.statistics.metrics import validation_score
 
 if TYPE_CHECKING:
@@ -155,39 +156,6 @@ def quick_linear(data: ImageDataset, seed: int) -> LinearSettings:
     settings = LinearSettings(seed=seed)
     separable(data, settings)
     return settings
-
-
-@dataclass(frozen=True, eq=False)
-class Scaling:
-    """What is done to each feature before a fit.
-
-    Args:
-        mean: (D,), what is subtracted; None where features stay as they are.
-        scale: (D,), what is divided by; None likewise.
-        constant: How many features never change; they are 0 after it.
-    """
-
-    mean: Features | None = None
-    scale: Features | None = None
-    constant: int = 0
-
-    @classmethod
-    def of(cls, features: Features, *, standardise: bool) -> Scaling:
-        """Learn it from features (N, D); what varies by rounding only counts as constant."""
-        from sklearn.preprocessing import StandardScaler
-
-        if not standardise:
-            return cls()
-        learnt = StandardScaler().fit(features)
-        constant = int((learnt.var_ <= np.finfo(float).eps).sum())
-        kind = features.dtype
-        return cls(learnt.mean_.astype(kind), learnt.scale_.astype(kind), constant)
-
-    def __call__(self, features: Features) -> Features:
-        """Scaled features, (N, D), of the same type."""
-        if self.mean is None or self.scale is None:
-            return features
-        return (features - self.mean) / self.scale
 
 
 @dataclass(frozen=True, eq=False)

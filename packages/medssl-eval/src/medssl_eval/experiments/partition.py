@@ -224,9 +224,7 @@ def keep_fraction(
 def _in_turns(members: Rows, fold_of: Rows) -> Rows:
     """Order members so that one of each fold comes before a second of any."""
     by_fold = np.argsort(fold_of[members], kind="stable")
-    _, first, folds = np.unique(
-        fold_of[members][by_fold], return_index=True, return_inverse=True
-    )
+    _, first, folds = np.unique(fold_of[members][by_fold], return_index=True, return_inverse=True)
     turn = np.empty(len(members), np.int64)
     turn[by_fold] = np.arange(len(members)) - first[folds]
     return np.asarray(members[np.argsort(turn, kind="stable")], np.int64)
