@@ -19,7 +19,6 @@ from medssl_data.errors import (
     UnreadableImageError,
     UnsafePathError,
 )
-from medssl_data.files import check_writable
 from medssl_data.images.cifar import read_labels, read_record
 from medssl_data.images.decoding import read_image
 from medssl_data.manifest import Manifest
@@ -322,18 +321,3 @@ def test_damaged_dicom_files_are_refused_in_words(data, radiograph, tmp_path_fac
     path.write_bytes(radiograph[:132] + damaged(radiograph[132:], data))
     picture, error = attempt(lambda: read_image(path), UnreadableImageError)
     assert picture is not None or "x.dcm" in str(error)
-
-
-def test_a_folder_that_cannot_be_written_is_said_with_its_option(tmp_path, monkeypatch):
-    check_writable(tmp_path / "new" / "folder", option="--output")
-    assert not list((tmp_path / "new" / "folder").iterdir())
-    (tmp_path / "file").write_text("taken")
-    with pytest.raises(OSError, match=r"file cannot be written .* another with --output"):
-        check_writable(tmp_path / "file", option="--output")
-
-    def refuse(**_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("medssl_data.files.tempfile.TemporaryFile", refuse)
-    with pytest.raises(OSError, match=r"\(Permission denied\)"):
-        check_writable(tmp_path, option="--results")

@@ -1,6 +1,7 @@
 """Folders of runs: names, torn traces, snapshots, pictures, damage."""
 
 import math
+import os
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from medssl_dip.inversion.run_folder import (
     save_picture,
     write_json,
 )
+from medssl_models.files import replacing
 from PIL import Image
 
 IDENTITY = RunIdentity(
@@ -105,16 +107,17 @@ def test_the_newest_two_states_are_kept_and_all_pictures(folder, pictures):
 def test_what_killed_processes_left_goes_in_the_end(folder, pictures):
     folder.snapshot(8, {"w": torch.ones(2)}, pictures(1)[0])
     folder.finish({"file": "x"})
-    left_over = [".state-000016.safetensors.ab_cd012.safetensors", "state-000008.safetensors"]
-    for name in left_over:
-        (folder.path / name).write_bytes(b"half")
-    again = RunFolder(folder.path.parent, IDENTITY)
-    alive = folder.path / ".curve.png.ab_cd012.png"
-    alive.write_bytes(b"another process writes this now")
-    again.tidy()
+    draft = f".state-000016.safetensors.{'ab' * 8}.draft.safetensors"
+    left_over = [folder.path / name for name in (draft, "state-000008.safetensors")]
+    for path in left_over:
+        path.write_bytes(b"half")
+        os.utime(path, (0, 0))
+    with replacing(folder.path / "curve.png") as alive:
+        os.utime(alive, (0, 0))
+        RunFolder(folder.path.parent, IDENTITY).tidy()
+        assert alive.exists()
 
-    assert not any((folder.path / name).exists() for name in left_over)
-    assert alive.exists()
+    assert not any(path.exists() for path in left_over)
 
 
 def test_a_damaged_state_is_named(folder, pictures):

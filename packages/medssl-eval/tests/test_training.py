@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 
 import numpy as np
 import pytest
@@ -214,8 +215,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 def test_drafts_of_a_killed_process_are_removed(tmp_path):
     options = TrainerOptions(checkpoint=tmp_path / "run.safetensors")
-    draft = tmp_path / ".run.safetensors.0a1b2c3d"
+    draft = tmp_path / f".run.safetensors.{'0a' * 8}.draft.safetensors"
     draft.write_bytes(b"half")
+    os.utime(draft, (0, 0))
     trainer(options=options).run(batches)
     assert [path.name for path in tmp_path.iterdir()] == ["run.safetensors"]
 

@@ -1,7 +1,11 @@
 """Files and folders are there whole, or not at all."""
 
+import errno
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +14,7 @@ from medssl_models import home
 from medssl_models.errors import SettingsError
 from medssl_models.features.store import FeatureStore
 from medssl_models.files import (
+    check_writable,
     clear_drafts,
     is_writable,
     models_folder,
@@ -17,6 +22,7 @@ from medssl_models.files import (
     refuse_existing,
     replacing,
     sha256_of,
+    write_atomically,
 )
 
 
@@ -69,25 +75,123 @@ def test_permissions_are_those_of_the_umask(tmp_path):
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
 
 
-def test_what_a_killed_process_left_goes_after_an_hour_or_under_a_lock(tmp_path):
-    fresh, stale = tmp_path / ".a.abcd1234", tmp_path / ".a.efgh5678"
-    other = tmp_path / ".ab.abcd1234"
-    for path in (fresh, stale, other):
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from medssl_models.files import placing, replacing
+place = Path(sys.argv[1])
+with replacing(place / "a.csv") as draft, placing(place / "model") as folder:
+    draft.write_text("half")
+    (folder / "weights").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def age(folder, seconds=10):
+    """Let what lies in a folder be some seconds old: drafts of a moment ago may get a lock yet."""
+    for path in folder.iterdir():
+        os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False)
+    left = names(tmp_path)
+    age(tmp_path)
+    with replacing(tmp_path / "b.csv") as draft:
+        assert names(tmp_path) == [draft.name]
+
+    assert done.returncode == -signal.SIGKILL
+    assert [name[:7] for name in left] == [".a.csv.", ".model."]
+    assert names(tmp_path) == ["b.csv"]
+
+
+def test_what_somebody_writes_stays(tmp_path):
+    (tmp_path / ".hidden.csv").touch()
+    with replacing(tmp_path / "a.csv") as draft, placing(tmp_path / "model") as folder:
+        age(tmp_path, seconds=9000)
+        clear_drafts(tmp_path)
+        draft.write_text("whole")
+        (folder / "weights").write_text("whole")
+
+    assert names(tmp_path) == [".hidden.csv", "a.csv", "model"]
+
+
+def test_without_locks_only_old_drafts_are_abandoned(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    old, young = (tmp_path / f".a.{digit * 16}.draft" for digit in "01")
+    for path, seconds in ((old, 4000), (young, 100)):
         path.touch()
-    os.utime(stale, (time.time() - 4000,) * 2)
+        os.utime(path, (time.time() - seconds,) * 2)
+    clear_drafts(tmp_path)
 
-    with replacing(tmp_path / "a"):
-        assert fresh.exists()
-        assert not stale.exists()
-    clear_drafts(tmp_path / "a")
+    assert names(tmp_path) == [young.name]
 
-    assert names(tmp_path) == [other.name, "a"]
+
+def test_a_folder_that_was_moved_away_comes_back_without_its_successor(tmp_path):
+    for name in ("model", "other"):
+        (tmp_path / f".{name}.{'ab' * 8}.old").mkdir()
+        (tmp_path / f".{name}.{'ab' * 8}.old" / "weights").write_text("old")
+    (tmp_path / "other").mkdir()
+    age(tmp_path)
+    clear_drafts(tmp_path)
+
+    assert names(tmp_path) == ["model", "other"]
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+
+
+def test_a_folder_comes_back_where_it_cannot_be_replaced(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("old")
+    rename = Path.rename
+
+    def refused(path, target):
+        if path.name.endswith(".draft"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="Input/output"), placing(tmp_path / "model", force=True):
+        pass
+
+    assert names(tmp_path) == ["model"]
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "device"])
+def test_what_is_no_plain_file_is_never_replaced(kind, tmp_path):
+    place, secret = tmp_path / "out", tmp_path / "secret"
+    secret.write_text("another's")
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "device":
+        place = Path(os.devnull)
+    else:
+        place.symlink_to(secret if kind == "link" else tmp_path / "absent")
+    before = place.lstat()
+    for write in (replacing, lambda path: placing(path, force=True)):
+        with pytest.raises(SettingsError, match="is a"), write(place):
+            pass
+
+    assert place.lstat() == before
+    assert secret.read_text() == "another's"
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.csv"
+    write_atomically(path, b"old")
+    with pytest.raises(OSError, match=r"No space left.*a\.csv'"), replacing(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.csv"]
 
 
 def test_a_store_clears_what_a_killed_process_left(tmp_path):
     store = FeatureStore(tmp_path)
-    draft = store.partial_path("ab12").with_name(".ab12.partial.h5.abcd1234")
+    draft = tmp_path / f".ab12.partial.h5.{'ab' * 8}.draft.h5"
     draft.touch()
+    age(tmp_path)
 
     with store.lock("ab12"):
         assert not draft.exists()
@@ -119,3 +223,18 @@ def test_a_folder_that_cannot_be_made_is_not_writable(tmp_path):
     assert is_writable(tmp_path / "new")
     assert Path(tmp_path / "new").is_dir()
     assert not is_writable(tmp_path / "file" / "below")
+
+
+def test_a_folder_that_cannot_be_written_is_said_with_its_option(tmp_path, monkeypatch):
+    check_writable(tmp_path / "new" / "folder", option="--output")
+    assert not list((tmp_path / "new" / "folder").iterdir())
+    (tmp_path / "file").write_text("taken")
+    with pytest.raises(OSError, match=r"file cannot be written .* another with --output"):
+        check_writable(tmp_path / "file", option="--output")
+
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("medssl_models.files.tempfile.TemporaryFile", refuse)
+    with pytest.raises(OSError, match=r"\(Permission denied\)"):
+        check_writable(tmp_path, option="--results")

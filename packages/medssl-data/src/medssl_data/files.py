@@ -1,17 +1,19 @@
 """Files that appear whole or not at all, their hashes, and the folder of what can be made again.
 
-Packages that build on this one write their files here too.
+Every writer of this package comes here. `medssl_models.files` has the same for the packages above:
+neither of the two ground packages needs the other, and each clears what the other left.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import secrets
-import tempfile
+import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,13 +25,20 @@ from medssl_data.errors import SettingError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_writable", "drafts", "home", "replacing", "sha256_of", "write_atomically"]
+__all__ = [
+    "check_replaceable",
+    "clear_drafts",
+    "home",
+    "replacing",
+    "sha256_of",
+    "write_atomically",
+]
 
-_DRAFT = re.compile(r"\.(?P<name>.+?(?P<suffix>\.[^.]+|))\.[a-z0-9_]{8}(?P=suffix)")
-"""What `replacing` calls a draft of `name`."""
-
-_ABANDONED = 3600.0
-"""Seconds after which a draft is one that a killed process left: writing takes moments."""
+_DRAFT = re.compile(r"\..+\.[0-9a-f]{16}\.draft(\.[^.]+)?")
+_YOUNG, _ABANDONED = 1.0, 3600.0
+"""Seconds within which a draft may not be locked yet, and after which it is abandoned where the
+file system knows no locks."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def home() -> Path:
@@ -73,39 +82,30 @@ def sha256_of(content: Path | bytes) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check_writable(folder: Path, *, option: str) -> None:
-    """Fail before the work, not after it, where a folder cannot be written.
-
-    Args:
-        folder: It is created.
-        option: What a user names another folder with.
+def check_replaceable(path: Path) -> None:
+    """Refuse to put a file where a link, a device, a pipe or a socket is.
 
     Raises:
-        OSError: It cannot be created, or no file in it; the message names the option.
-
-    Example:
-        >>> check_writable(Path("results"), option="--output")
+        SettingError: The path is one of these.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        message = f"{folder} cannot be written ({reason}); name another with {option}"
-        raise OSError(message) from error
+        mode = path.lstat().st_mode
+    except OSError:  # it is not there, or its folder says later why it cannot be written
+        return
+    if stat.S_ISLNK(mode):
+        message = f"{path} is a link to {path.readlink()}; name the file itself"
+        raise SettingError(message)
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        message = f"{path} is a device, a pipe or a socket and would be replaced; name a file"
+        raise SettingError(message)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that other processes see whole or not at all.
-
-    Args:
-        path: The file; its folder is made, and what is there is replaced.
-        content: Its bytes.
+    """Write a file that other processes see whole or not at all; see `replacing`.
 
     Example:
-        >>> write_atomically(Path("results/table.csv"), b"a,b")
-        >>> Path("results/table.csv").read_bytes()
+        >>> write_atomically(Path("results/a.csv"), b"a,b")
+        >>> Path("results/a.csv").read_bytes()
         b'a,b'
     """
     with replacing(path) as draft:
@@ -116,8 +116,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file beside its place; it takes the place when the block ends without an error.
 
-    Its permissions are those of any new file of the user. The first file that a process writes in
-    a folder also removes the drafts there that killed processes left more than an hour ago.
+    The draft's name cannot be foreseen and no link is followed. The first file that a process
+    writes in a folder also removes the drafts that killed processes left there.
 
     Args:
         path: The file; its folder is made.
@@ -125,51 +125,81 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields:
         An empty file with the suffix of `path`, to be written to.
 
+    Raises:
+        SettingError: The place is that of a link, a device, a pipe or a socket.
+        OSError: The file cannot be written; where the disk is full, the error names `path`.
+
     Example:
         >>> with replacing(Path("results/a.txt")) as draft:
         ...     _ = draft.write_text("whole")
-        >>> Path("results/a.txt").read_text()
+        >>> (Path("results/a.txt")).read_text()
         'whole'
     """
+    check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_abandoned(path.parent)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+    _clear_once(path.parent)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft{path.suffix}")
     draft.touch(exist_ok=False)
     try:
-        yield draft
-        draft.replace(path)
+        with _locked(draft):
+            yield draft
+            draft.replace(path)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         draft.unlink(missing_ok=True)
 
 
-def drafts(folder: Path) -> dict[Path, Path]:
-    """Find what stands in a folder under the names that `replacing` gives its drafts.
-
-    A draft is being written now, or the process that wrote it was killed. Drafts live for moments:
-    what is found before long work and stands there after it was left by a killed process.
+def clear_drafts(folder: Path) -> None:
+    """Remove the drafts that killed processes left in a folder; living ones hold a lock on theirs.
 
     Args:
         folder: It need not exist.
 
-    Returns:
-        The file that it should have become, by draft.
-
     Example:
         >>> with replacing(Path("results/a.txt")) as draft:
-        ...     drafts(Path("results"))[draft].name
-        'a.txt'
+        ...     clear_drafts(Path("results"))
+        ...     draft.exists()
+        True
     """
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = ((path, _DRAFT.fullmatch(path.name)) for path in paths)
-    return {path: folder / match["name"] for path, match in found if match}
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if _DRAFT.fullmatch(entry.name):
+            # Somebody writes it, has just finished it, or owns it.
+            with suppress(OSError), _locked(entry) as locked:
+                if time.time() - entry.lstat().st_mtime > (_YOUNG if locked else _ABANDONED):
+                    entry.unlink()
 
 
-@lru_cache(maxsize=1024)
-def _clear_abandoned(folder: Path) -> None:
-    """Remove old drafts, once a folder and process: image folders hold many thousand files."""
-    for draft in drafts(folder):
+_clear_once = lru_cache(maxsize=1024)(clear_drafts)
+"""Folders may hold many thousand files: they are not listed for each of them."""
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a file; it falls with the process, however that ends.
+
+    Yields:
+        Whether it could be locked: not every file system knows locks, nor does Windows.
+
+    Raises:
+        BlockingIOError: Another process holds the lock.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield False
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
         try:
-            if time.time() - draft.lstat().st_mtime > _ABANDONED:
-                draft.unlink()
-        except OSError:  # another process has just finished it, or it is not ours to remove
-            continue
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)

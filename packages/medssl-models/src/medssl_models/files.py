@@ -1,18 +1,22 @@
 """Files and folders that appear whole or not at all, their hashes, and where all that is kept lies.
 
-Every writer of this package comes here. Importing this module imports no torch.
+Every writer of this package and of those that build on it comes here. Importing this module imports
+no torch.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "check_replaceable",
     "check_writable",
     "clear_drafts",
     "expand",
@@ -34,11 +39,15 @@ __all__ = [
     "refuse_existing",
     "replacing",
     "sha256_of",
+    "write_atomically",
 ]
 
-_DRAFT = r"\.{name}\.[a-z0-9_]{{8}}(\.old)?"
-_ABANDONED = 3600.0
-"""Seconds after which a draft is one that a killed process left: writing takes moments."""
+_DRAFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.(?P<kind>draft|old)(\.[^.]+)?")
+"""Names of drafts, and of folders that were moved away while another takes their place."""
+_YOUNG, _ABANDONED = 1.0, 3600.0
+"""Seconds within which a draft may not be locked yet, and after which it is abandoned where the
+file system knows no locks."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def home() -> Path:
@@ -128,15 +137,52 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise SettingsError(message)
 
 
+def check_replaceable(path: Path) -> None:
+    """Refuse to put a file or folder where a link, a device, a pipe or a socket is.
+
+    Raises:
+        SettingsError: The path is one of these.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # it is not there, or its folder says later why it cannot be written
+        return
+    if stat.S_ISLNK(mode):
+        message = f"{path} is a link to {path.readlink()}; name the file itself"
+        raise SettingsError(message)
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        message = f"{path} is a device, a pipe or a socket and would be replaced; name a file"
+        raise SettingsError(message)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that other processes see whole or not at all; see `replacing`.
+
+    Example:
+        >>> write_atomically(folder / "a.csv", b"a,b")
+        >>> (folder / "a.csv").read_bytes()
+        b'a,b'
+    """
+    with replacing(path) as draft:
+        draft.write_bytes(content)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file beside its place; it takes the place when the block ends without an error.
+
+    The draft's name cannot be foreseen and no link is followed. The first file that a process
+    writes in a folder also removes the drafts that killed processes left there.
 
     Args:
         path: The file; its folder is made.
 
     Yields:
-        An empty file to write to.
+        An empty file with the suffix of `path`, to be written to.
+
+    Raises:
+        SettingsError: The place is that of a link, a device, a pipe or a socket.
+        OSError: The file cannot be written; where the disk is full, the error names `path`.
 
     Example:
         >>> with replacing(folder / "a.txt") as draft:
@@ -144,13 +190,12 @@ def replacing(path: Path) -> Iterator[Path]:
         >>> (folder / "a.txt").read_text()
         'whole'
     """
-    draft = _draft_of(path)
+    check_replaceable(path)
+    draft = _beside(path, f"draft{path.suffix}")
     draft.touch(exist_ok=False)
-    try:
+    with _kept(draft, path):
         yield draft
         draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -165,51 +210,105 @@ def placing(folder: Path, *, force: bool = False) -> Iterator[Path]:
         An empty folder to write to.
 
     Raises:
-        SettingsError: The folder exists and `force` is off.
+        SettingsError: The folder exists and `force` is off, or a link is in its place.
+        OSError: As for `replacing`.
     """
     refuse_existing(folder, force=force)
-    draft = _draft_of(folder)
+    check_replaceable(folder)
+    draft = _beside(folder, "draft")
     draft.mkdir()
-    try:
+    with _kept(draft, folder):
         yield draft
         _put(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
-def clear_drafts(path: Path, *, older_than: float = 0.0) -> None:
-    """Remove what killed processes left of writing a file or folder.
+def clear_drafts(folder: Path) -> None:
+    """Remove what killed processes left of writing files and folders in a folder.
 
-    A folder that was moved away comes back where its successor did not take its place.
+    What a living process writes is locked. A folder that was moved away comes back where its
+    successor did not take its place.
 
     Args:
-        path: What was to be written. Without an age, hold a lock: others may be writing it.
-        older_than: Seconds since a draft was last changed.
+        folder: It need not exist.
     """
-    pattern = re.compile(_DRAFT.format(name=re.escape(path.name)))
-    for entry in sorted(path.parent.iterdir()):
-        if not pattern.fullmatch(entry.name) or not _is_older(entry, older_than):
-            continue
-        if entry.suffix == ".old" and not path.exists():
-            entry.rename(path)
-        elif entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        match = _DRAFT.fullmatch(entry.name)
+        if match:
+            place = folder / match["name"] if match["kind"] == "old" else None
+            with suppress(OSError):  # somebody writes it, has just finished it, or owns it
+                _clear(entry, place)
 
 
-def _draft_of(path: Path) -> Path:
-    """Name a draft that nobody can foresee, in the folder of what it is to become."""
+_clear_once = lru_cache(maxsize=1024)(clear_drafts)
+"""Folders may hold many thousand files: they are not listed for each of them."""
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """Name what nobody can foresee, in the folder of what it is to become."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    clear_drafts(path, older_than=_ABANDONED)
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    _clear_once(path.parent)
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.{kind}")
 
 
-def _is_older(path: Path, seconds: float) -> bool:
+@contextmanager
+def _kept(draft: Path, path: Path) -> Iterator[None]:
+    """Hold a draft's lock while it is written, and leave nothing of it behind."""
     try:
-        return time.time() - path.lstat().st_mtime >= seconds
-    except FileNotFoundError:  # another process has just finished or removed it
-        return False
+        with _locked(draft):
+            yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        _remove(draft)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a file or folder; it falls with the process, however that ends.
+
+    Yields:
+        Whether it could be locked: not every file system knows locks, nor does Windows.
+
+    Raises:
+        BlockingIOError: Another process holds the lock.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield False
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _clear(entry: Path, place: Path | None) -> None:
+    """Remove an abandoned draft, or bring back what it was to replace."""
+    with _locked(entry) as locked:
+        if time.time() - entry.lstat().st_mtime < (_YOUNG if locked else _ABANDONED):
+            return
+        if place is not None and not place.exists():
+            entry.rename(place)
+        else:
+            _remove(entry)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _put(draft: Path, folder: Path) -> None:
@@ -217,11 +316,12 @@ def _put(draft: Path, folder: Path) -> None:
     if not folder.exists():
         draft.rename(folder)
         return
-    old = draft.with_name(draft.name + ".old")
-    folder.rename(old)
-    try:
-        draft.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    old = _beside(folder, "old")
+    with _locked(folder):
+        folder.rename(old)
+        try:
+            draft.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+        _remove(old)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors
 import safetensors.torch
-from medssl_data.files import drafts, write_atomically
+from medssl_models.files import clear_drafts, write_atomically
 from medssl_models.plain_json import canonical_json, plain
 from PIL import Image
 
@@ -110,7 +110,6 @@ class RunFolder:
     def __init__(self, root: Path, identity: RunIdentity) -> None:
         self.identity = identity
         self.path = root / identity.name
-        self._left_over = tuple(drafts(self.path))
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -190,8 +189,9 @@ class RunFolder:
 
     def tidy(self) -> None:
         """Remove what a finished run does not need: states, and what killed processes left."""
-        for path in (*self.path.glob("state-*"), *self._left_over):
+        for path in self.path.glob("state-*"):
             path.unlink(missing_ok=True)
+        clear_drafts(self.path)
 
 
 def find_runs(root: Path) -> list[Path]:

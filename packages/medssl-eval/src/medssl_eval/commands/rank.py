@@ -118,7 +118,7 @@ def _report(output: Path, verdict: Verdict, console: Console) -> Path | None:
     """Write the page; the answer does not wait for it."""
     from dataclasses import replace
 
-    from medssl_data.files import write_atomically
+    from medssl_models.files import write_atomically
 
     from medssl_eval.errors import EvalError
     from medssl_eval.report import read_content, write_page

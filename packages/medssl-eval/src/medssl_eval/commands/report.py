@@ -37,7 +37,7 @@ def report(
     """Turn records into one page: rankings, figures, pictures and the origin of every number."""
     from dataclasses import replace
 
-    from medssl_data.files import write_atomically
+    from medssl_models.files import write_atomically
 
     from medssl_eval.errors import SettingsError
     from medssl_eval.report import export, published_content, read_content, write_page

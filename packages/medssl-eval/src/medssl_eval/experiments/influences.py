@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medssl_data.files import replacing
+from medssl_models.files import replacing
 
 from medssl_eval.errors import PredictionsError
 from medssl_eval.experiments.predictions import confined, digest, read_arrays

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medssl_data.files import replacing
+from medssl_models.files import replacing
 
 from medssl_eval.errors import PredictionsError
 from medssl_eval.statistics.metrics import checked_predictions

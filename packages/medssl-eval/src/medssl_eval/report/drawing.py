@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medssl_data.files import replacing
 from medssl_models.experiments.cells import Labels, best_first
+from medssl_models.experiments.figures import save_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ def bar_chart(records: Sequence[Record], path: Path, *, title: str = "") -> Path
         _legend(figure, settings)
     if title:
         figure.suptitle(title, x=0.012, ha="left", fontsize=13, color=INK, fontweight="bold")
-    _save(figure, path)
+    save_figure(figure, path, dpi=160)
     return path
 
 
@@ -148,7 +148,7 @@ def rank_chart(rankings: Sequence[tuple[str, Ranking]], path: Path) -> Path:
     for axis, (title, ranking) in zip(axes, rankings, strict=True):
         draw_ranks(axis, ranking)
         axis.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=4)
-    _save(figure, path)
+    save_figure(figure, path, dpi=160)
     return path
 
 
@@ -207,9 +207,3 @@ def _draw_model(axis: Axes, ranking: Ranking, place: int, *, name: str, below: f
     pad = -0.012 * (count - 1) if is_left else 0.012 * (count - 1)
     side = "right" if is_left else "left"
     axis.text(edge + pad, depth, label, ha=side, va="center", fontsize=9.5, color=INK)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Write beside the target and rename, so that no half picture is ever there."""
-    with replacing(path) as draft:
-        figure.savefig(draft, dpi=160)

@@ -61,8 +61,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
     """
     from safetensors import SafetensorError, safe_open
 
-    if path.parent.is_dir():
-        clear_drafts(path)
+    clear_drafts(path.parent)
     if not path.exists():
         return None
     try:

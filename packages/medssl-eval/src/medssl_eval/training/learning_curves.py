@@ -7,7 +7,8 @@ import io
 from dataclasses import astuple, fields
 from typing import TYPE_CHECKING
 
-from medssl_data.files import replacing, write_atomically
+from medssl_models.experiments.figures import save_figure
+from medssl_models.files import write_atomically
 
 from medssl_eval.report.drawing import DARK, FAINT, INK, RULE
 
@@ -74,8 +75,7 @@ def draw_curves(state: TrainingState, path: Path, *, title: str, metric: str, te
             fontsize=8, color=INK,
         )  # fmt: skip
     figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK, fontweight="bold")
-    with replacing(path) as draft:
-        figure.savefig(draft, dpi=160)
+    save_figure(figure, path, dpi=160)
 
 
 def _dress(axis: Axes) -> None:

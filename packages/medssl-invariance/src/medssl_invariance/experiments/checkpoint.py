@@ -81,7 +81,7 @@ class Checkpoint:
         if self.path is not None:
             with contextlib.suppress(OSError):  # a folder that is not there or cannot be written to
                 self.path.unlink(missing_ok=True)
-                clear_drafts(self.path)  # of a run that was killed while it wrote
+                clear_drafts(self.path.parent)  # of a run that was killed while it wrote
 
     def _read(self, path: Path) -> Checkpoint | None:
         """Read the file; None where it is broken or of another shape."""

@@ -136,7 +136,7 @@ class FeatureStore:
             LOG.info("another process computes the same features; waiting for it")
             lock.acquire()
         try:
-            clear_drafts(self.partial_path(key))
+            clear_drafts(self.root)
             yield
         finally:
             lock.release()

@@ -172,8 +172,7 @@ class MapFolder:
                 write_array(array, found.values)
                 write_map(path, found, key=key, identity=identity)
                 partial.unlink(missing_ok=True)
-                for file in (path, array, partial):
-                    clear_drafts(file)
+                clear_drafts(path.parent)
         return StoredMap(extractor, item, found, prepared.fingerprint, path, fresh)
 
     def folder(self, item: ImageItem) -> Path | None:
