@@ -15,7 +15,7 @@ from medssl_data.errors import EmptySourceError
 from medssl_data.images.decoding import is_volume, read_rgb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     import numpy.typing as npt
     from PIL import Image
@@ -174,6 +174,11 @@ class ImageDataset:
     def views(self) -> tuple[str, ...]:
         """View of each image, (N,); "" is unknown."""
         return self.manifest.views
+
+    @property
+    def attributes(self) -> Mapping[str, tuple[str, ...]]:
+        """Further columns by name, such as sex, age and site, each (N,); "" is missing."""
+        return self.manifest.attributes
 
     @property
     def splits(self) -> tuple[str, ...]:

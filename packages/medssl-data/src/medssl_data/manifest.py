@@ -71,6 +71,8 @@ class Manifest:
         views: Such as "frontal" or "left", (N,); "" is unknown.
         splits: Such as "train" or "test", (N,); "" is none.
         items: Picture inside a file that holds several, (N,); "" is the file itself.
+        attributes: Further columns by name, such as sex, age and site, each (N,) texts; "" is
+            missing. They are no part of the fingerprints: features and records stay valid.
         targets: Soft targets in [0, 1] of class 1, (N,), where a label policy makes them.
         label_policy: How labels came from what the files say.
         split_policy: How the splits were made.
@@ -99,6 +101,7 @@ class Manifest:
     views: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     targets: tuple[float, ...] | None = None
     label_policy: str = "as given"
     split_policy: str = ""
@@ -228,6 +231,7 @@ class Manifest:
         columns: dict[str, Any] = {name: pick(getattr(self, name)) for name in _COLUMNS}
         if self.targets is not None:
             columns["targets"] = pick(self.targets)
+        columns["attributes"] = {name: pick(cells) for name, cells in self.attributes.items()}
         return replace(self, **columns)
 
     def filter(
@@ -346,6 +350,7 @@ def _check_lengths(manifest: Manifest) -> None:
     lengths = {name: len(getattr(manifest, name)) for name in _COLUMNS}
     if manifest.targets is not None:
         lengths["targets"] = len(manifest.targets)
+    lengths |= {f"cells of {name!r}": len(cells) for name, cells in manifest.attributes.items()}
     for name, length in lengths.items():
         if length != len(manifest.ids):
             message = (

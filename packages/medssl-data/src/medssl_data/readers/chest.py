@@ -47,6 +47,7 @@ def read_chestx(card: DatasetCard, root: Path, options: Options) -> Manifest:
             groups=groups,
             views=tuple(map(str.casefold, table.column("View Position", optional=True))),
             splits=splits,
+            attributes=table.further("Patient Age", "Patient Gender", "Follow-up #"),
             label_policy=options.labels or "",
             split_policy="official" if splits else "",
         )
@@ -109,6 +110,7 @@ def read_chexpert(card: DatasetCard, root: Path, options: Options) -> Manifest:
             groups=_patients(paths, where),
             views=tuple(map(str.casefold, views)),
             splits=splits,
+            attributes=_further(parts, "Sex", "Age", "AP/PA"),
             targets=labelled.targets,
             label_policy=policy.name,
             split_policy="official" if options.official else "",
@@ -120,6 +122,13 @@ def _chexpert_table(root: Path, name: str) -> Table:
     inside = sorted(root.glob(f"CheXpert-v1.0*/{name}.csv"))
     top = root / f"{name}.csv"
     return read_table(inside[0] if inside and not top.is_file() else top)
+
+
+def _further(parts: Sequence[Table], *names: str) -> dict[str, tuple[str, ...]]:
+    """Join the further columns that all tables have."""
+    first, *others = [table.further(*names) for table in parts]
+    shared = [name for name in first if all(name in found for found in others)]
+    return {name: sum((found[name] for found in others), first[name]) for name in shared}
 
 
 def _prefix(root: Path, path: str) -> str:
@@ -176,6 +185,7 @@ def read_tuberculosis(card: DatasetCard, root: Path, options: Options) -> Manife
             tuple([f"{card.images}/{image}" for image in images]),
             labels,
             groups=tuple(map(_patient_of, images)),
+            attributes=table.further("sex", "age"),
             label_policy=options.labels or "",
         )
 

@@ -1,6 +1,7 @@
 """`table:FILE.csv`: columns path and label, optionally id, group (or patient), view and split.
 
-Also reads parquet (extra) and the manifests that `Manifest.to_csv` writes.
+All other columns, such as sex, age and site, are carried as attributes. Also reads parquet (extra)
+and the manifests that `Manifest.to_csv` writes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["read_manifest_table"]
+
+_KNOWN = ("path", "label", "id", "group", "patient", "view", "split", "item")
 
 
 def read_manifest_table(path: Path) -> Manifest:
@@ -63,6 +66,7 @@ def read_manifest_table(path: Path) -> Manifest:
             path.parent,
             classes,
             rows,
+            attributes=table.further(but=_KNOWN),
             label_policy="the column label",
             split_policy="official" if any(columns[2]) else "",
         )

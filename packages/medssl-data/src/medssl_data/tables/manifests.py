@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from medssl_data.errors import LabelError, ManifestError
@@ -36,12 +37,13 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     buffer = io.StringIO()
     buffer.write(_FORMAT + json.dumps(_header(manifest), ensure_ascii=True) + "\n")
     writer = csv.writer(buffer)  # CRLF, so that cells with a lone CR are quoted too
-    writer.writerow(_COLUMNS)
+    writer.writerow((*_COLUMNS, *manifest.attributes))
     soft = manifest.targets or ("",) * len(manifest)
-    for row, target in zip(manifest.rows, soft, strict=True):
+    further = zip(*manifest.attributes.values(), strict=True) if manifest.attributes else repeat(())
+    for row, target, more in zip(manifest.rows, soft, further, strict=False):
         label = "" if row.label == UNLABELLED else manifest.classes[row.label]
         cells = (row.id, row.path, row.item, label, row.group, row.view, row.split)
-        writer.writerow((*cells, target if target == "" else repr(target)))
+        writer.writerow((*cells, target if target == "" else repr(target), *more))
     write_atomically(path, buffer.getvalue().encode())
 
 
@@ -75,17 +77,19 @@ def read_manifest(path: Path, root: Path) -> Manifest:
 def _from_cells(
     path: Path, cells: list[list[str]], header: dict[str, Any], reading: Reading, root: Path
 ) -> Manifest:
-    if not cells or tuple(cells[0]) != _COLUMNS:
+    known = len(_COLUMNS)
+    if not cells or tuple(cells[0][:known]) != _COLUMNS:
         message = f"{path}: line 2 must name the columns {','.join(_COLUMNS)}"
         raise ManifestError(message)
+    further = cells[0][known:]
     classes = tuple(map(str, header["classes"]))
     place = {name: index for index, name in enumerate(classes)}
     rows, targets = [], []
     for number, row in enumerate(cells[1:], start=3):
-        if len(row) != len(_COLUMNS):
-            message = f"{path}: row {number} has {len(row)} cells instead of {len(_COLUMNS)}"
+        if len(row) != len(cells[0]):
+            message = f"{path}: row {number} has {len(row)} cells instead of {len(cells[0])}"
             raise ManifestError(message)
-        ident, file, item, label, group, view, split, target = row
+        ident, file, item, label, group, view, split, target = row[:known]
         if label and label not in place:
             message = f"{path}: row {number}: label {label!r} is not one of {', '.join(classes)}"
             raise LabelError(message)
@@ -96,6 +100,10 @@ def _from_cells(
         root,
         classes,
         rows,
+        attributes={
+            name: tuple(row[place] for row in cells[1:])
+            for place, name in enumerate(further, start=known)
+        },
         targets=tuple(targets) if header["soft"] else None,
         label_policy=str(header["label_policy"]),
         split_policy=str(header["split_policy"]),

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from medssl_data.errors import DataError, MissingExtraError, MissingFileError, TableError
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["Table", "blaming", "open_text", "read_table", "where_among"]
 
 _BLANK = frozenset({"", "nan"})
+_MOST = 100
+"""Further columns that are carried."""
+
+_LONGEST = 200
+"""Letters of a cell beyond which a column is free text."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,24 @@ class Table:
             f"{', '.join(self.headings) or 'nothing'}"
         )
         raise TableError(message)
+
+    def further(self, *names: str, but: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+        """Return columns that need not be there, by heading; free text and the like is left out.
+
+        Args:
+            names: Headings, whatever their case; none takes all.
+            but: Headings that are left out.
+        """
+        wanted, known = {n.casefold() for n in names}, {n.casefold() for n in but}
+        found: dict[str, tuple[str, ...]] = {}
+        for place, heading in enumerate(self.headings):
+            name = heading.casefold()
+            if not name.strip() or name in known or (wanted and name not in wanted):
+                continue
+            cells = tuple([sys.intern(str(row[place]).strip()) for row in self.rows])
+            if max(map(len, cells), default=0) <= _LONGEST and any(cells):
+                found[heading] = cells
+        return dict(islice(found.items(), _MOST))
 
     def where(self, index: int) -> str:
         """Name file and row of the data row at this index, for messages."""
