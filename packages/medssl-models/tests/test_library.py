@@ -68,7 +68,7 @@ def card(server):
     """A card whose only address is the local server."""
     with serving(server) as root:
         weights = tiny().weights[0].model_copy(update={"urls": (f"{root}/w.pth",)})
-        yield tiny(weights=(weights.model_copy(update={"sha256": None, "size": None}),))
+        yield tiny(weights=(weights,))
 
 
 def entries(folder):
@@ -165,6 +165,25 @@ def test_the_command_fetches_and_says_the_licence(card, tmp_path, monkeypatch, c
 
 
 # ------------------------------------------------------------------------------ import and faults
+
+
+def test_a_file_with_another_hash_than_the_published_one_is_refused(file, tmp_path):
+    """Any ResNet-18 has the names and shapes of the supervised one."""
+    known = tiny().weights[0].model_copy(update={"sha256_start": "f37072fd"})
+    card = tiny(weights=(known,))
+    with pytest.raises(CheckpointError, match=r"resnet18-f37072fd.pth with f37072fd.*force takes"):
+        import_model(card, file, library=tmp_path)
+    assert not is_imported(card, library=tmp_path)
+    assert import_model(card, file, library=tmp_path, force=True).used
+    start = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    right = tiny(weights=(known.model_copy(update={"sha256_start": start}),))
+    assert import_model(right, file, library=tmp_path / "right").used
+
+
+def test_the_hashes_in_torchvision_s_file_names_are_known():
+    for name in ("supervised_r18", "supervised_r50", "supervised_d121"):
+        (weights,) = model_card(name).weights
+        assert weights.filename.endswith(f"-{weights.hash_start}.pth")
 
 
 def test_what_a_killed_process_left_is_cleared_or_restored(file, tmp_path):

@@ -63,6 +63,7 @@ class WeightFile(FrozenRecord):
         urls: Addresses in the order in which they are tried; may need a browser.
         container: How the bytes are laid out; decided by content when the file is read.
         sha256: Hash of the file where it is known.
+        sha256_start: Its first digits, where only they are known: torchvision's names end in them.
         size: Bytes of the file where they are known.
     """
 
@@ -70,7 +71,13 @@ class WeightFile(FrozenRecord):
     urls: tuple[str, ...] = Field(min_length=1)
     container: Container
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    sha256_start: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,64}$")
     size: int | None = Field(default=None, ge=1)
+
+    @property
+    def hash_start(self) -> str:
+        """What is known of the file's SHA-256, from its first digit on; empty if nothing is."""
+        return self.sha256 or self.sha256_start or ""
 
 
 class DropRule(FrozenRecord):
@@ -140,6 +147,7 @@ class ModelCard(FrozenRecord):
             with its weights, from a seed or by a plug-in.
         key_map: From the names in those files to ours.
         licence: Of the weights, in words.
+        licence_source: Address at which the licence is stated.
         non_commercial: The licence forbids commercial use, so it must be accepted to fetch.
         citation: Paper, with its identifier.
         origin: Address of the project that published the model.
@@ -162,6 +170,7 @@ class ModelCard(FrozenRecord):
     weights: tuple[WeightFile, ...] = ()
     key_map: KeyMap = KeyMap()
     licence: str
+    licence_source: str = ""
     non_commercial: bool = False
     citation: str = ""
     origin: str = ""

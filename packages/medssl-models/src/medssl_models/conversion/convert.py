@@ -25,7 +25,7 @@ from medssl_models.files import sha256_of
 from medssl_models.networks.build import build_network
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from medssl_models.card import ModelCard, Scheme
@@ -60,7 +60,7 @@ def convert(path: Path, card: ModelCard, out: Path, *, force: bool = False) -> C
             decides how it is read, not its name.
         card: Of the model that it should be.
         out: The folder to write; it appears only when all is well.
-        force: Replace `out` if it is there.
+        force: Replace `out` if it is there, and take a file with another hash than the published.
 
     Returns:
         What was done.
@@ -86,16 +86,33 @@ def convert(path: Path, card: ModelCard, out: Path, *, force: bool = False) -> C
     except CheckpointError as error:
         message = f"{path}: not converted to {card.name}: {error}"
         raise type(error)(message) from error
+    sources = {file.name: sha256_of(file) for file in opened.files}
+    if not force:
+        _check_hash(path, card, list(sources.values()))
     origin = Origin(
         card=card,
         container=opened.container,
-        sources={file.name: sha256_of(file) for file in opened.files},
+        sources=sources,
         dropped=dict(Counter(mapping.dropped.values())),
         versions={name: version(name) for name in ("medssl-models", "torch", "torchvision")},
         proof=verification.prove(trunk, state),
     )
     write_folder(out, state, origin, force=force)
     return Conversion(out, origin, len(mapping.used))
+
+
+def _check_hash(path: Path, card: ModelCard, found: Sequence[str]) -> None:
+    """Refuse weights that fit but have another hash than the published ones, where it is known."""
+    if len(card.weights) != 1 or len(found) != 1:
+        return
+    known = card.weights[0].hash_start
+    if not found[0].startswith(known):
+        message = (
+            f"{path}: SHA-256 begins with {found[0][: len(known)]}, that of "
+            f"{card.weights[0].filename} with {known}: other weights than those of {card.name}; "
+            "force takes them nevertheless"
+        )
+        raise CheckpointError(message)
 
 
 def assemble(

@@ -270,11 +270,12 @@ class _Transfer:
             self._forget()
             message = f"it gave {size:,} bytes, expected {self.file.size:,}; they were deleted"
             raise _Refused(message)
-        if self.file.sha256 not in {None, found}:
+        known = self.file.hash_start
+        if not found.startswith(known):
             self._forget()
             message = (
-                f"it gave a file with SHA-256 {found}, expected {self.file.sha256}: damaged on the "
-                "way, or replaced at its source; it was deleted"
+                f"it gave a file with SHA-256 {found}, expected {known}: damaged on the way, or "
+                "replaced at its source; it was deleted"
             )
             raise _Refused(message)
 

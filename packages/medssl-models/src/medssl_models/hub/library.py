@@ -27,7 +27,7 @@ from medssl_models.errors import (
     OfflineError,
     SettingsError,
 )
-from medssl_models.files import clear_drafts, sha256_of
+from medssl_models.files import clear_drafts
 from medssl_models.hub.downloads import Downloaded, download, refuse_offline
 
 if TYPE_CHECKING:
@@ -184,25 +184,8 @@ def import_model(
         message = f"model: {card.name} is made with its weights; it takes no file"
         raise SettingsError(message)
     folder = model_folder_of(card, library=library)
-    if not force:
-        _check_hash(card, source)
     with hold(folder):
         return convert(source, card, folder, force=force)
-
-
-def _check_hash(card: ModelCard, source: Path) -> None:
-    """Refuse another file than the published one, where the hash of that is known."""
-    if len(card.weights) > 1 or not source.is_file():
-        return
-    (published,) = card.weights
-    known = published.hash_start
-    if known and not (found := sha256_of(source)).startswith(known):
-        message = (
-            f"{source}: SHA-256 begins with {found[: len(known)]}, that of {published.filename} "
-            f"with {known}: damaged, or other weights than {card.name}'s; "
-            f"medssl-models import {card.name} {source} --force takes it nevertheless"
-        )
-        raise CheckpointError(message)
 
 
 def fetch_model(
