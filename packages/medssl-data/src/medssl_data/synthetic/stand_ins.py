@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import zlib
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from medssl_data.errors import MissingExtraError
-from medssl_data.files import write_atomically
+from medssl_data.files import replacing, write_atomically
 from medssl_data.images.parallel import watched
 from medssl_data.synthetic.drawing import draw_lateral, draw_radiograph, stamp
 from medssl_data.synthetic.layouts import LAYOUTS, Plan, Scene
@@ -111,7 +110,7 @@ def _link(model: Path, target: Path) -> None:
             return
     except OSError:  # no links on this file system
         pass
-    shutil.copyfile(model, target)
+    write_atomically(target, model.read_bytes())
 
 
 def _draw(scene: Scene, number: int, target: Path, seed: int) -> None:
@@ -147,7 +146,7 @@ def _draw_radiograph(scene: Scene, number: int, target: Path, seed: int) -> None
     if scene.kind == "deep":
         deep = np.rint(plane * 4095).astype(np.uint16)
         stamp(deep)
-        Image.fromarray(deep).save(target)
+        _save(deep, target)
     elif scene.kind == "dicom":
         deep = np.rint((1 - plane) * 4095).astype(np.uint16)
         stamp(deep)
@@ -168,12 +167,10 @@ def _grain(seed: int, number: int, size: int) -> npt.NDArray[np.float32]:
     return np.asarray(soft, np.float32)
 
 
-def _save(pixels: npt.NDArray[np.uint8], target: Path) -> None:
-    image = Image.fromarray(pixels)
-    if target.suffix in {".jpg", ".jpeg"}:
-        image.save(target, quality=92)
-    else:
-        image.save(target)
+def _save(pixels: npt.NDArray[np.uint8 | np.uint16], target: Path) -> None:
+    how = {"quality": 92} if target.suffix in {".jpg", ".jpeg"} else {}
+    with replacing(target) as draft:
+        Image.fromarray(pixels).save(draft, **how)
 
 
 def _mha(voxels: npt.NDArray[np.int16]) -> bytes:
@@ -215,7 +212,8 @@ def _save_dicom(pixels: npt.NDArray[np.uint16], target: Path, patient: int) -> N
     data.PixelRepresentation = 0
     data.WindowCenter, data.WindowWidth = 2048, 4096
     data.PixelData = pixels.tobytes()
-    data.save_as(target, enforce_file_format=True)
+    with replacing(target) as draft:
+        data.save_as(draft, enforce_file_format=True)
 
 
 def _records(labels: list[int], leading: int, seed: list[int]) -> npt.NDArray[np.uint8]:

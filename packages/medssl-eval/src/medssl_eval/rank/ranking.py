@@ -9,7 +9,6 @@ of the answer. Words for it: `verdict`.
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from medssl_models.experiments.context import RunContext
 from medssl_models.experiments.record_store import RecordStore
 from medssl_models.experiments.registry import find_experiment, installed_experiments, metric_of
+from medssl_models.files import write_atomically
 
 from medssl_eval.compare.cells import gather_cells
 from medssl_eval.compare.comparison import Comparer, Pair
@@ -229,10 +229,8 @@ class Ranker:
             return
         note = f"measured on {result.images} of {result.total} images"
         marked = [r.model_copy(update={"notes": (*r.notes, note)}) for r in result.records]
-        if predictions_folder(draft).exists():
-            shutil.copytree(
-                predictions_folder(draft), predictions_folder(results), dirs_exist_ok=True
-            )
+        for file in predictions_folder(draft).glob("*"):
+            write_atomically(predictions_folder(results) / file.name, file.read_bytes())
         RecordStore(results, self.context.warn).append(marked)
 
     def _round(self, data: ImageDataset, models: Sequence[str], results: Path) -> None:

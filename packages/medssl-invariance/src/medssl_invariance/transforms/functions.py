@@ -317,9 +317,9 @@ def jpeg(picture: Tensor, values: Mapping[str, float], scene: Scene) -> Tensor:
 def _through_jpeg(levels: Tensor, quality: int) -> Tensor:
     images = []
     for image in levels:
-        with io.BytesIO() as file:
-            tv.to_pil_image(image).save(file, "JPEG", quality=quality)
-            with Image.open(file) as decoded:
+        with io.BytesIO() as buffer:
+            tv.to_pil_image(image).save(buffer, "JPEG", quality=quality)
+            with Image.open(buffer) as decoded:
                 images.append(tv.pil_to_tensor(decoded))
     return torch.stack(images)
 
