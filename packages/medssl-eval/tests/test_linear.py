@@ -133,7 +133,7 @@ def test_records_have_every_metric_and_the_predictions_behind_them(tiny_model, p
     backbone = tiny_model("random_r18")
     results = tmp_path / "results.jsonl"
     context = RunContext(results=results)
-    settings = LinearSettings(Cs=GRID, fractions=(0.5, 1.0))
+    settings = LinearSettings(Cs=GRID, fractions=(0.5, 1.0), evaluation="test_part")
     records = linear(backbone, phantom, settings=settings, context=context)
     assert [record.settings["fraction"] for record in records] == [0.5] * 6 + [1.0] * 6
     assert len({record.key for record in records}) == 12
@@ -163,7 +163,7 @@ def test_records_have_every_metric_and_the_predictions_behind_them(tiny_model, p
 
 def test_a_seed_is_a_result_and_nothing_else_is(tiny_model, phantom):
     backbone = tiny_model("random_r18")
-    settings = LinearSettings(Cs=GRID, fractions=(0.4,))
+    settings = LinearSettings(Cs=GRID, fractions=(0.4,), evaluation="test_part")
     one, two = (
         [record.value for record in linear(backbone, phantom, settings=settings, context=PLAIN)]
         for _ in range(2)
@@ -189,10 +189,10 @@ def test_uncertain_labels_are_soft_or_truncated_by_protocol(tiny_model, phantom)
         return record, read_predictions(record, context.results).labels
 
     test = [i for i, split in enumerate(phantom.splits) if split == "test"]
-    record, labels = test_labels(LinearSettings(Cs=GRID))
+    record, labels = test_labels(LinearSettings(Cs=GRID, evaluation="test_part"))
     np.testing.assert_array_equal(labels, positive[test])
     assert record.provenance.label_policy == "soft"
-    truncated = LinearSettings(Cs=GRID, targets="truncated")
+    truncated = LinearSettings(Cs=GRID, targets="truncated", evaluation="test_part")
     record, labels = test_labels(truncated)
     np.testing.assert_array_equal(labels, (targets == 1)[test])
     assert record.provenance.label_policy == "soft, truncated"
@@ -209,7 +209,7 @@ def test_what_cannot_be_done_is_said_before_any_image_is_opened(phantom):
         separable(phantom, LinearSettings(select="auroq"))
     unsplit = load_dataset("phantom:chest-xray,count=90,size=80", split="none")
     with pytest.raises(InfeasibleError, match=r"no training images.*the split patient"):
-        separable(unsplit, LinearSettings())
+        separable(unsplit, LinearSettings(evaluation="test_part"))
 
 
 def test_the_grid_is_the_study_grid():

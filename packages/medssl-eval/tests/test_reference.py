@@ -14,6 +14,8 @@ from medssl_models.experiments.released import (
     released_numbers,
 )
 
+WHOLE = {"fraction": 1.0, "evaluation": "test_part"}
+
 
 def record(value=74.0, half=1.0, *, dataset="shenzhencxr", model="simclr-v1", **changes):
     fields = {
@@ -69,14 +71,17 @@ def test_a_heat_map_bounds_what_was_released_without_an_interval():
         ({"dataset": "folder:scans"}, None),
         ({"experiment": "linear", "metric": "auroc", "unit": ""}, None),
         ({"experiment": "knn"}, None),
-        ({"experiment": "linear", "dataset": "chexpert", "settings": {"fraction": 1.0}}, 75.01),
-        ({"experiment": "linear", "dataset": "chexpert", "settings": {"fraction": 0.1}}, None),
+        ({"experiment": "linear", "dataset": "chexpert", "settings": WHOLE}, 75.01),
+        (
+            {"experiment": "linear", "dataset": "chexpert", "settings": {**WHOLE, "fraction": 0.1}},
+            None,
+        ),
         (
             {
                 "experiment": "linear",
                 "dataset": "diabetic_retinopathy",
                 "metric": "balanced_accuracy",
-                "settings": {"fraction": 1.0},
+                "settings": WHOLE,
             },
             31.51,
         ),
@@ -105,7 +110,7 @@ def test_a_record_agrees_within_both_intervals(value, half, verdict):
 
 
 def test_without_any_interval_there_is_no_verdict():
-    linear = record(half=None, experiment="linear", dataset="chexpert", settings={"fraction": 1.0})
+    linear = record(half=None, experiment="linear", dataset="chexpert", settings=WHOLE)
     assert compare_with_released([linear])[0].verdict == "no interval"
 
 
@@ -161,7 +166,7 @@ def test_every_number_is_reached_by_a_record_of_our_own_commands(number):
             "selection is",
         ),
         (
-            {"experiment": "linear", "dataset": "chexpert", "settings": {"fraction": 0.1}},
+            {"experiment": "linear", "dataset": "chexpert", "settings": {**WHOLE, "fraction": 0.1}},
             "fraction is 0.1, the study's 1.0",
         ),
     ],

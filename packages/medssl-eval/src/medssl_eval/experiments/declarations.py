@@ -112,6 +112,20 @@ def _whole(_: ReleasedNumber) -> Mapping[str, object]:
     return {"fraction": 1.0}
 
 
+def _test_part(number: ReleasedNumber) -> Mapping[str, object]:
+    return {**_whole(number), "evaluation": "test_part"}
+
+
+def _asked_a_test_part(record: dict[str, Any]) -> None:
+    """Version 0.1 knew nothing else."""
+    record["settings"] = {"evaluation": "test_part", "refits": 0} | record["settings"]
+
+
+def _linear_label(settings: Mapping[str, Any]) -> str:
+    folds = ", folds" if settings.get("evaluation") == "nested_folds" else ""
+    return _fraction_label("linear", settings) + folds
+
+
 def _fraction_label(name: str, settings: Mapping[str, Any]) -> str:
     fraction = settings.get("fraction")
     if not isinstance(fraction, int | float):
@@ -139,12 +153,15 @@ LINEAR = Experiment(
         "medssl-eval linear -m random_r18 -d medmnist:pneumoniamnist.npz --fractions 0.01,0.1,1",
         "medssl-eval linear -m moco-v2 -d chexpert --labels u-ones-lsr --select auroc",
     ),
-    label=lambda settings: _fraction_label("linear", settings),
+    label=_linear_label,
+    on_split={"evaluation": "test_part"},
     sorted_by=("fraction",),
-    released=Released(("linear", "imagenet-top1"), _metric_of, _whole),
+    per_dataset=frozenset({"evaluation", "folds", "repeats"}),
+    released=Released(("linear", "imagenet-top1"), _metric_of, _test_part),
     formerly=Formerly(
         fields={"strengths": "Cs"},
         values={**_INPUT, "refit": {"from_last_strength": "from_last_C"}},
+        adapt=_asked_a_test_part,
     ),
 )
 

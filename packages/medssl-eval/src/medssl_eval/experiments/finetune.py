@@ -218,7 +218,11 @@ def _written(
     notes: tuple[str, ...],
 ) -> list[Record]:
     data, parts = run.data, run.parts
-    sizes = {"train": len(parts.train), "validation": len(parts.validation)}
+    sizes = {
+        "train": len(parts.train),
+        "validation": len(parts.validation),
+        "labelled_images": len(parts.train) + len(parts.validation),
+    }
     scored = Scored(
         experiment="finetune",
         predictions=Predictions(
@@ -232,6 +236,7 @@ def _written(
         provenance=run.provenance.model_copy(update={"device": str(run.device)}),
         details={**details, **sizes, "unreadable": len(parts.test) - len(rows)},
         notes=(*parts.notes, *notes),
+        given="one training run",
     )
     found: list[Record] = scored.records(names, folder=predictions_of(run.context))
     if run.settings.auroc == "probabilities" or "auroc" not in names:

@@ -125,6 +125,9 @@ def run_knn(
         settings=identity,
         provenance=features.provenance,
         details=details | {"unreadable": len(features.unreadable)},
+        given=f"these {settings.folds} folds"
+        if settings.evaluation == "folds"
+        else "the images that answer",
     ).records(names, folder=predictions_of(context))
 
 

@@ -6,13 +6,24 @@ The solver is `logistic`'s business, the parts `partition`'s, metrics and interv
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_eval.experiments.features import collect, prepare
-from medssl_eval.experiments.partition import partition, truncate_targets
+from medssl_eval.errors import InfeasibleError
+from medssl_eval.experiments.features import collect, patients_of, prepare
+from medssl_eval.experiments.nested_folds import NestedFolds
+from medssl_eval.experiments.partition import (
+    LEAST_FOLDS,
+    assign_folds,
+    bootstrap_times,
+    check_folds,
+    keep_fraction,
+    partition,
+    truncate_targets,
+)
 from medssl_eval.experiments.predictions import Predictions
 from medssl_eval.experiments.scoring import (
     Scored,
@@ -28,7 +39,7 @@ from medssl_eval.solver.scaling import Scaling
 from medssl_eval.statistics.metrics import validation_score
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Record, Records, RunContext
@@ -45,14 +56,21 @@ if TYPE_CHECKING:
     Part = tuple[Features, NDArray[np.generic]]
 
 __all__ = [
+    "ENOUGH",
     "LinearFit",
     "Scaling",
+    "evaluated",
     "fit_linear",
     "linear",
     "quick_linear",
     "run_linear",
     "separable",
 ]
+
+
+ENOUGH = 50
+"""Test patients from which on a test part is asked: of 50 right or wrong answers, half of them
+right, a 95 % interval reaches 14 points to either side."""
 
 
 def linear(
@@ -64,11 +82,12 @@ def linear(
     context: RunContext | None = None,
     **changes: object,
 ) -> Records:
-    """Measure how well a linear classifier on the features predicts the test images.
+    """Measure how well a linear classifier on the features predicts images that it did not see.
 
     Args:
         backbone: The network; its features are computed once.
-        data: Images with a training and a test part; see `medssl_eval.experiments.partition`.
+        data: Images. With a training part and a test part of 50 patients or more the test part is
+            asked; else every image is, in nested folds. See `evaluated`.
         protocol: `published` or `corrected`, where there are no settings.
         settings: Cs, solver and so on, ready made.
         context: Extraction, store and what is known already; None is the command's way.
@@ -106,13 +125,14 @@ def run_linear(
     """Evaluate the fractions that are not known yet; see `linear`."""
     if settings.targets == "truncated":
         data = truncate_targets(data)
+    settings = evaluated(data, settings)
     preprocessing = prepare(backbone, settings)
     provenance = context.provenance(
         backbone,
         data,
         settings,
         preprocessing=preprocessing.fingerprint,
-        split=data.manifest.split_policy,
+        split="all" if settings.evaluation == "nested_folds" else data.manifest.split_policy,
     )
     names = metrics_of(data, settings)
     known = {
@@ -134,17 +154,54 @@ def run_linear(
 
 
 def separable(data: ImageDataset, settings: LinearSettings) -> None:
-    """Say before any image is opened whether the parts can serve.
+    """Say before any image is opened whether the parts, or the folds, can serve.
 
     Raises:
-        InfeasibleError: A part is missing, or lacks a class.
+        InfeasibleError: A part is missing, or lacks a class; or a class has too few patients.
         UnknownNameError: No metric has the name that C is to be chosen by.
     """
     selection(data, settings)
     if settings.targets == "truncated":
         data = truncate_targets(data)
+    settings = evaluated(data, settings)
+    if settings.evaluation == "nested_folds":
+        _check_folds(data, settings)
+        return
     for fraction in settings.fractions:
         _parts(data, settings, fraction)
+
+
+def evaluated(data: ImageDataset, settings: LinearSettings) -> LinearSettings:
+    """Decide from the data what is asked, where the settings leave it open.
+
+    Args:
+        data: The images; none is opened.
+        settings: With `evaluation` auto, a test part of 50 patients or more (images where patients
+            are unknown) is asked. With fewer, every image is asked in nested folds: in as many as
+            the settings say, or in three, which is the least. Where no class can be dealt so, the
+            test part remains.
+
+    Returns:
+        The same settings with `evaluation` test_part or nested_folds, and the folds that are dealt.
+
+    Example:
+        >>> from medssl_data import load_dataset
+        >>> small = load_dataset("phantom:chest-xray").select(range(60))
+        >>> evaluated(small, LinearSettings()).evaluation
+        'nested_folds'
+    """
+    if settings.evaluation != "auto":
+        return settings
+    tested = [group for group, split in zip(data.groups, data.splits, strict=True)
+              if split == "test"]  # fmt: skip
+    patients = patients_of(tested, separate=settings.patients == "separate")
+    if settings.solver == "converged" and len(set(patients or range(len(tested)))) < ENOUGH:
+        for folds in dict.fromkeys((settings.folds, LEAST_FOLDS)):
+            chosen = settings.model_copy(update={"evaluation": "nested_folds", "folds": folds})
+            with contextlib.suppress(InfeasibleError):
+                _check_folds(data, chosen)
+                return chosen
+    return settings.model_copy(update={"evaluation": "test_part"})
 
 
 def quick_linear(data: ImageDataset, seed: int) -> LinearSettings:
@@ -291,42 +348,186 @@ def _measures(solutions: Sequence[LogisticSolution]) -> dict[str, object]:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Answers:
+    """What was predicted of some images.
+
+    Args:
+        rows: Their positions among the readable images.
+        present: The classes that were learnt.
+        probabilities: (M, K).
+        refits: The same of each refit to resampled training patients.
+        given: What the answers are conditional on.
+        details: Of the fits.
+        notes: Of the fits.
+    """
+
+    rows: Labels
+    present: Labels
+    probabilities: Floats
+    refits: tuple[Floats, ...]
+    given: str
+    details: dict[str, object]
+    notes: tuple[str, ...] = ()
+
+
 def _evaluate(
     data: ImageDataset, features: FeatureSet, settings: LinearSettings, fraction: float
 ) -> Scored:
-    """Fit one fraction and predict the test part."""
-    parts = _parts(data, settings, fraction, readable=features.rows)
-    held = parts.among(features.rows)
-    table, select = features.features, selection(data, settings)
-    present = np.unique(features.labels[held.train])
-    labels = np.searchsorted(present, features.labels)
-    targets = labels if data.targets is None else _soft(data.targets[features.rows])
-    fit = fit_linear(
-        (table[held.train], targets[held.train]),
-        (table[held.validation], targets[held.validation]),
-        settings=settings,
-        select=select,
-    )
+    """Fit one fraction and predict the test part, or every image."""
+    ask = _ask_folds if settings.evaluation == "nested_folds" else _ask_test_part
+    answers = ask(data, features, settings, fraction)
+    rows = features.rows[answers.rows]
     return Scored(
         experiment="linear",
         predictions=Predictions(
-            ids=tuple(data.ids[row] for row in parts.test),
-            groups=tuple(data.groups[row] for row in parts.test),
-            classes=tuple(data.classes[label] for label in present),
-            labels=labels[held.test],
-            probabilities=fit.probabilities(table[held.test]),
+            ids=tuple(data.ids[row] for row in rows),
+            groups=tuple(data.groups[row] for row in rows),
+            classes=tuple(data.classes[label] for label in answers.present),
+            labels=np.searchsorted(answers.present, features.labels[answers.rows]),
+            probabilities=answers.probabilities,
         ),
         settings=_identity(data, settings, fraction),
         provenance=features.provenance,
+        details=answers.details
+        | {"selected_by": selection(data, settings), "unreadable": len(features.unreadable)},
+        notes=answers.notes,
+        given=answers.given,
+        refits=answers.refits,
+    )
+
+
+def _ask_test_part(
+    data: ImageDataset, features: FeatureSet, settings: LinearSettings, fraction: float
+) -> _Answers:
+    """Choose C on the validation part, and predict the test part."""
+    parts = _parts(data, settings, fraction, readable=features.rows)
+    held = parts.among(features.rows)
+    table = features.features
+    present = np.unique(features.labels[held.train])
+    targets = _targets(data, features, present)
+
+    def fitted(train: Labels, validation: Labels, settings: LinearSettings) -> LinearFit:
+        return fit_linear(
+            (table[train], targets[train]),
+            (table[validation], targets[validation]),
+            settings=settings,
+            select=selection(data, settings),
+        )
+
+    fit = fitted(held.train, held.validation, settings)
+    again = settings.model_copy(update={"Cs": (fit.solution.c,)})
+
+    def serves(times: Labels) -> bool:
+        learnt = (np.repeat(part, times[part]) for part in (held.train, held.validation))
+        return all(
+            set(features.labels[rows]) == set(features.labels[part])
+            for rows, part in zip(learnt, (held.train, held.validation), strict=True)
+        )
+
+    resampled = bootstrap_times(
+        features.groups,
+        (held.train, held.validation),
+        count=settings.refits,
+        seed=settings.seed,
+        serves=serves,
+    )
+    refits = (
+        fitted(*(np.repeat(part, times[part]) for part in (held.train, held.validation)), again)
+        for times in resampled
+    )
+    return _Answers(
+        rows=held.test,
+        present=present,
+        probabilities=fit.probabilities(table[held.test]),
+        refits=tuple(refit.probabilities(table[held.test]) for refit in refits),
+        given="one fit",
         details=fit.summary()
         | {
-            "selected_by": select,
             "train_images": len(held.train),
             "validation_images": len(held.validation),
-            "unreadable": len(features.unreadable),
+            "labelled_images": len(held.train) + len(held.validation),
         },
         notes=(*parts.notes, *fit.notes()),
     )
+
+
+def _ask_folds(
+    data: ImageDataset, features: FeatureSet, settings: LinearSettings, fraction: float
+) -> _Answers:
+    """Predict every image from the others, with a C that was chosen without it."""
+    present = np.unique(features.labels)
+    deals = list(_deals(data, features, settings, fraction))
+    cs = published_cs() if settings.Cs == "grid" else settings.Cs
+    chosen = [deal.choose(cs, selection(data, settings)) for deal in deals]
+    fits = [deal.fit(own) for deal, own in zip(deals, chosen, strict=True)]
+    resampled = bootstrap_times(
+        features.groups,
+        (np.arange(len(features.rows)),),
+        count=settings.refits,
+        seed=settings.seed,
+        serves=lambda times: all(deal.serves(times) for deal in deals),
+    )
+    # One deal serves a refit: what the others would average away is not the training sample.
+    refits = (
+        deals[place % len(deals)].fit(chosen[place % len(deals)], times)
+        for place, times in enumerate(resampled)
+    )
+    solutions = [solution for fit in fits for solution in fit.solutions]
+    short = sum(not solution.converged for solution in solutions)
+    trained = float(np.mean([deal.trained for deal in deals]))
+    return _Answers(
+        rows=np.arange(len(features.rows)),
+        present=present,
+        probabilities=np.asarray(np.mean([fit.probabilities for fit in fits], axis=0)),
+        refits=tuple(refit.probabilities for refit in refits),
+        given=f"the fits of {settings.repeats} x {settings.folds} folds",
+        details={
+            "strength": [list(fit.cs) for fit in fits],
+            "fit": _measures(solutions),
+            "constant_features": max(fit.constant_features for fit in fits),
+            "labelled_images": round(trained),
+        },
+        notes=(f"{short} of {len(solutions)} fits stopped before their optimum",) if short else (),
+    )
+
+
+def _deals(
+    data: ImageDataset, features: FeatureSet, settings: LinearSettings, fraction: float
+) -> Iterator[NestedFolds]:
+    """Deal the readable images into folds, several times."""
+    present, every = np.unique(features.labels), np.arange(len(features.rows))
+    labels = np.searchsorted(present, features.labels)
+    groups = patients_of(features.groups, separate=settings.patients == "separate")
+    seeds = np.random.SeedSequence(settings.seed).generate_state(settings.repeats)
+    for seed in seeds.tolist():
+        fold_of = assign_folds(
+            features.labels, settings.folds, seed=seed, groups=groups, names=data.classes
+        )
+        kept = every
+        if fraction < 1:
+            kept = keep_fraction(labels, every, fraction, groups=groups, seed=seed, folds=fold_of)
+        yield NestedFolds(
+            features.features,
+            _targets(data, features, present),
+            labels,
+            fold_of,
+            np.isin(every, kept),
+            standardise=settings.standardise,
+            factor=_factor(labels, settings),
+        )
+
+
+def _check_folds(data: ImageDataset, settings: LinearSettings) -> None:
+    groups = patients_of(data.groups, separate=settings.patients == "separate")
+    check_folds(data.labels, settings.folds, groups=groups, names=data.classes)
+
+
+def _targets(data: ImageDataset, features: FeatureSet, present: Labels) -> NDArray[np.generic]:
+    """What is fitted: places among the classes that are present, or both classes' soft targets."""
+    if data.targets is None:
+        return np.searchsorted(present, features.labels)
+    return _soft(data.targets[features.rows])
 
 
 def _soft(targets: NDArray[np.float32]) -> Floats:
@@ -349,4 +550,5 @@ def _parts(
 
 def _identity(data: ImageDataset, settings: LinearSettings, fraction: float) -> dict[str, object]:
     """The settings as a record keeps them: resolved, for one fraction."""
-    return resolved(data, settings, "fractions") | {"fraction": fraction}
+    unused = () if settings.evaluation == "nested_folds" else ("folds", "repeats")
+    return resolved(data, settings, "fractions", *unused) | {"fraction": fraction}

@@ -16,7 +16,7 @@ from medssl_eval.errors import InfeasibleError
 from medssl_eval.experiments.features import patients_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from medssl_data import ImageDataset
     from medssl_data.manifest import Manifest
@@ -29,6 +29,7 @@ __all__ = [
     "VALIDATION_SHARE",
     "Partition",
     "assign_folds",
+    "bootstrap_times",
     "check_folds",
     "keep_fraction",
     "partition",
@@ -40,6 +41,9 @@ VALIDATION_SHARE = 0.2
 
 LEAST_FOLDS = 3
 """Of nested cross-validation: one asks, one chooses, one trains."""
+
+ATTEMPTS = 1000
+"""Samples in a row that may fail to serve."""
 
 _PARTS = {"train": "training", "val": "validation", "test": "test"}
 
@@ -219,6 +223,59 @@ def keep_fraction(
         count = max(least, int(np.ceil(fraction * len(members) - 1e-9)))
         kept += patients[members[:count]].tolist()
     return part[np.isin(owners, kept)]
+
+
+def bootstrap_times(
+    groups: Sequence[str],
+    parts: Sequence[Rows],
+    *,
+    count: int,
+    seed: int,
+    serves: Callable[[Rows], bool],
+) -> Iterator[Rows]:
+    """Draw the patients of training parts with replacement.
+
+    Args:
+        groups: N patient names, "" where unknown: such an image is drawn alone.
+        parts: Rows whose patients are drawn, each part for itself.
+        count: How many samples.
+        seed: Decides which.
+        serves: Tells whether something can be learnt from a sample; others are drawn anew.
+
+    Yields:
+        (N,) int64, how often each row stands in a sample; 0 outside the parts.
+
+    Raises:
+        InfeasibleError: Hardly any sample serves.
+
+    References:
+        Field and Welsh, Bootstrapping clustered data, 2007 (patients drawn as a whole).
+
+    Example:
+        >>> draws = bootstrap_times(
+        ...     ["anna", "anna", "ben"], [np.arange(3)], count=1, seed=0, serves=lambda _: True
+        ... )
+        >>> next(draws).tolist()
+        [0, 0, 2]
+    """
+    generator = np.random.default_rng([seed, 2])
+    who = _owners(len(groups), [group or f"\0{row}" for row, group in enumerate(groups)])
+    for _ in range(count):
+        for _ in range(ATTEMPTS):
+            times = np.zeros(len(groups), np.int64)
+            for part in parts:
+                patients, own = np.unique(who[part], return_inverse=True)
+                drawn = generator.integers(0, len(patients), len(patients))
+                times[part] += np.bincount(drawn, minlength=len(patients))[own]
+            if serves(times):
+                break
+        else:
+            message = (
+                f"{ATTEMPTS} samples of the training patients in a row lack a class: they are too "
+                "few for refits"
+            )
+            raise InfeasibleError(message)
+        yield times
 
 
 def _in_turns(members: Rows, fold_of: Rows) -> Rows:

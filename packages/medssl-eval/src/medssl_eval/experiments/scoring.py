@@ -13,7 +13,7 @@ import numpy as np
 
 from medssl_eval.experiments.features import patients_of
 from medssl_eval.experiments.predictions import predictions_folder
-from medssl_eval.statistics.intervals import RESAMPLES, estimate
+from medssl_eval.statistics.intervals import RESAMPLES, estimate, widened
 from medssl_eval.statistics.metrics import metric
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from medssl_data import ImageDataset
     from medssl_models import Provenance, Record, RunContext
+    from numpy.typing import NDArray
 
     from medssl_eval.experiments.predictions import Predictions
     from medssl_eval.experiments.settings import ScoredSettings
@@ -96,6 +97,9 @@ class Scored:
         provenance: What it was computed from.
         details: What every record of it keeps, such as the chosen C.
         notes: What a reader must know.
+        given: What the interval is conditional on.
+        refits: (N, K) probabilities by each refit to resampled training patients: with them the
+            interval covers the choice of the training patients too.
     """
 
     experiment: str
@@ -104,12 +108,15 @@ class Scored:
     provenance: Provenance
     details: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    given: str = "one fit"
+    refits: Sequence[NDArray[np.float64]] = ()
 
     def records(self, names: Sequence[str], *, folder: Path | None) -> list[Record]:
         """Measure and write down.
 
         The intervals are percentiles of a bootstrap that draws patients, or images where patients
-        are unknown; its seed is fixed, so that all models are measured on the same resamples.
+        are unknown; its seed is fixed, so that all models are measured on the same resamples. With
+        refits they are widened by what the training patients add; see `widened`.
 
         Args:
             names: Metrics; one that is not defined on this test part gives a note and no record.
@@ -142,12 +149,26 @@ class Scored:
             for number in (measured.value, measured.low, measured.high)
         )
         trivial = self._trivial(measured.metric)
-        own = {
+        own: dict[str, object] = {
             "chance": None if trivial is None else scale * trivial,
             "resampled": measured.units,
             "resamples": RESAMPLES,
             "images": len(self.predictions),
+            "patients": len(set(self.predictions.groups) - {""}),
+            "interval": self._meaning(measured.units),
         }
+        if len(self.refits) and value is not None and low is not None and high is not None:
+            spread = scale * self._spread(measured.metric)
+            own["refits"] = {
+                "count": len(self.refits), "deviation": spread, "one_fit": [low, high]
+            }  # fmt: skip
+            low, high = widened(
+                value,
+                (low, high),
+                spread,
+                freedom=len(self.refits) - 1,
+                bounds=metric(measured.metric).bounds,
+            )
         return Result(
             experiment=self.experiment,
             metric=measured.metric,
@@ -160,6 +181,21 @@ class Scored:
             notes=notes,
             provenance=self.provenance,
         )
+
+    def _meaning(self, units: int) -> str:
+        """Say in a line what the interval covers, and what it is conditional on."""
+        who = "patients" if any(self.predictions.groups) else "images"
+        if len(self.refits):
+            return (
+                f"over {units} test {who}, and over training patients by {len(self.refits)} refits"
+            )
+        return f"over {units} test {who}, given {self.given}"
+
+    def _spread(self, name: str) -> float:
+        """The deviation of a metric over the refits; those without a value are left out."""
+        labels = self.predictions.labels
+        values = (metric(name)(labels, refit).value for refit in self.refits)
+        return float(np.std([value for value in values if value is not None], ddof=1))
 
     def _trivial(self, name: str) -> float | None:
         """What the shares of the classes alone give: always the commonest class, or the shares."""

@@ -17,7 +17,15 @@ from medssl_models.experiments.settings import (
     from_preset,
     setting,
 )
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from medssl_eval.errors import SettingsError
 
@@ -156,6 +164,7 @@ class FewShotSettings(ImageSettings):
     )
 
 
+LEAST_REFITS = 10
 C = Annotated[float, Field(ge=1e-12, le=1e12)]
 """Beyond these the squares of float64 leave no digits for a solution."""
 
@@ -197,6 +206,42 @@ class LinearSettings(TrainedSettings):
         published="softmax",
         entries=("I-7",),
     )
+    evaluation: Literal["auto", "test_part", "nested_folds"] = setting(
+        "test_part: the test images are asked. nested_folds: every image is asked, in repeated "
+        "cross-validation that chooses C within each training part. auto: nested_folds where the "
+        "test part has fewer than 50 patients (images where patients are unknown) and the classes "
+        "can be dealt into folds; a split that is named stays.",
+        corrected="auto",
+        published="test_part",
+        option=Option(help="What is asked: the test images, or all of them in nested folds."),
+    )
+    folds: Annotated[int, Field(ge=3)] = setting(
+        "Folds of the nested cross-validation; auto takes 3 where a class has too few patients for "
+        "more.",
+        corrected=5,
+        option=Option(help="Folds of the nested cross-validation."),
+    )
+    repeats: PositiveInt = setting(
+        "How often folds are dealt anew; the predictions of an image are averaged.",
+        corrected=4,
+        option=Option(help="How often folds are dealt anew."),
+    )
+    refits: Annotated[int, Field(ge=0, le=10_000)] = setting(
+        "Fits to bootstrap samples of the training patients, with the chosen C: the interval then "
+        "covers the choice of training patients too. 0: it is given one fit; else at least 10.",
+        corrected=0,
+        option=Option(metavar="N", help="Refits to resampled training patients; 50 do."),
+    )
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> LinearSettings:
+        if self.evaluation == "nested_folds" and self.solver == "cut_off":
+            message = "evaluation nested_folds needs solver converged: it fits C to the optimum"
+            raise ValueError(message)
+        if 0 < self.refits < LEAST_REFITS:
+            message = f"refits is {self.refits}; give 0, or at least {LEAST_REFITS} for a deviation"
+            raise ValueError(message)
+        return self
 
 
 class KnnSettings(ScoredSettings):

@@ -35,6 +35,7 @@ __all__ = [
     "intervals_overlap",
     "permutation_p",
     "replicate",
+    "widened",
 ]
 
 RESAMPLES = 1000
@@ -193,6 +194,44 @@ def _estimate(
     if undefined > TOLERATED * len(drawn):
         reason = f"{undefined} of {len(drawn)} resamples lack a class: the interval is rough"
     return Estimate(name, value, low, high, units, undefined, reason)
+
+
+def widened(
+    value: float,
+    interval: tuple[float, float],
+    deviation: float,
+    *,
+    freedom: int,
+    bounds: tuple[float | None, float | None] = (None, None),
+) -> tuple[float, float]:
+    """Widen an interval by an independent source of variation.
+
+    On either side the squares of the two reaches add up: that of the interval, and the quantile of
+    Student's t times the deviation. It is the method of variance estimates recovery, for the sum
+    of the value and of an effect that is 0 on average.
+
+    Args:
+        value: What the interval is of.
+        interval: Its lower and upper end.
+        deviation: Standard deviation of the other source.
+        freedom: Degrees of freedom of that deviation.
+        bounds: Least and greatest possible value.
+
+    References:
+        Zou and Donner, Construction of confidence limits about effect measures: a general
+        approach, 2008.
+
+    Example:
+        >>> low, high = widened(80.0, (77.0, 82.0), 2.0, freedom=49)
+        >>> round(low, 2), round(high, 2)
+        (74.98, 84.49)
+    """
+    from scipy.stats import t
+
+    reach = float(t.ppf(0.975, freedom)) * deviation
+    low, high = value - max(0.0, value - interval[0]), value + max(0.0, interval[1] - value)
+    ends = value - np.hypot(value - low, reach), value + np.hypot(high - value, reach)
+    return float(np.clip(ends[0], *bounds)), float(np.clip(ends[1], *bounds))
 
 
 def intervals_overlap(
