@@ -1,6 +1,7 @@
 """The library: fetched, imported, exported and bundled models are there whole, or not at all."""
 
 import hashlib
+import os
 import json
 import resource
 import subprocess
@@ -189,9 +190,12 @@ def test_the_hashes_in_torchvision_s_file_names_are_known():
 def test_what_a_killed_process_left_is_cleared_or_restored(file, tmp_path):
     import_model(tiny(), file, library=tmp_path)
     folder = tmp_path / tiny().name
-    (tmp_path / f".{folder.name}.abcd1234").mkdir()
+    draft = tmp_path / f".{folder.name}.{'ab' * 8}.draft"
+    draft.mkdir()
     # Killed between the two renames: what was there is only there under its old name.
-    folder.rename(tmp_path / f".{folder.name}.efgh5678.old")
+    old = folder.rename(tmp_path / f".{folder.name}.{'cd' * 8}.old")
+    for path in (draft, old):
+        os.utime(path, (0, 0))
 
     with pytest.raises(SettingsError, match="exists"):
         import_model(tiny(), file, library=tmp_path)

@@ -1,13 +1,16 @@
 """Verification finds each kind of change to a converted folder."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 from medssl_models.card import KeyMap, ModelCard
 from medssl_models.conversion.convert import convert
+from medssl_models.conversion.model_folder import read_origin, read_state
 from medssl_models.conversion.verification import seeded_input, verify
+from medssl_models.errors import CheckpointError
 from medssl_models.preprocessing import Preprocessing
 from medssl_models.testing.checkpoints import resnet_state
 from safetensors.torch import load_file, save_file
@@ -63,6 +66,7 @@ def test_a_converted_folder_passes(folder):
     assert result.passed
     assert [check.name for check in result.checks] == [
         "files",
+        "hash",
         "keys and shapes",
         "values",
         "statistics",
@@ -73,13 +77,13 @@ def test_a_converted_folder_passes(folder):
 def test_one_changed_value_is_found(folder):
     change_tensor(folder, "layer1.0.bn1.bias", lambda tensor: tensor + 0.01)
     found = failed(folder)
-    assert found.keys() == {"statistics", "features"}
+    assert found.keys() == {"hash", "statistics", "features"}
     assert "layer1.0.bn1.bias has mean" in found["statistics"]
 
 
 def test_a_permutation_keeps_the_statistics_but_not_the_features(folder):
     change_tensor(folder, "conv1.weight", lambda tensor: tensor.flip(0).contiguous())
-    assert failed(folder).keys() == {"features"}
+    assert failed(folder).keys() == {"hash", "features"}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ def test_a_permutation_keeps_the_statistics_but_not_the_features(folder):
 )
 def test_impossible_values_and_shapes_are_found(folder, change, check):
     change_tensor(folder, "bn1.running_var", change)
-    assert failed(folder).keys() == {check}
+    assert failed(folder).keys() == {"hash", check}
 
 
 def test_a_missing_and_a_surplus_tensor_are_named(folder):
@@ -147,3 +151,35 @@ def test_the_seeded_input_never_changes():
     expected = np.random.PCG64(0).random_raw(3) / 2.0**63 - 1
     np.testing.assert_allclose(x.ravel()[:3].numpy(), expected, atol=2**-22)
     assert not torch.equal(x, seeded_input(1))
+
+
+def test_every_flipped_bit_is_found_and_never_used(folder):
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    places = np.random.default_rng(0).integers(0, 8 * len(whole), 400)
+    for number, place in enumerate(places.tolist()):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        os.utime(path, ns=(number, number))  # files written within one tick of the clock
+        with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+            read_state(folder)
+        assert failed(folder).keys() & {"hash", "files"}
+    path.write_bytes(whole)
+    assert not failed(folder)
+
+
+def test_weights_of_before_the_hash_was_kept_are_read(folder):
+    change_record(folder, lambda record: record.pop("weights"))
+    assert read_state(folder)
+    assert not failed(folder)
+
+
+def test_a_conversion_is_the_same_byte_for_byte_and_readable_by_others(pristine, tmp_path):
+    card = read_origin(pristine).card
+    for name in ("one", "two"):
+        convert(pristine.parent / "c", card, tmp_path / name)
+        for file in ("model.safetensors", "config.json", "README.md"):
+            assert (tmp_path / name / file).read_bytes() == (pristine / file).read_bytes()
+    modes = {path.stat().st_mode for path in (tmp_path / "one").iterdir()}
+    assert len(modes) == 1

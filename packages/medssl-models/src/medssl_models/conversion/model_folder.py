@@ -7,13 +7,14 @@ through safetensors, which holds data only.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from medssl_models.card import FrozenRecord, ModelCard
 from medssl_models.errors import CheckpointError, LibraryError
-from medssl_models.files import models_folder, placing
+from medssl_models.files import models_folder, placing, sha256_of
 from medssl_models.networks.architectures import is_own
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "WEIGHTS",
     "Origin",
     "Proof",
+    "damage_of",
     "folder_name",
     "is_exact_elsewhere",
     "model_folder_of",
@@ -67,6 +69,7 @@ class Origin(FrozenRecord):
         dropped: Rule to the number of source tensors that it left out.
         versions: Package name to version, of what converted.
         proof: What the network gave.
+        weights: SHA-256 of the weights' file; empty in folders of before it was kept.
     """
 
     schema_version: int = SCHEMA
@@ -76,6 +79,7 @@ class Origin(FrozenRecord):
     dropped: dict[str, int]
     versions: dict[str, str]
     proof: Proof
+    weights: str = ""
 
 
 def write_folder(
@@ -96,15 +100,17 @@ def write_folder(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    metadata = {"format": "pt", "medssl": origin.card.model_dump_json()}
     with placing(folder, force=force) as beside:
         try:
-            save_file(dict(state), beside / WEIGHTS, metadata=metadata)
+            save_file(dict(state), beside / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as error:  # its way to say that a file cannot be written
             message = f"{folder}: the weights cannot be written: {error}"
             raise LibraryError(message) from error
-        (beside / CONFIG).write_text(json.dumps(_config(origin), indent=2) + "\n", "utf-8")
+        kept = origin.model_copy(update={"weights": sha256_of(beside / WEIGHTS)})
+        (beside / CONFIG).write_text(json.dumps(_config(kept), indent=2) + "\n", "utf-8")
         (beside / README).write_text(_readme(origin), "utf-8")
+        # safetensors lets nobody else read its file, whatever the user's mask is.
+        (beside / WEIGHTS).chmod((beside / CONFIG).stat().st_mode)
 
 
 def folder_name(name: str) -> str:
@@ -152,30 +158,63 @@ def read_origin(folder: Path) -> Origin:
         raise CheckpointError(message) from error
 
 
-def read_state(folder: Path) -> dict[str, Tensor]:
+def damage_of(folder: Path) -> str:
+    """Say how a folder's weights are not those that were written; empty where they are.
+
+    Folders of before the hash was kept pass. A file is hashed once, as long as it stays the same.
+
+    Args:
+        folder: As written by `write_folder`.
+
+    Raises:
+        CheckpointError: There is no valid record.
+        OSError: There are no weights.
+    """
+    wanted, path = read_origin(folder).weights, folder / WEIGHTS
+    state = path.stat()
+    found = _digest(path, state.st_size, state.st_mtime_ns, state.st_ino)
+    if found == wanted or not wanted:
+        return ""
+    return f"its SHA-256 begins with {found[:12]}, that of what was written with {wanted[:12]}"
+
+
+def read_state(folder: Path, *, checked: bool = True) -> dict[str, Tensor]:
     """Read the weights of a converted folder; the file is mapped, not copied.
 
     Args:
         folder: As written by `write_folder`.
+        checked: Refuse weights that are damaged or replaced.
 
     Returns:
         Our names to tensors on the CPU.
 
     Raises:
-        CheckpointError: The file is missing, cut off or not a safetensors file.
+        CheckpointError: The file is missing, not a safetensors file, or not what the conversion
+            wrote.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = folder / WEIGHTS
     try:
-        return dict(load_file(path))
+        state = dict(load_file(path))
+        damage = damage_of(folder) if checked else ""
     except FileNotFoundError as error:
         message = f"{folder}: not a converted model: it has no {WEIGHTS}"
         raise CheckpointError(message) from error
     except SafetensorError as error:
         message = f"{path}: not a whole safetensors file ({error})"
         raise CheckpointError(message) from error
+    if damage:
+        message = f"{path}: damaged or replaced: {damage}; import the model again with force"
+        raise CheckpointError(message)
+    return state
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, *_identity: int) -> str:
+    """Hash a file once, as long as its size, time and number stay."""
+    return sha256_of(path)
 
 
 def _config(origin: Origin) -> dict[str, Any]:

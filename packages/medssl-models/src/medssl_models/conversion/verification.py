@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medssl_models.conversion.model_folder import Proof, read_origin, read_state
+from medssl_models.conversion.model_folder import Proof, damage_of, read_origin, read_state
 from medssl_models.errors import CheckpointError, ModelError, some_of
 from medssl_models.networks.build import build_network
 
@@ -125,7 +125,7 @@ def faults(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def verify(folder: Path) -> Verification:
-    """Check a converted folder: record, keys, shapes, values, statistics, features.
+    """Check a converted folder: record, hash, keys, shapes, values, statistics, features.
 
     Args:
         folder: As `conversion.convert` writes it.
@@ -142,10 +142,13 @@ def verify(folder: Path) -> Verification:
         origin = read_origin(folder)
         card = origin.card
         trunk = build_network(card)
-        state = read_state(folder)
+        state, damage = read_state(folder, checked=False), damage_of(folder)
     except ModelError as error:
         return Verification(folder, (Check("files", passed=False, detail=str(error)),))
-    checks = [Check("files", passed=True, detail=f"{len(state)} tensors of {card.name}")]
+    checks = [
+        Check("files", passed=True, detail=f"{len(state)} tensors of {card.name}"),
+        Check("hash", passed=not damage, detail=damage or "as written"),
+    ]
     for name, check in _CHECKS.items():
         found = check(origin.proof, trunk, state)
         checks.append(Check(name, passed=not found, detail=some_of(found) or "as expected"))
@@ -196,7 +199,7 @@ def _check_features(proof: Proof, trunk: nn.Module, state: Mapping[str, Tensor])
     except (binascii.Error, ValueError):
         return ["the stored features cannot be read"]
     shape = _shape_for(trunk)
-    found = features_of(trunk, state, seeded_input(proof.seed, shape)).numpy().ravel()
+    found = features_of(trunk, state, seeded_input(proof.seed, shape)).double().numpy().ravel()
     if stored.size != found.size or proof.shape != shape:
         return [f"{stored.size} features are stored, the network gives {found.size}"]
     scale = max(float(np.linalg.norm(stored)), 1e-30)
@@ -221,4 +224,6 @@ def _moments(tensor: Tensor) -> tuple[float, float]:
     """Compute mean and deviation in float64 sums, which do not depend on the machine."""
     values = tensor.detach().reshape(-1).numpy()
     mean = float(values.mean(dtype=np.float64))
-    return mean, float(np.sqrt(max(0.0, float(np.square(values - mean).mean(dtype=np.float64)))))
+    with np.errstate(over="ignore"):  # damaged weights may have any value
+        squares = np.square(values - mean).mean(dtype=np.float64)
+    return mean, float(np.sqrt(max(0.0, float(squares))))
