@@ -144,6 +144,13 @@ def oracle(session: nox.Session, framework: str) -> None:
     pytest(session, f"packages/medssl-models/tests/test_oracle_{framework}.py")
 
 
+@nox.session(name="oracle-sklearn", python="3.9")
+def oracle_sklearn(session: nox.Session) -> None:
+    """Hold the stored fits of the study's classifier against its scikit-learn of spring 2022."""
+    session.install("scikit-learn==1.0.2", "scipy==1.8.1", "numpy==1.22.4")
+    session.run("python", "packages/medssl-eval/tests/scikit_learn_2022.py", *session.posargs)
+
+
 @nox.session(requires=["build"])
 def fuzz(session: nox.Session) -> None:
     """Hold the readers of foreign files against 20,000 mutations of each kind, for half an hour."""

@@ -10,6 +10,7 @@ from medssl_eval.errors import InfeasibleError, UnknownNameError
 from medssl_eval.experiments.linear import Scaling, fit_linear, separable
 from medssl_eval.experiments.predictions import read_predictions
 from medssl_eval.solver.logistic import published_cs
+from medssl_eval.solver.published_fit import fit_published
 from medssl_models import RunContext
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
@@ -72,23 +73,21 @@ def test_softmax_of_two_classes_is_the_binary_form_with_twice_the_c():
     assert softmax.path == ()
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # the study's way
 def test_published_is_the_cut_off_search_on_raw_features():
     training, validation = sample(60), sample(40, seed=1)
-    settings = preset(LinearSettings, "published", Cs=GRID)
-    fit = fit_linear(training, validation, settings=settings)
-    model = LogisticRegression(warm_start=True, max_iter=100)
-    scores = [model.set_params(C=c).fit(*training).score(*validation) for c in GRID]
-    assert fit.scores == pytest.approx(scores)
-    both = tuple(np.concatenate(pair) for pair in zip(training, validation, strict=True))
-    model.set_params(C=GRID[int(np.argmax(scores))]).fit(*both)
-    np.testing.assert_allclose(fit.solution.coefficients, model.coef_)
-    assert "stopped before their optimum" in fit.notes()[0]
-    cold = fit_linear(
-        training, validation, settings=preset(LinearSettings, "published", refit="cold")
+    fit = fit_linear(training, validation, settings=preset(LinearSettings, "published", Cs=GRID))
+    oracle = fit_published(
+        training, validation, score=lambda truth, p: (truth == p.argmax(axis=1)).mean(), cs=GRID
     )
-    model = LogisticRegression(C=cold.solution.c, max_iter=100).fit(*both)
-    np.testing.assert_allclose(cold.solution.coefficients, model.coef_)
+    assert fit.scores == pytest.approx(oracle.scores)
+    np.testing.assert_array_equal(fit.solution.coefficients, oracle.final.coefficients)
+    assert "stopped before their optimum" in fit.notes()[0]
+    cold = preset(LinearSettings, "published", Cs=GRID, refit="cold")
+    alone = preset(LinearSettings, "published", Cs=(fit.solution.c,))
+    found = [fit_linear(training, validation, settings=each) for each in (cold, alone)]
+    np.testing.assert_array_equal(found[0].solution.coefficients, found[1].solution.coefficients)
+    assert not np.array_equal(found[0].solution.coefficients, fit.solution.coefficients)
+    assert found[1].path == ()
 
 
 def test_soft_targets_are_fitted_as_weights_of_both_classes():

@@ -115,7 +115,7 @@ def test_the_data_decide_what_is_asked():
     assert evaluated(large, settings).evaluation == "test_part"
     assert evaluated(small, settings).evaluation == "nested_folds"
     assert evaluated(small, settings).folds == 5
-    assert evaluated(small, settings.model_copy(update={"solver": "cut_off"})).evaluation == (
+    assert evaluated(small, settings.model_copy(update={"solver": "lbfgs_2022"})).evaluation == (
         "test_part"
     )
     assert evaluated(small, preset(LinearSettings, "published")).evaluation == "test_part"
@@ -222,7 +222,7 @@ def test_settings_that_mean_nothing_are_refused():
         ({"refits": -1}, "refits is -1"),
         ({"folds": 2}, "folds is 2"),
         ({"repeats": 0}, "repeats is 0"),
-        ({"evaluation": "nested_folds", "solver": "cut_off"}, "needs solver converged"),
+        ({"evaluation": "nested_folds", "solver": "lbfgs_2022"}, "needs solver converged"),
     ):
         with pytest.raises(SettingsError, match=words):
             preset(LinearSettings, **changes)

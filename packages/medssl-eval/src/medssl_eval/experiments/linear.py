@@ -275,7 +275,7 @@ def fit_linear(
     """
     cs = published_cs() if settings.Cs == "grid" else settings.Cs
     scaling = Scaling.of(training[0], standardise=settings.standardise)
-    if settings.solver == "cut_off":
+    if settings.solver == "lbfgs_2022":
         return _cut_off(training, validation, settings, cs=cs, select=select)
     factor = _factor(training[1], settings)
     path: list[LogisticSolution] = []

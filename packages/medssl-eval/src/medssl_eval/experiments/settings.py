@@ -185,16 +185,17 @@ class LinearSettings(TrainedSettings):
         published=False,
         entries=("I-6",),
     )
-    solver: Literal["converged", "cut_off"] = setting(
-        "converged: each C to its optimum. cut_off: 100 L-BFGS iterations, each from where the C "
-        "before it ended, so that the result depends on the order of the grid.",
+    solver: Literal["converged", "lbfgs_2022"] = setting(
+        "converged: each C to its optimum. lbfgs_2022: as scikit-learn of spring 2022 did, at most "
+        "100 L-BFGS iterations on the sum of losses, each C from where the C before it ended, so "
+        "that the result depends on the order of the grid. A single C starts from zero.",
         corrected="converged",
-        published="cut_off",
+        published="lbfgs_2022",
         entries=("I-6",),
     )
     refit: Literal["cold", "from_last_C"] = setting(
-        "The final fit on training and validation part. cold: its optimum, wherever it starts. "
-        "from_last_C: cut off again, starting where the last C of the grid ended.",
+        "The final fit on training and validation part. cold: from zero. from_last_C: from where "
+        "the last C of the grid ended, which matters where fits are cut off.",
         corrected="cold",
         published="from_last_C",
         entries=("I-6",),
@@ -235,7 +236,7 @@ class LinearSettings(TrainedSettings):
 
     @model_validator(mode="after")
     def _belong_together(self) -> LinearSettings:
-        if self.evaluation == "nested_folds" and self.solver == "cut_off":
+        if self.evaluation == "nested_folds" and self.solver != "converged":
             message = "evaluation nested_folds needs solver converged: it fits C to the optimum"
             raise ValueError(message)
         if 0 < self.refits < LEAST_REFITS:

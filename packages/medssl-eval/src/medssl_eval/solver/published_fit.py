@@ -1,12 +1,12 @@
-"""The study's own search for C: scikit-learn's L-BFGS, cut off, warm-started along the grid.
+"""The study's own search for C: L-BFGS as scikit-learn of spring 2022 ran it, cut off at 100.
 
-`logistic` solves the same objective to convergence; here is what the published numbers were made
-with, so that they can be repeated.
+`logistic` solves the same problem to convergence; here is what the published numbers were made
+with, so that they can be repeated. scikit-learn up to 1.1 minimised the sum of the losses in
+float64; later ones minimise their mean, which the same tolerances stop much earlier.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
-    from sklearn.linear_model import LogisticRegression
 
     Floats = NDArray[np.float64]
 
 __all__ = ["PublishedFit", "fit_published"]
+
+STOPPING = {
+    "gtol": 1e-4,
+    "ftol": 1e7 * float(np.finfo(float).eps),
+    "maxls": 20,
+    "maxcor": 10,
+    "maxfun": 15_000,
+}
+"""scikit-learn's tolerance, and what SciPy's L-BFGS-B took of itself in 2022."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +46,8 @@ class PublishedFit:
     """The study's classifier, step by step.
 
     Args:
-        path: One solution for each C, on the training part, in the order of the grid.
+        path: One solution for each C, on the training part, in the order of the grid; none where
+            there is one C only.
         scores: Validation score of each.
         chosen: Index of the chosen C.
         final: The refit on training and validation parts.
@@ -62,8 +71,9 @@ def fit_published(
 ) -> PublishedFit:
     """Search for C as the study did: L-BFGS, cut off, warm-started along the grid.
 
-    For two classes the study's softmax with two weight vectors is the binary form with C doubled;
-    the `c` of a solution is the study's, its objective that of the doubled one.
+    Of one C there is no search: the fit of both parts starts from zero. For two classes the study's
+    softmax has two weight vectors, which mirror each other; a solution has their difference as
+    coefficients, and the objective of both.
 
     Args:
         training: Features (N, D) and labels (N,).
@@ -86,47 +96,88 @@ def fit_published(
         >>> fit.chosen, fit.final.c
         (0, 10.0)
     """
-    from sklearn import linear_model
-
     grid = published_cs() if cs is None else cs
     ascending(grid)
     rows, held = checked_features(training[0]), checked_features(validation[0])
     labels, truth = np.asarray(training[1]), np.asarray(validation[1], np.int64)
-    width = checked_targets(labels, np.ones(len(rows)), None).shape[1]
-    factor = 2 if softmax and width == 2 else 1
-    model = linear_model.LogisticRegression(max_iter=max_iterations, warm_start=True, tol=1e-4)
-    path = [_cut_off(model, rows, labels, c * factor) for c in grid]
-    scores = [score(truth, solution.probabilities(held)) for solution in path]
-    chosen = choose_c(grid, scores)
+    path: list[LogisticSolution] = []
+    scores: list[float] = []
+    start = None
+    if len(grid) > 1:
+        part = _CutOff.of(rows, labels, softmax=softmax, max_iterations=max_iterations)
+        for c in grid:
+            solution, start = part.fit(c, start)
+            path.append(solution)
+            scores.append(score(truth, solution.probabilities(held)))
+    chosen = choose_c(grid, scores) if scores else 0
     both, both_labels = np.concatenate([rows, held]), np.concatenate([labels, truth])
-    model.set_params(warm_start=warm_refit)
-    final = _cut_off(model, both, both_labels, grid[chosen] * factor)
-    steps = [replace(solution, c=float(c)) for solution, c in zip(path, grid, strict=True)]
-    return PublishedFit(tuple(steps), tuple(scores), chosen, replace(final, c=float(grid[chosen])))
+    whole = _CutOff.of(both, both_labels, softmax=softmax, max_iterations=max_iterations)
+    final, _ = whole.fit(grid[chosen], start if warm_refit else None)
+    return PublishedFit(tuple(path), tuple(scores), chosen, final)
 
 
-def _cut_off(
-    model: LogisticRegression, rows: NDArray[np.floating], labels: NDArray[np.generic], c: float
-) -> LogisticSolution:
-    """Fit once by warm-started scikit-learn, measured with our own objective."""
-    from sklearn.exceptions import ConvergenceWarning
+@dataclass(frozen=True, slots=True, eq=False)
+class _CutOff:
+    """L-BFGS on one part of the data.
 
-    model.set_params(C=c)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # reported as `converged`
-        model.fit(rows, labels)
-    soft = checked_targets(labels, np.ones(len(rows)), None)
-    mean = np.zeros(rows.shape[1])
-    columns = soft[:, 1:] if soft.shape[1] == 2 else soft
-    problem = Problem(Design(rows, mean), columns, np.ones(len(rows)))
-    theta = np.vstack([model.coef_.T, model.intercept_]).astype(np.float64)
-    iterations = int(model.n_iter_[0])
-    solution = LogisticSolution.at(
-        evaluate(problem, theta, c),
-        mean,
-        c=c,
-        iterations=iterations,
-        converged=iterations < model.max_iter,
-    )
-    # Products keep their last bit in the order in which scikit-learn lays the coefficients out.
-    return replace(solution, coefficients=np.array(model.coef_, np.float64))
+    Args:
+        problem: Rows, not centred, with one column of targets for each weight vector.
+        twins: Whether two classes have two weight vectors.
+        max_iterations: For each C.
+    """
+
+    problem: Problem
+    twins: bool
+    max_iterations: int
+
+    @classmethod
+    def of(
+        cls,
+        rows: NDArray[np.floating],
+        labels: NDArray[np.generic],
+        *,
+        softmax: bool,
+        max_iterations: int,
+    ) -> _CutOff:
+        ones = np.ones(len(rows))
+        soft = checked_targets(labels, ones, None)
+        binary = soft.shape[1] == 2
+        targets = soft[:, 1:] if binary and not softmax else soft
+        design = Design(rows, np.zeros(rows.shape[1]))
+        return cls(Problem(design, targets, ones), binary and softmax, max_iterations)
+
+    def fit(self, c: float, start: Floats | None) -> tuple[LogisticSolution, Floats]:
+        """Minimise sum(loss) + ||coefficients||^2 / (2 C) from a start, (K, D + 1), or from zero.
+
+        Returns:
+            The solution, and the parameters from which the next C starts.
+        """
+        from scipy.optimize import minimize
+
+        shape = self.problem.targets.shape[1], self.problem.design.columns + 1
+
+        def objective(flat: Floats) -> tuple[float, Floats]:
+            point = evaluate(self.problem, flat.reshape(shape).T, c)
+            return point.objective / c, point.gradient.T.ravel() / c
+
+        found = minimize(
+            objective,
+            np.zeros(shape).ravel() if start is None else start.ravel(),
+            method="L-BFGS-B",
+            jac=True,
+            options={"maxiter": self.max_iterations, **STOPPING},
+        )
+        end = found.x.reshape(shape)
+        if self.twins:  # scikit-learn keeps the second vector and lets the first mirror it
+            end = np.stack([-end[1], end[1]])
+        solution = LogisticSolution.at(
+            evaluate(self.problem, end.T, c),
+            np.zeros(shape[1] - 1),
+            c=float(c),
+            iterations=int(found.nit),
+            converged=found.status == 0,
+        )
+        if self.twins:  # so does its prediction: the log-odds are twice what the second one says
+            doubled = 2 * solution.coefficients[1:], 2 * solution.intercepts[1:]
+            solution = replace(solution, coefficients=doubled[0], intercepts=doubled[1])
+        return solution, end
