@@ -1,13 +1,20 @@
 """Preprocessing against torchvision, NumPy and the published test vector."""
 
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from medssl_models import preprocessing
 from medssl_models.errors import InputRangeError, SettingsError
+from medssl_models.features.extraction import extract
+from medssl_models.features.store import FeatureStore
 from medssl_models.pixels import equalise
 from medssl_models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Normalisation, Preprocessing
+from medssl_models.testing import tiny_backbone
+from medssl_models.testing.sources import NoiseSource
 from PIL import Image
 from pydantic import ValidationError
 from torchvision import transforms
@@ -222,3 +229,38 @@ def test_impossible_records_are_refused(changes):
         own(**changes)
     assert next(iter(changes)) in str(caught.value)
     assert "constrained" not in str(caught.value)
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Pretend that a release of Pillow is installed."""
+    cached = (preprocessing.resampling, preprocessing._torchvision)
+
+    def pretend(release):
+        for function in cached:
+            function.cache_clear()
+        monkeypatch.setattr(
+            preprocessing, "version", lambda name: release if name == "pillow" else version(name)
+        )
+
+    yield pretend
+    for function in cached:
+        function.cache_clear()
+
+
+def test_pillows_of_one_resampling_share_keys_and_others_do_not(installed):
+    keys = {}
+    for release in ("9.2.0", "12.3.0", "13.0.0", "13.1.0"):
+        installed(release)
+        keys[release] = own().geometry
+    assert "pillow" not in keys["9.2.0"]
+    assert keys["9.2.0"] == keys["12.3.0"] != keys["13.0.0"] == keys["13.1.0"]
+
+
+def test_features_of_another_resampling_are_computed_anew(installed, tmp_path):
+    store = FeatureStore(tmp_path)
+    for release, computed in (("12.2.0", 2), ("12.3.0", 0), ("13.0.0", 2), ("12.3.0", 0)):
+        installed(release)
+        table = extract(tiny_backbone(), NoiseSource(rows=2), store=store)
+        assert table.computed == computed, release
+        assert "pillow 13" not in table.provenance["preprocessing"]

@@ -37,6 +37,7 @@ from medssl_models.features.store import FeatureStore, Request, StoredFeatures, 
 from medssl_models.files import is_writable
 from medssl_models.networks.trunks import resolve_layers
 from medssl_models.plain_json import canonical_json
+from medssl_models.preprocessing import resampling
 from medssl_models.versions import package_versions
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ class Extraction:
         settings = settings.model_copy(update={"layer": layer})  # an alias shares the key
         identity = _identity(backbone, source, preprocessing, settings)
         request = Request(
-            key=feature_key(identity),
+            key=feature_key({**identity, **resampling()}),
             rows=rows,
             dimension=_dimension(backbone, settings.layer),
             stamps=digest_stamps(_stamps(source, rows), rows),

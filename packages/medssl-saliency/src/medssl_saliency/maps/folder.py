@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from medssl_models.features.runtime import resolve_device
 from medssl_models.files import check_writable, clear_drafts
+from medssl_models.preprocessing import resampling
 
 from medssl_saliency.engine.occlusion import DEFAULT_MEMORY
 from medssl_saliency.maps.computing import compute_map, measurable_positions
@@ -253,6 +254,7 @@ def _identity(extractor: FeatureExtractor, prepared: Prepared) -> dict[str, obje
         "preprocessing": extractor.preprocessing.fingerprint,
         "settings": extractor.settings.of_the_map(),
         "picture": prepared.fingerprint,
+        **resampling(),
     }
 
 
