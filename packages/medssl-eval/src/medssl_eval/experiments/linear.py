@@ -403,39 +403,27 @@ def _ask_test_part(
     """Choose C on the validation part, and predict the test part."""
     parts = _parts(data, settings, fraction, readable=features.rows)
     held = parts.among(features.rows)
-    table = features.features
+    learnt, table = (held.train, held.validation), features.features
     present = np.unique(features.labels[held.train])
-    targets = _targets(data, features, present)
+    targets, select = _targets(data, features, present), selection(data, settings)
 
-    def fitted(train: Labels, validation: Labels, settings: LinearSettings) -> LinearFit:
-        return fit_linear(
-            (table[train], targets[train]),
-            (table[validation], targets[validation]),
-            settings=settings,
-            select=selection(data, settings),
-        )
+    def fitted(rows: Sequence[Labels], settings: LinearSettings) -> LinearFit:
+        train, validation = ((table[part], targets[part]) for part in rows)
+        return fit_linear(train, validation, settings=settings, select=select)
 
-    fit = fitted(held.train, held.validation, settings)
-    again = settings.model_copy(update={"Cs": (fit.solution.c,)})
+    def drawn(times: Labels) -> list[Labels]:
+        return [np.repeat(part, times[part]) for part in learnt]
 
     def serves(times: Labels) -> bool:
-        learnt = (np.repeat(part, times[part]) for part in (held.train, held.validation))
-        return all(
-            set(features.labels[rows]) == set(features.labels[part])
-            for rows, part in zip(learnt, (held.train, held.validation), strict=True)
-        )
+        pairs = zip(drawn(times), learnt, strict=True)
+        return all(set(features.labels[one]) == set(features.labels[all_]) for one, all_ in pairs)
 
+    fit = fitted(learnt, settings)
+    again = settings.model_copy(update={"Cs": (fit.solution.c,)})
     resampled = bootstrap_times(
-        features.groups,
-        (held.train, held.validation),
-        count=settings.refits,
-        seed=settings.seed,
-        serves=serves,
+        features.groups, learnt, count=settings.refits, seed=settings.seed, serves=serves
     )
-    refits = (
-        fitted(*(np.repeat(part, times[part]) for part in (held.train, held.validation)), again)
-        for times in resampled
-    )
+    refits = (fitted(drawn(times), again) for times in resampled)
     return _Answers(
         rows=held.test,
         present=present,

@@ -158,7 +158,7 @@ class NestedFolds:
         )
 
     def _without(self, *folds: int) -> NDArray[np.bool_]:
-        return self.kept & ~np.isin(self.fold_of, folds)
+        return np.asarray(self.kept & ~np.isin(self.fold_of, folds), np.bool_)
 
     def _choosing(self, fold: int) -> NDArray[np.bool_]:
         return self.kept & (self.fold_of == fold)

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Labels",
     "apart_within",
+    "asked_of",
     "best_first",
     "data_facts",
     "data_label",
     "data_of",
     "interval",
+    "interval_meanings",
     "labels_apart",
     "model_facts",
     "model_label",
@@ -292,6 +294,43 @@ def interval(record: Record) -> str:
     return f"{shown(record.ci_low)} to {shown(record.ci_high)}"
 
 
+def asked_of(record: Record) -> tuple[int, int | None]:
+    """Return on how many images a value rests, and on how many patients where they are known.
+
+    Example:
+        >>> from medssl_models.experiments.record import Provenance, Record
+        >>> details = {"images": 44, "patients": 39}
+        >>> facts = {"experiment": "count-images", "metric": "images", "value": 44}
+        >>> from medssl_models.experiments.registry import declared
+        >>> from medssl_models.testing.experiments import COUNT_IMAGES
+        >>> with declared(COUNT_IMAGES):
+        ...     asked_of(Record(**facts, details=details, provenance=Provenance(model="m")))
+        (44, 39)
+    """
+    images, patients = (record.details.get(name) for name in ("images", "patients"))
+    return (
+        images if isinstance(images, int) else record.n,
+        patients if isinstance(patients, int) and patients > 0 else None,
+    )
+
+
+def interval_meanings(records: Iterable[Record]) -> list[str]:
+    """Say what the intervals of some records cover, and what they are conditional on.
+
+    Args:
+        records: Any; those that do not say it are left out.
+
+    Returns:
+        A line for each experiment and meaning.
+    """
+    found: dict[tuple[str, str], None] = {}
+    for record in records:
+        meaning = record.details.get("interval")
+        if isinstance(meaning, str) and record.ci_low is not None:
+            found[record.experiment, meaning] = None
+    return [f"95 % intervals of {name}: {meaning}" for name, meaning in found]
+
+
 def _run_table(records: Sequence[Record]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     labels, ordered = Labels.of(records), best_first(records)
     runs: dict[tuple[Key, ...], dict[str, Record]] = {}
@@ -299,23 +338,24 @@ def _run_table(records: Sequence[Record]) -> tuple[tuple[str, ...], list[tuple[o
         run = (data_of(record), setting_of(record), model_of(record))
         runs.setdefault(run, {})[record.metric] = record
     metrics = {record.metric: metric_of(record) for record in records}
+    counts = _Counts(records)
     if len(metrics) == 1:
         return _value_table(labels, ordered)
     rows: list[tuple[object, ...]] = []
     for found in runs.values():
         first = next(iter(found.values()))
         values = (_cell(found[name]) if name in found else None for name in metrics)
-        rows.append(
-            (labels.dataset(first), labels.setting(first), labels.model(first), *values, _n(first))
-        )
+        named = labels.dataset(first), labels.setting(first), labels.model(first)
+        rows.append((*named, *values, *counts.values(first)))
     headings = (metric.heading for metric in metrics.values())
-    return ("data set", "setting", "model", *headings, "images"), rows
+    return ("data set", "setting", "model", *headings, *counts.columns), rows
 
 
 def _value_table(
     labels: Labels, ordered: Sequence[Record]
 ) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    columns = ("data set", "setting", "model", "metric", "value", "95 % interval", "images")
+    counts = _Counts(ordered)
+    columns = ("data set", "setting", "model", "metric", "value", "95 % interval", *counts.columns)
     return columns, [
         (
             labels.dataset(record),
@@ -324,7 +364,7 @@ def _value_table(
             metric_of(record).title,
             f"{metric_of(record).show(record.value)}{' ' + record.unit if record.unit else ''}",
             interval(record),
-            _n(record),
+            *counts.values(record),
         )
         for record in ordered
     ]
@@ -339,8 +379,15 @@ def _cell(record: Record) -> str:
     return f"{text} [{record.ci_low:.{places}f}, {record.ci_high:.{places}f}]"
 
 
-def _n(record: Record) -> object:
-    return record.details.get("images", record.n)
+class _Counts:
+    """The columns that say on how many images, and patients where any are known, a value rests."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        with_patients = any(asked_of(record)[1] for record in records)
+        self.columns = ("images", "patients") if with_patients else ("images",)
+
+    def values(self, record: Record) -> tuple[int | None, ...]:
+        return asked_of(record)[: len(self.columns)]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,13 @@ from medssl_models.console import (
     examples,
 )
 from medssl_models.errors import SettingsError
-from medssl_models.experiments.cells import Labels, best_first, interval, run_tables
+from medssl_models.experiments.cells import (
+    Labels,
+    best_first,
+    interval,
+    interval_meanings,
+    run_tables,
+)
 from medssl_models.experiments.context import RunContext
 from medssl_models.experiments.experiment import ImageFiles, Table
 from medssl_models.experiments.runner import run
@@ -124,6 +130,8 @@ def show(console: Console, experiment: Experiment, records: Records, context: Ru
     tables = [Table(*table) for table in run_tables(records)]
     for table in experiment.tables(records) if experiment.tables is not None else tables:
         console.table(table.columns, table.rows, title=table.title)
+    for meaning in interval_meanings(records):
+        console.write(meaning)
     real = [record for record in records if not record.details.get("synthetic")]
     beside = compare_with_released(real)
     if beside:
