@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from medssl_data import load_dataset
+from medssl_data import dataset_card, list_datasets, load_dataset
+from medssl_data.synthetic.phantom import write_phantom
 from medssl_eval import few_shot
 from medssl_eval.errors import FeatureError
 from medssl_eval.experiments.features import SQUASH, patients_of, prepare
 from medssl_eval.experiments.settings import FewShotSettings, preset
 from medssl_models import Normalisation, RunContext
+from medssl_models.errors import UnreadableSourceError
 from medssl_models.experiments.runner import notes_of
 
 PLAIN = RunContext()
@@ -37,27 +39,60 @@ def test_geometry_and_normalisation_are_chosen_apart(geometry, normalisation, ti
     assert prepared.normalisation.kind == kind
 
 
+def of_card(data, name, **changes):
+    """Give images the card of a data set of the study."""
+    return replace(data, card=dataset_card(name).model_copy(update=changes))
+
+
 def test_large_sets_of_the_study_keep_their_aspect(scans, tiny_model):
-    data = load_dataset(f"folder:{scans}")
-    facts = {"name": "large", "published_geometry": "short-side", "published_pool": 30, "ways": 5}
-    card = type("Card", (), facts)()
+    data = of_card(load_dataset(f"folder:{scans}"), "diabetic_retinopathy", published_pool=30)
     published = preset(FewShotSettings, "published", **SMALL)
-    (record,) = few_shot(
-        tiny_model("random_r18"), replace(data, card=card), settings=published, context=PLAIN
-    )
+    (record,) = few_shot(tiny_model("random_r18"), data, settings=published, context=PLAIN)
     assert json.loads(record.provenance.preprocessing)["resize"] == 224
     assert record.details["drawable"] == 30
     assert record.settings["ways"] == 2  # five were asked for, two exist
 
 
-def test_the_studys_twins_are_drawn_where_the_card_says_so(scans, tiny_model):
-    data = load_dataset(f"folder:{scans}")
-    facts = {"published_geometry": "squash", "published_pool": None, "ways": 2}
-    facts |= {"published_duplicates": True}
-    twins = replace(data, card=type("Card", (), facts | {"name": "twice"})())
-    published = preset(FewShotSettings, "published", **(SMALL | {"shots": (30,)}))
-    (record,) = few_shot(tiny_model("random_r18"), twins, settings=published, context=PLAIN)
-    assert record.details["copies"] == 2
+def test_images_outside_the_studys_pool_are_not_opened(scans, tiny_model):
+    data = of_card(load_dataset(f"folder:{scans}"), "diabetic_retinopathy", published_pool=30)
+    data = replace(data, manifest=replace(data.manifest, splits=("test",) * 10 + ("train",) * 34))
+    for identity in (*data.ids[:10], *data.ids[40:]):
+        (scans / identity).with_suffix(".png").write_bytes(b"no picture")
+    model = tiny_model("random_r18")
+    (record,) = few_shot(model, data, protocol="published", context=PLAIN, **SMALL)
+    assert record.details["drawable"] == record.details["images"] == 30
+    with pytest.raises(UnreadableSourceError):
+        few_shot(model, data, context=PLAIN, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def bach(tmp_path_factory):
+    """A phantom in the layout of BACH, as its own reader opens it."""
+    root = tmp_path_factory.mktemp("bach")
+    write_phantom("bach", root, {})
+    return root
+
+
+def test_bach_s_images_stand_twice_in_the_studys_pool(bach, tiny_model):
+    model = tiny_model("random_r18")
+    found = {}
+    for protocol in ("published", "corrected"):
+        data = load_dataset("bach", root=bach, protocol=protocol)
+        (record,) = few_shot(model, data, protocol=protocol, context=PLAIN, **SMALL)
+        found[protocol] = record
+    assert {name: one.details["copies"] for name, one in found.items()} == {
+        "published": 2,
+        "corrected": 1,
+    }
+    data = load_dataset("bach", root=bach, protocol="published")
+    settings = preset(FewShotSettings, "published", **SMALL, duplicate_images="never")
+    (once,) = few_shot(model, data, settings=settings, context=PLAIN)
+    assert once.details["plan"] != found["published"].details["plan"]
+    assert once.value < found["published"].value  # a query can meet its twin
+
+
+def test_bach_is_the_only_set_with_twins():
+    assert [card.name for card in list_datasets() if card.published_duplicates] == ["bach"]
 
 
 def test_episodes_are_the_same_for_all_models_unless_the_study_wants_otherwise(scans, tiny_model):

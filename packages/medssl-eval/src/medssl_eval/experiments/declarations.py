@@ -67,6 +67,7 @@ FEW_SHOT = Experiment(
     settings=FewShotSettings,
     metrics=(_ACCURACY,),
     run=_later("few_shot:run_few_shot"),
+    images=_later("few_shot:drawable_images"),
     check=_later("few_shot:feasible"),
     preprocessing=_later("few_shot:few_shot_preprocessing"),
     quick=_later("few_shot:quick_few_shot"),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Summary",
     "count_correct",
+    "drawable_images",
     "feasible",
     "few_shot",
     "few_shot_preprocessing",
@@ -146,6 +147,19 @@ def few_shot_preprocessing(
 ) -> Preprocessing:
     """Decide how an image reaches the network; the study's geometry depended on the data set."""
     return prepare(backbone, settings, geometry=_published_geometry(data))
+
+
+def drawable_images(data: ImageDataset, settings: FewShotSettings) -> ImageDataset:
+    """Keep the images that episodes may draw, in their order.
+
+    Of sets that it cached, the study drew from the first images of train followed by test; no other
+    is opened.
+    """
+    card = data.card
+    if settings.pool == "all" or card is None or card.published_pool is None:
+        return data
+    train_first = np.argsort([split == "test" for split in data.splits], kind="stable")
+    return data.select(sorted(train_first[: card.published_pool].tolist()))
 
 
 def feasible(data: ImageDataset, settings: FewShotSettings) -> None:
@@ -307,25 +321,14 @@ def _pool(
     Returns:
         The pool, and how often each image stands in it.
     """
-    card = data.card
-    position = np.full(len(data), -1, dtype=np.int64)
-    position[rows] = np.arange(len(rows))
-    drawable = position
-    if settings.pool == "first_10001" and card is not None and card.published_pool is not None:
-        train_first = np.argsort([split == "test" for split in data.splits], kind="stable")
-        drawable = position[train_first[: card.published_pool]]
-    drawable = drawable[drawable >= 0]
-    twins = settings.duplicate_images == "published" and getattr(
-        card, "published_duplicates", False
-    )
-    copies = 2 if twins else 1
-    labels = np.full(len(rows), -1, dtype=np.int64)
-    labels[drawable] = data.labels[rows][drawable]
     groups = patients_of(
         [data.groups[row] for row in rows], separate=settings.patients == "separate"
     )
-    pool = EpisodePool.of(labels, len(data.classes), groups=groups)
-    return (pool.twice() if twins else pool), copies
+    pool = EpisodePool.of(data.labels[rows], len(data.classes), groups=groups)
+    twins = data.card is not None and data.card.published_duplicates
+    if twins and settings.duplicate_images == "published":
+        return pool.twice(), 2
+    return pool, 1
 
 
 def _ways(data: ImageDataset, settings: FewShotSettings) -> int:

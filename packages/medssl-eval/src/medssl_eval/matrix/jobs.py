@@ -147,16 +147,18 @@ def perform(job: Job, shared: SharedContext, *before: JobResult) -> JobResult:
 
 
 def open_cell(cell: MatrixCell, root: Path) -> tuple[Backbone, ImageDataset]:
-    """Create a cell's model and open its data set; both are kept for the next cell."""
+    """Create a cell's model and open the images it uses; both are kept for the next cell."""
     settings: Any = cell.settings
+    experiment = find_experiment(cell.experiment)
     protocol = getattr(settings, "labels", settings.protocol)
     seed = getattr(settings, "seed", 0)
     data = _dataset(cell.dataset, root, protocol, seed)
-    asked = find_experiment(cell.experiment).of_dataset(data.card, settings) if data.card else {}
+    asked = experiment.of_dataset(data.card, settings) if data.card else {}
     more = {name: value for name, value in asked.items() if getattr(cell.dataset, name) is None}
     if more:
         data = _dataset(cell.dataset.model_copy(update=more), root, protocol, seed)
-    return _model(cell.asked or cell.model, networks_of(settings)), data
+    backbone = _model(cell.asked or cell.model, networks_of(settings))
+    return backbone, experiment.images(data, settings)
 
 
 @functools.lru_cache(maxsize=2)

@@ -97,6 +97,8 @@ class Experiment:
         run: Measures one model on one data set (or `ImageFiles`) under some settings. The records
             that it returns need no notes of the model or the data: the runner adds them. What it
             yields, instead of returning a list, is kept as it comes.
+        images: The images of a data set that it uses under some settings, before anything else is
+            done with it: the others need not even be readable.
         check: Raises, with the sentence for the user, where a data set cannot carry the settings;
             called before an image is opened.
         across: Records and pictures that need all models of a data set, called once when each has
@@ -147,6 +149,7 @@ class Experiment:
     settings: type[Preset]
     metrics: tuple[Metric, ...]
     run: Callable[[Any, Any, Any, RunContext], Iterable[Record]]
+    images: Callable[[Any, Any], Any] = lambda data, _settings: data
     check: Callable[[Any, Any], None] | None = None
     across: Callable[[Any, Any, RunContext, Sequence[Record]], Iterable[Record]] | None = None
     subject: Literal["dataset", "images"] = "dataset"

@@ -71,6 +71,7 @@ def run(
     names = list(distinct_models(models, protocol=networks_of(settings)).values())
     check_models(names)
     _check_folders(context)
+    datasets = [experiment.images(data, settings) for data in datasets]
     if experiment.check is not None:
         for data in datasets:
             experiment.check(data, settings)
@@ -138,6 +139,7 @@ def measure(
     elif changes:
         settings = settings.model_validate(dict(settings) | _as_fields(experiment, changes))
     context = context or RunContext.default()
+    data = experiment.images(data, settings)
     if experiment.check is not None:
         experiment.check(data, settings)
     store = None if context.results is None else RecordStore(context.results, context.warn)
