@@ -2,7 +2,10 @@
 
 HDF5 itself writes the file once, empty but at its full size. From then on only the raw bytes of the
 data sets change, at fixed places, so the file is valid at every moment: features first, then their
-checksums, then the rows' states. This module knows neither networks nor folders.
+checksums, then the rows' states. Behind what HDF5 wrote stands a seal: a description of the file,
+and a hash of it and of every byte that never changes. Only the seal is needed to read the file
+here, so that the native library never parses a damaged one; other programs open it as any HDF5
+file. This module knows neither networks nor folders.
 """
 
 from __future__ import annotations
@@ -11,11 +14,12 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import IO, TYPE_CHECKING, ClassVar, Self
 
 import h5py
 import numpy as np
@@ -32,9 +36,14 @@ if TYPE_CHECKING:
 __all__ = ["BrokenFileError", "FeatureFile", "Layout", "RowState", "digest_stamps"]
 
 FORMAT = "medssl-features"
-VERSION = 1
+VERSION = 2
 STAMP_BYTES = 16
 CHUNK_ROWS = 1024
+_SEAL = struct.Struct("<32sQ16s")
+"""Hash, length of the description before it, and what the file ends with."""
+_END = b"medssl-features\n"
+_LONGEST = 2**20
+"""Bytes of a description, and of HDF5's own structures; both take some thousand."""
 
 
 class BrokenFileError(Exception):
@@ -42,11 +51,11 @@ class BrokenFileError(Exception):
 
 
 class RowState(IntEnum):
-    """What is known of a row."""
+    """What is known of a row; codes so far apart that no damaged bit turns one into another."""
 
     PENDING = 0
-    DONE = 1
-    UNREADABLE = 2
+    DONE = 0x5A
+    UNREADABLE = 0xA5
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ class Layout:
             "checksums": ((self.rows,), np.dtype("<u4")),
             "states": ((self.rows,), np.dtype("u1")),
             "stamps": ((self.rows, STAMP_BYTES), np.dtype("u1")),
-            "precision_error": ((1,), np.dtype("<f8")),
+            "precision_error": ((2,), np.dtype("<f8")),  # and its checksum
         }
 
     @property
@@ -125,6 +134,8 @@ class FeatureFile:
         self._file = path.open("r+b" if writable else "rb", buffering=0)
         try:
             self.states = self._read("states")
+            # What is no state is damaged; such a row has to be computed.
+            self.states[~np.isin(self.states, list(RowState))] = RowState.PENDING
             self.stamps = self._read("stamps")
         except BaseException:
             self._file.close()
@@ -171,7 +182,9 @@ class FeatureFile:
                 _create_contiguous(file, name, shape, kind)
             file["stamps"][...] = stamps
             file["precision_error"][...] = np.nan
+            offsets = {name: int(file[name].id.get_offset() or 0) for name in layout.DATASETS}
         _reserve(path, path.stat().st_size)  # HDF5 only set the length, which takes no space
+        _seal(path, layout, provenance, offsets)
         _synchronise(path)
 
     def pending_batches(self) -> npt.NDArray[np.int64]:
@@ -252,12 +265,14 @@ class FeatureFile:
 
     @property
     def precision_error(self) -> float:
-        """Relative L2 error of the features against fp32; NaN where it was not measured."""
-        return float(self._read("precision_error")[0])
+        """Relative L2 error of the features against fp32; NaN where it is not known."""
+        value, checksum = self._read("precision_error")
+        return float(value) if checksum == zlib.crc32(value.tobytes()) else float("nan")
 
     @precision_error.setter
     def precision_error(self, value: float) -> None:
-        self._write("precision_error", 0, np.array([value], "<f8"))
+        number = np.array(value, "<f8")
+        self._write("precision_error", 0, np.array([value, zlib.crc32(number.tobytes())], "<f8"))
 
     def features(self) -> npt.NDArray[np.float32]:
         """Map the features into memory: `(N, D)` float32, copied where they are written to."""
@@ -305,34 +320,96 @@ def _create_contiguous(
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(kind), space, dcpl=properties)
 
 
+def _seal(
+    path: Path, layout: Layout, provenance: Mapping[str, str], offsets: Mapping[str, int]
+) -> None:
+    """Append what the file is, and the hash of all that stays as it is."""
+    description = json.dumps(
+        {
+            "version": VERSION,
+            "key": layout.key,
+            "rows": layout.rows,
+            "dimension": layout.dimension,
+            "batch_size": layout.batch_size,
+            "provenance": dict(provenance),
+            "offsets": dict(offsets),
+        },
+        sort_keys=True,
+    ).encode()
+    with path.open("r+b") as file:
+        digest = _digest(file, file.seek(0, os.SEEK_END), layout, offsets, description)
+        file.seek(0, os.SEEK_END)
+        file.write(description + _SEAL.pack(digest, len(description), _END))
+
+
 def _read_structure(path: Path) -> tuple[Layout, dict[str, str], dict[str, int]]:
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            return _parse_structure(file)
-    except (FileNotFoundError, PermissionError):
-        raise
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        # h5py raises any of these for a file that is cut off, damaged or of another program.
-        raise BrokenFileError(str(error)) from error
-
-
-def _parse_structure(file: h5py.File) -> tuple[Layout, dict[str, str], dict[str, int]]:
-    if (file.attrs.get("format"), file.attrs.get("version")) != (FORMAT, VERSION):
-        message = f"not a file of features in version {VERSION}"
+    """Read the seal, and refuse the file where anything that never changes has changed."""
+    with path.open("rb") as file:
+        try:
+            size = file.seek(0, os.SEEK_END) - _SEAL.size
+            digest, length, end = _SEAL.unpack(_piece(file, size, _SEAL.size))
+            if end != _END or length > _LONGEST:
+                message = f"not a whole file of features in version {VERSION}"
+                raise BrokenFileError(message)
+            description = _piece(file, size - length, length)
+            layout, provenance, offsets = _parse(description)
+            found = _digest(file, size - length, layout, offsets, description)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            message = f"not a whole file of features in version {VERSION} ({error})"
+            raise BrokenFileError(message) from error
+    if found != digest:
+        message = "its structure does not fit its hash"
         raise BrokenFileError(message)
-    rows, dimension = file["features"].shape
-    key, batch_size = str(file.attrs["key"]), int(file.attrs["batch_size"])
-    layout = Layout(key, rows, dimension, batch_size)
-    offsets = {}
-    for name, (shape, kind) in layout.shapes().items():
-        dataset = file[name]
-        offset = dataset.id.get_offset()
-        if dataset.shape != shape or dataset.dtype != kind or (offset is None and 0 not in shape):
-            message = f"data set {name} has another shape, type or place"
-            raise BrokenFileError(message)
-        offsets[name] = int(offset or 0)
-    provenance = json.loads(file.attrs["provenance"])
-    return layout, {str(name): str(value) for name, value in provenance.items()}, offsets
+    return layout, provenance, offsets
+
+
+def _parse(description: bytes) -> tuple[Layout, dict[str, str], dict[str, int]]:
+    given = json.loads(description)
+    if given["version"] != VERSION:
+        message = f"version {given['version']}"
+        raise ValueError(message)
+    numbers = (int(given[name]) for name in ("rows", "dimension", "batch_size"))
+    provenance = {str(name): str(value) for name, value in given["provenance"].items()}
+    offsets = {name: int(given["offsets"][name]) for name in Layout.DATASETS}
+    return Layout(str(given["key"]), *numbers), provenance, offsets
+
+
+def _digest(
+    file: IO[bytes], end: int, layout: Layout, offsets: Mapping[str, int], description: bytes
+) -> bytes:
+    """Hash the description and every byte before `end` that belongs to no data set.
+
+    Raises:
+        ValueError: Data sets lie outside the file or in each other, or leave too much between them.
+    """
+    digest = hashlib.sha256(description)
+    place = 0
+    for start, length in [*_stretches(layout, offsets), (end, 0)]:
+        if not 0 <= start - place <= _LONGEST or start + length > end:
+            message = "its data sets are not where they can be"
+            raise ValueError(message)
+        digest.update(_piece(file, place, start - place))
+        place = start + length
+    return digest.digest()
+
+
+def _stretches(layout: Layout, offsets: Mapping[str, int]) -> list[tuple[int, int]]:
+    """List where data sets begin, and how many bytes they have, in the order of the file."""
+    lengths = {
+        name: int(np.prod(shape)) * kind.itemsize for name, (shape, kind) in layout.shapes().items()
+    }
+    return sorted((offsets[name], length) for name, length in lengths.items() if length)
+
+
+def _piece(file: IO[bytes], place: int, length: int) -> bytes:
+    """Read so many bytes from a place, or say that they are not there."""
+    if place >= 0:
+        file.seek(place)
+        piece = file.read(length)
+        if len(piece) == length:
+            return piece
+    message = "it ends too early"
+    raise ValueError(message)
 
 
 def _checksums(features: npt.NDArray[np.generic]) -> npt.NDArray[np.uint32]:

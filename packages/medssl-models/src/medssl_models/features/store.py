@@ -117,6 +117,7 @@ class FeatureStore:
         """Read features as `load` does, but None where any row would have to be computed."""
         try:
             with FeatureFile(self.path(request.key)) as file:
+                _check_shape(file, request)
                 stale = file.stale_rows(request.stamps, skip_unreadable=request.skip_unreadable)
                 return None if len(stale) else _checked(file, request.key)
         except (FileNotFoundError, BrokenFileError):
@@ -228,9 +229,7 @@ class FeatureStore:
         try:
             with FeatureFile(path) as file:
                 _check_identity(file, request.key)
-                if (file.layout.rows, file.layout.dimension) != (request.rows, request.dimension):
-                    message = f"shape {file.layout.rows} x {file.layout.dimension}"
-                    raise BrokenFileError(message)
+                _check_shape(file, request)
                 if path == self.path(request.key):
                     _checked(file, request.key)
         except BrokenFileError as error:
@@ -257,6 +256,15 @@ def _checked(file: FeatureFile, key: str) -> StoredFeatures:
 def _check_identity(file: FeatureFile, key: str) -> None:
     if file.layout.key != key:
         message = f"it holds the features of another key, {file.layout.key}"
+        raise BrokenFileError(message)
+
+
+def _check_shape(file: FeatureFile, request: Request) -> None:
+    if (file.layout.rows, file.layout.dimension) != (request.rows, request.dimension):
+        message = (
+            f"it holds {file.layout.rows} x {file.layout.dimension} features, "
+            f"{request.rows} x {request.dimension} are asked for"
+        )
         raise BrokenFileError(message)
 
 
