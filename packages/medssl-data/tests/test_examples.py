@@ -20,6 +20,7 @@ CALLED = [
     "catalog.list_datasets",
     "catalog.load_dataset",
     "catalog.load_manifest",
+    "confounders.search.find_confounders",
     "dataset.ImageDataset",
     "files.replacing",
     "files.write_atomically",

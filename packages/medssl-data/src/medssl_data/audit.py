@@ -1,21 +1,24 @@
 """Is this copy of a data set complete and sound? Every finding names a file and a remedy.
 
-Leaks between splits are `leaks`' concern.
+Leaks between splits are `leaks`' concern; what the label may follow besides the disease is that of
+`confounders`.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medssl_data.card import Options, ProtocolName
 from medssl_data.catalog import dataset_card, load_manifest
+from medssl_data.confounders.pictures import header_facts, measure_picture
+from medssl_data.confounders.search import PICTURES, find_confounders, sampled_rows
 from medssl_data.errors import AuditError, MissingFileError, UnreadableImageError
 from medssl_data.files import sha256_of
-from medssl_data.images.decoding import read_rgb
+from medssl_data.images.decoding import read_image
 from medssl_data.images.parallel import each
 from medssl_data.manifest import UNLABELLED
 from medssl_data.readers.folder import SUFFIXES
@@ -26,8 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from medssl_data.card import DatasetCard
+    from medssl_data.confounders.pictures import Facts
+    from medssl_data.confounders.search import Confounders
     from medssl_data.images.parallel import Progress
-    from medssl_data.manifest import Manifest, Row
+    from medssl_data.manifest import Manifest
 
 __all__ = ["Finding", "Report", "audit_dataset", "audit_manifest", "report_findings"]
 
@@ -63,6 +68,7 @@ class Report:
         findings: Faults first.
         notes: The manifest's notes.
         fingerprint: Identity of the manifest.
+        confounders: What the label was held against; None where there is no second class.
     """
 
     name: str
@@ -72,6 +78,7 @@ class Report:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     fingerprint: str = field(default="")
+    confounders: Confounders | None = None
 
     @property
     def sound(self) -> bool:
@@ -80,7 +87,8 @@ class Report:
 
     def as_dict(self) -> dict[str, object]:
         """Return the report as JSON holds it."""
-        return asdict(self) | {"sound": self.sound}
+        held = self.confounders and self.confounders.as_dict()
+        return asdict(replace(self, confounders=None)) | {"sound": self.sound, "confounders": held}
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Lay the findings out as a table; long lists are cut and say so."""
@@ -135,7 +143,7 @@ def audit_manifest(
     progress: Progress | None = None,
     further: Sequence[Finding] = (),
 ) -> Report:
-    """Check a manifest's files: missing, empty, unreadable, byte-identical.
+    """Check a manifest's files: missing, empty, unreadable, byte-identical; and its labels.
 
     Args:
         manifest: The rows.
@@ -144,11 +152,17 @@ def audit_manifest(
         further: Findings made elsewhere.
     """
     findings = [*further, *_missing(manifest)]
+    measured: dict[int, Facts] | None = None
     if manifest.drawer is None:
         bad = {finding.where for finding in findings}
         findings += _duplicates(manifest)
         if decode:
-            findings += _unreadable(manifest, bad, progress)
+            measured = {}
+            findings += _unreadable(manifest, bad, measured, progress)
+    confounders = find_confounders(
+        manifest, pictures=PICTURES if decode else 0, progress=progress, measured=measured
+    )
+    findings += _confounded(confounders)
     findings.sort(key=lambda finding: not finding.fatal)
     return Report(
         manifest.name,
@@ -158,7 +172,14 @@ def audit_manifest(
         tuple(findings),
         manifest.notes,
         manifest.fingerprint,
+        confounders if confounders.associations else None,
     )
+
+
+def _confounded(found: Confounders) -> Iterator[Finding]:
+    for one in found.ringing:
+        remedy = "it could explain a good score: balance it, or look at results within its values"
+        yield Finding("confounder", one.sentence, remedy, fatal=False)
 
 
 def report_findings(reports: Sequence[Report]) -> None:
@@ -296,19 +317,26 @@ def _duplicates(manifest: Manifest) -> Iterator[Finding]:
         seen.setdefault(digest, path)
 
 
-def _unreadable(manifest: Manifest, bad: set[str], progress: Progress | None) -> Iterator[Finding]:
-    rows: list[Row] = [row for row in manifest.rows if row.path not in bad]
+def _unreadable(
+    manifest: Manifest, bad: set[str], measured: dict[int, Facts], progress: Progress | None
+) -> Iterator[Finding]:
+    """Find pictures that cannot be decoded; some of those that can are measured on the way."""
+    rows = [(place, row) for place, row in enumerate(manifest.rows) if row.path not in bad]
+    wanted = frozenset(sampled_rows(manifest))
 
     def fault(index: int) -> str:
-        path, item = manifest.root / rows[index].path, rows[index].item
+        place, row = rows[index]
         try:
-            read_rgb(path, item=item, reading=manifest.reading)
+            found = read_image(manifest.root / row.path, item=row.item, reading=manifest.reading)
         except UnreadableImageError as error:
             return str(error)
+        if place in wanted:
+            header = header_facts(manifest.root / row.path)
+            measured[place] = measure_picture(found.pixels) | header
         return ""
 
     faults = each(fault, len(rows), "decoding", progress)
-    for row, reason in zip(rows, faults, strict=True):
+    for (_, row), reason in zip(rows, faults, strict=True):
         if reason:
             where = f"{row.path}#{row.item}" if row.item else row.path
             yield Finding("unreadable", where, reason)

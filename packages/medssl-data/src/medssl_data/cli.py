@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,6 +20,9 @@ from medssl_data.console import (
     run,
 )
 from medssl_data.errors import SettingError
+
+if TYPE_CHECKING:
+    from medssl_data.confounders.search import Confounders
 
 __all__ = ["app", "main"]
 
@@ -109,7 +112,7 @@ def check_command(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Check counts, classes and files; exit 3 where something must be repaired."""
+    """Check counts, files and what the label follows; exit 3 where something must be repaired."""
     from medssl_data.audit import audit_dataset, report_findings
 
     console = Console(json=json, quiet=quiet)
@@ -128,7 +131,20 @@ def check_command(
     for report in reports:
         console.table(("class", "images"), list(report.counts.items()), title=report.name)
         console.table(("what", "where", "remedy"), report.rows())
+        if report.confounders is not None:
+            _show_confounders(console, report.confounders)
     report_findings(reports)
+
+
+def _show_confounders(console: Console, found: Confounders) -> None:
+    heads = ("the label against", "strength", "95 % interval", "p", "verdict")
+    some = f" of {found.total:,}" if found.images < found.total else ""
+    owners = f"{found.patients:,} patients" if found.patients else "unknown patients"
+    title = f"{found.name}: {found.images:,}{some} images of {owners}"
+    console.table(heads, found.rows(), title=title)
+    for name, why in found.skipped.items():
+        if why != "it has one value":
+            console.say(f"{found.name}: {name} was not tested: {why}")
 
 
 @app.command("preview", epilog="Example: [bold]medssl-data preview -d phantom:chest-xray[/bold]")
@@ -169,6 +185,16 @@ def phantom_command(
     difficulty: Annotated[
         float | None, typer.Option(help="From 0 (obvious) to 1 (invisible).", min=0, max=1)
     ] = None,
+    confounder: Annotated[
+        str | None,
+        typer.Option(
+            "--confounder", help="view, marker or brightness: planted so that it follows the class."
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option("--strength", help="Of the confounder: 0 random, 1 always.", min=0, max=1),
+    ] = None,
     size: Annotated[
         Literal["small", "full"], typer.Option("--size", help="full has the real number of rows.")
     ] = "small",
@@ -184,7 +210,14 @@ def phantom_command(
     from medssl_data.synthetic.phantom import write_phantom
 
     console = Console(json=json, quiet=quiet)
-    settings = {"count": count, "difficulty": difficulty, "seed": seed, "archive": archive}
+    settings: dict[str, object] = {
+        "count": count,
+        "difficulty": difficulty,
+        "confounder": confounder,
+        "strength": strength,
+        "seed": seed,
+        "archive": archive,
+    }
     chosen = {key: str(value) for key, value in settings.items() if value is not None}
     facts = write_phantom(name, root, chosen, size=size, force=force, progress=console.progress)
     console.document(facts)

@@ -6,7 +6,7 @@ No patient is in them, and each says so in its own pixels. Pure functions of a s
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -43,23 +43,31 @@ def _grid(size: int) -> tuple[Plane, Plane]:
 
 
 @cache
-def _text(scale: int) -> npt.NDArray[np.bool_]:
+def _text(words: str, scale: int) -> npt.NDArray[np.bool_]:
     rows = [
-        [bit == "1" for letter in LABEL for bit in f"{_GLYPHS[letter][row]:03b}0"]
+        [bit == "1" for letter in words for bit in f"{_GLYPHS[letter][row]:03b}0"]
         for row in range(5)
     ]
     return np.kron(np.array(rows), np.ones((scale, scale), np.bool_)).astype(np.bool_)
 
 
-def stamp(pixels: npt.NDArray[np.generic]) -> None:
-    """Burn the words SYNTHETIC PHANTOM into the lower left corner, in place.
+def stamp(
+    pixels: npt.NDArray[np.generic],
+    words: str = LABEL,
+    *,
+    corner: Literal["lower left", "upper right"] = "lower left",
+) -> None:
+    """Burn words into a corner, in place; SYNTHETIC PHANTOM stands on every phantom.
 
     Args:
         pixels: (H, W) or (H, W, 3), at least 69 wide; the lettering takes the array's range.
+        words: Of the letters in `LABEL`.
+        corner: Where they stand.
     """
-    text = _text(max(1, pixels.shape[1] // 128))
+    text = _text(words, max(1, pixels.shape[1] // 128))
     height, width = text.shape
-    area = pixels[-height - 2 :, : width + 2]
+    left = corner == "lower left"
+    area = pixels[-height - 2 :, : width + 2] if left else pixels[: height + 2, -width - 2 :]
     high = 255 if pixels.dtype == np.uint8 else pixels.max()
     area[...] = 0 if pixels.dtype == np.uint8 else pixels.min()
     area[1:-1, 1:-1][text] = high

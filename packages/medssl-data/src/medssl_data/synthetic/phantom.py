@@ -36,6 +36,10 @@ __all__ = [
 PHANTOMS = {"chest-xray": "synthetic chest radiograph"}
 """Phantoms that are drawn on demand, and what they stand for."""
 
+_CONFOUNDERS = ("view", "marker", "brightness")
+_BRIGHTER = 0.08
+"""Share of white by which exposed patients are brighter."""
+
 _TABLES = ("manifest.csv", "images.csv")
 """Tables that name the pictures of phantoms without a card."""
 
@@ -50,15 +54,17 @@ class ChestXray:
         difficulty: 0 plain to see, 1 invisible.
         seed: Of the whole set.
         size: Side of the pictures in pixels.
+        confounder: What tells exposed patients from others; see `chest_xray`.
     """
 
     difficulty: float = 0.4
     seed: int = 0
     size: int = 256
+    confounder: str = ""
 
     def __call__(self, item: str) -> Image.Image:
-        """Draw `patient/image/class`, with its lettering burnt in."""
-        patient, image, opacity = map(int, item.split("/"))
+        """Draw `patient/image/class`, with its lettering burnt in; a fourth number is exposure."""
+        patient, image, opacity, *exposed = map(int, item.split("/"))
         plane = draw_radiograph(
             patient,
             image,
@@ -67,8 +73,15 @@ class ChestXray:
             seed=self.seed,
             size=self.size,
         )
+        if exposed and self.confounder == "brightness":
+            plane = np.clip(plane + _BRIGHTER * exposed[0], 0, 1)
         pixels = np.rint(plane * 255).astype(np.uint8)
         stamp(pixels)
+        if exposed and self.confounder == "view":
+            stamp(pixels, "AP" if exposed[0] else "PA", corner="upper right")
+        if exposed and exposed[0] and self.confounder == "marker":
+            side = self.size // 12
+            pixels[2 : 2 + side, 2 : 2 + side] = 255
         return Image.fromarray(pixels).convert("RGB")
 
 
@@ -78,14 +91,23 @@ def chest_xray(
     difficulty: float = ChestXray.difficulty,
     seed: int = ChestXray.seed,
     size: int = ChestXray.size,
+    confounder: str = ChestXray.confounder,
+    strength: float = 0.8,
 ) -> Manifest:
     """Plan a set of phantom radiographs, half of them with opacities.
+
+    Sex and age of the patients are carried as attributes; they say nothing about the class.
 
     Args:
         count: Number of images; a patient has one to three, all of one class.
         difficulty: 0 plain to see, 1 invisible.
         seed: Another seed is another set of patients.
         size: Side of the pictures in pixels.
+        confounder: Plants what follows the class without being the disease: "view" makes a patient
+            AP or PA and burns that in, "marker" puts a bright square into the upper left corner,
+            "brightness" exposes the film more. "" plants nothing.
+        strength: Difference of its share between the classes, about Cramer's V; 0 plants it at
+            random.
 
     Returns:
         A manifest of classes normal and opacity with patients as groups.
@@ -97,10 +119,22 @@ def chest_xray(
         >>> chest_xray(count=20).counts()
         {'normal': 10, 'opacity': 10}
     """
-    _check(count=(count, 2, 1_000_000), size=(size, 80, 4096), difficulty=(difficulty, 0, 1))
+    _check(
+        count=(count, 2, 1_000_000),
+        size=(size, 80, 4096),
+        difficulty=(difficulty, 0, 1),
+        strength=(strength, 0, 1),
+    )
+    if confounder not in ("", *_CONFOUNDERS):
+        message = (
+            f"confounder {confounder!r} cannot be planted{did_you_mean(confounder, _CONFOUNDERS)}"
+        )
+        raise SettingError(message)
     generator = np.random.default_rng([seed, 0])
     rows: list[Row] = []
     source = f"phantom:chest-xray,difficulty={difficulty!r},seed={seed},size={size}"
+    source += f",confounder={confounder}" if confounder else ""
+    sexes, ages = list[str](), list[str]()
     left = [count - count // 2, count // 2]
     patient = 0
     while sum(left):
@@ -108,9 +142,15 @@ def chest_xray(
         images = min(int(generator.integers(1, 4)), left[label])
         left[label] -= images
         name = f"patient{patient:05d}"
+        person = np.random.default_rng([seed, 5, patient])
+        sexes += ["F" if person.random() < 0.5 else "M"] * images
+        ages += [str(person.integers(20, 90))] * images
+        exposed = int(person.random() < 0.5 + strength * (label - 0.5))
+        view = ("pa", "ap")[exposed] if confounder == "view" else "frontal"
+        end = f"/{exposed}" if confounder else ""
         rows += [
-            Row(f"{name}/{image}", source, label, name, "frontal", "", f"{patient}/{image}/{label}")
-            for image in range(images)
+            Row(f"{name}/{i}", source, label, name, view, "", f"{patient}/{i}/{label}{end}")
+            for i in range(images)
         ]
         patient += 1
     return Manifest.from_rows(
@@ -122,9 +162,16 @@ def chest_xray(
         notes=(f"{NOTE} (chest-xray, difficulty {difficulty:g}, seed {seed})",),
         synthetic=True,
         selection=_selection(
-            chest_xray, count=count, difficulty=float(difficulty), seed=seed, size=size
+            chest_xray,
+            count=count,
+            difficulty=float(difficulty),
+            seed=seed,
+            size=size,
+            confounder=confounder,
+            strength=float(strength),
         ),
-        drawer=ChestXray(difficulty, seed, size),
+        attributes={"sex": tuple(sexes), "age": tuple(ages)},
+        drawer=ChestXray(difficulty, seed, size, confounder),
     )
 
 
@@ -133,7 +180,7 @@ def phantom_manifest(name: str, settings: Mapping[str, str]) -> Manifest:
 
     Args:
         name: What stands behind `phantom:`.
-        settings: Of `count`, `difficulty`, `seed` and `size`, as text.
+        settings: Of the arguments of `chest_xray`, as text.
 
     Raises:
         UnknownDatasetError: No phantom has that name.
@@ -164,7 +211,7 @@ def _defaults(plan: Callable[..., Manifest]) -> dict[str, Any]:
     return plan.__kwdefaults__ or {}
 
 
-def _selection(plan: Callable[..., Manifest], **values: float) -> dict[str, str]:
+def _selection(plan: Callable[..., Manifest], **values: float | str) -> dict[str, str]:
     """Spell the values that are not the defaults."""
     defaults = _defaults(plan)
     return {name: str(value) for name, value in values.items() if value != defaults[name]}
