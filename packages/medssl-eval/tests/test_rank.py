@@ -222,6 +222,17 @@ def test_caveats_name_what_limits_the_images(scans):
     assert "synthetic phantom" in drawn
 
 
+def test_what_else_the_label_follows_is_a_caveat():
+    """The student's COVID was mostly AP, and nobody said so."""
+    confounded = "phantom:chest-xray,count=80,size=80,confounder=view,strength=0.9"
+    for pixels in (True, False):
+        found = " ".join(caveats_of(load_dataset(confounded), pixels=pixels))
+        assert "label follows view: ap 3" in found
+        assert "a score may come from that" in found
+    clean = caveats_of(load_dataset("phantom:chest-xray,count=80,size=80"))
+    assert not any("follows" in caveat for caveat in clean)
+
+
 def test_leaks_between_splits_are_found(tmp_path):
     rng = np.random.default_rng(0)
     rows = ["path,label,split"]

@@ -23,6 +23,8 @@ __all__ = ["Verdict", "caveats_of", "judge"]
 
 FEW = 100
 """Images of the rarest class below which an interval of a share is wider than +-10 points."""
+LOOKED_AT = 1000
+"""Images whose light and corners are held against the label: `medssl-data check` takes more."""
 PIXELS = 5000
 """Images up to which near-duplicates between splits are looked for: one pass of decoding."""
 
@@ -84,8 +86,9 @@ def caveats_of(data: ImageDataset, *, pixels: bool = True) -> list[str]:
 
     Args:
         data: The images.
-        pixels: Whether to decode them in search of near-duplicates between splits; sets of more
-            than 5,000 images are compared by patients and files only.
+        pixels: Whether to decode them in search of near-duplicates between splits (sets of more
+            than 5,000 images are compared by patients and files only) and of what their light and
+            corners tell of the label (1,000 of them).
     """
     sizes = np.bincount(data.labels, minlength=len(data.classes))
     rare = int(sizes.argmin())
@@ -101,7 +104,15 @@ def caveats_of(data: ImageDataset, *, pixels: bool = True) -> list[str]:
             f"patients are unknown for {unknown} of {len(data)} images: if some have several, "
             "values are too high and intervals too narrow"
         )
-    return [*found, *_leaks(data, pixels=pixels), *data.notes]
+    return [*found, *_confounders(data, pixels=pixels), *_leaks(data, pixels=pixels), *data.notes]
+
+
+def _confounders(data: ImageDataset, *, pixels: bool) -> list[str]:
+    """Say what else than the disease the models may have told apart."""
+    from medssl_data.confounders.search import find_confounders
+
+    found = find_confounders(data, pictures=LOOKED_AT if pixels else 0)
+    return [f"{one.sentence}: a score may come from that" for one in found.ringing]
 
 
 def _leaks(data: ImageDataset, *, pixels: bool) -> list[str]:
