@@ -1,6 +1,8 @@
 """Label policies against truth tables written from the protocol's text, not from the code."""
 
+import gzip
 import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -204,7 +206,41 @@ def test_the_python_archive_of_cifar(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(data[5][0]), np.moveaxis(planes, 0, -1))
 
 
-def test_a_hostile_batch_is_refused_before_it_runs(tmp_path: Path) -> None:
+def test_a_batch_of_python_2_is_read(tmp_path: Path) -> None:
+    """As cPickle wrote it: byte strings, arrays whose content is one of them."""
+    from medssl_data.images.cifar import read_labels, read_record
+
+    pixels = np.arange(2 * 3072).astype(np.uint8)
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\x01b\x87R"
+        b"(K\x01K\x02M\0\x0c\x86cnumpy\ndtype\nU\x02u1K\0K\x01\x87R"
+        b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89T"
+        + len(pixels).to_bytes(4, "little")
+        + pixels.tobytes()
+        + b"tb"
+    )
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(
+        b"\x80\x02}(U\x0bbatch_labelU\x01xU\x06labels](K\x06K\x09eU\x04data" + array + b"u."
+    )
+    assert pickle.loads(path.read_bytes(), encoding="bytes")[b"labels"] == [6, 9]
+    assert read_labels(path) == [6, 9]
+    planes = pixels[3072:].reshape(3, 32, 32)
+    np.testing.assert_array_equal(read_record(path, "1"), np.moveaxis(planes, 0, -1))
+
+
+def test_a_key_that_takes_for_ever_to_hash_is_never_hashed(tmp_path: Path) -> None:
+    from medssl_data.errors import UnreadableImageError
+    from medssl_data.images.cifar import read_labels
+
+    twice = b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(60))
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(b"\x80\x02}()q\0" + twice + b"K\1u.")
+    with pytest.raises(UnreadableImageError, match="no pictures"):
+        read_labels(path)
+
+
+def test_a_hostile_batch_is_not_run(tmp_path: Path) -> None:
     from medssl_data.errors import UnreadableImageError
     from medssl_data.images.cifar import read_labels
 
@@ -216,6 +252,17 @@ def test_a_hostile_batch_is_refused_before_it_runs(tmp_path: Path) -> None:
 
     path = tmp_path / "data_batch_1"
     path.write_bytes(pickle.dumps({b"data": Trap(), b"labels": [0]}, protocol=2))
-    with pytest.raises(UnreadableImageError, match="could run code"):
+    with pytest.raises(UnreadableImageError, match="no pictures"):
         read_labels(path)
     assert not trap.exists()
+
+
+def test_an_archive_whose_member_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    from medssl_data.errors import UnreadableImageError
+
+    member = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
+    member.size = 6 * 2**30
+    with gzip.open(tmp_path / "cifar-10-binary.tar.gz", "wb") as file:
+        file.write(member.tobuf() + bytes(2**16))
+    with pytest.raises(UnreadableImageError, match=r"would take 6,442,450,944 bytes"):
+        load_dataset("cifar10", root=tmp_path)
