@@ -262,7 +262,8 @@ def test_an_archive_whose_member_unpacks_to_gigabytes_is_refused(tmp_path: Path)
 
     member = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
     member.size = 6 * 2**30
-    with gzip.open(tmp_path / "cifar-10-binary.tar.gz", "wb") as file:
+    (tmp_path / "cifar10").mkdir()
+    with gzip.open(tmp_path / "cifar10" / "cifar-10-binary.tar.gz", "wb") as file:
         file.write(member.tobuf() + bytes(2**16))
     with pytest.raises(UnreadableImageError, match=r"would take 6,442,450,944 bytes"):
         load_dataset("cifar10", root=tmp_path)
