@@ -115,12 +115,13 @@ def test_the_data_decide_what_is_asked():
     assert evaluated(large, settings).evaluation == "test_part"
     assert evaluated(small, settings).evaluation == "nested_folds"
     assert evaluated(small, settings).folds == 5
+    assert (evaluated(small, settings).refits, evaluated(large, settings).refits) == (30, 0)
     assert evaluated(small, settings.model_copy(update={"solver": "lbfgs_2022"})).evaluation == (
         "test_part"
     )
     assert evaluated(small, preset(LinearSettings, "published")).evaluation == "test_part"
     named = LinearSettings(evaluation="nested_folds", folds=7)
-    assert evaluated(large, named) is named
+    assert evaluated(large, named) == named.model_copy(update={"refits": 30})
     normal = np.flatnonzero(small.labels == 0)
     first = np.unique([small.groups[row] for row in normal], return_index=True)[1]
     few = normal[first]
@@ -136,7 +137,7 @@ def test_the_data_decide_what_is_asked():
 
 def test_every_image_is_asked_where_the_test_part_is_small(tiny_model, tmp_path):
     data, results = phantom(), tmp_path / "results.jsonl"
-    settings = LinearSettings(Cs=GRID, repeats=2, fractions=(0.4, 1.0))
+    settings = LinearSettings(Cs=GRID, repeats=2, fractions=(0.4, 1.0), refits=0)
     records = linear(
         tiny_model("random_r18"), data, settings=settings, context=RunContext(results=results)
     )
@@ -162,7 +163,7 @@ def test_every_image_is_asked_where_the_test_part_is_small(tiny_model, tmp_path)
 @pytest.mark.parametrize("evaluation", ["test_part", "nested_folds"])
 def test_refits_widen_the_interval_and_move_no_value(tiny_model, evaluation):
     data, backbone = phantom(), tiny_model("random_r18")
-    settings = LinearSettings(Cs=GRID, repeats=2, evaluation=evaluation)
+    settings = LinearSettings(Cs=GRID, repeats=2, evaluation=evaluation, refits=0)
     plain = linear(backbone, data, settings=settings, context=PLAIN)
     more = linear(backbone, data, settings=settings, context=PLAIN, refits=12)
     again = linear(backbone, data, settings=settings, context=PLAIN, refits=12)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from medssl_models.experiments.experiment import Experiment, later
+from medssl_models.experiments.experiment import Curve, Experiment, later
 from medssl_models.experiments.former.translation import Formerly
 from medssl_models.experiments.released import Released
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from medssl_data.card import DatasetCard
+    from medssl_models import Record
     from medssl_models.experiments.released import ReleasedNumber
 
     from medssl_eval.experiments.settings import TrainedSettings
@@ -56,8 +57,18 @@ def _episodes_of(number: ReleasedNumber) -> Mapping[str, object]:
 
 
 def _few_shot_label(settings: Mapping[str, Any]) -> str:
-    ways = f"{settings['ways']}-way " if "ways" in settings else ""
-    return f"{ways}{settings.get('shots')}-shot"
+    named = [f"{settings[f'{noun}s']}-{noun}" for noun in ("way", "shot") if f"{noun}s" in settings]
+    return " ".join(named)
+
+
+def _shots(record: Record) -> float | None:
+    shots = record.settings.get("shots")
+    return float(shots) if isinstance(shots, int) else None
+
+
+def _over_episodes(record: dict[str, Any]) -> None:
+    """Under both protocols intervals were over episodes."""
+    record["settings"]["interval"] = "episodes"
 
 
 FEW_SHOT = Experiment(
@@ -80,7 +91,9 @@ FEW_SHOT = Experiment(
     ),
     label=_few_shot_label,
     sorted_by=("ways", "shots"),
+    tables=_later("few_shot:few_shot_tables"),
     per_dataset=frozenset({"ways"}),
+    curve=Curve("shots", _shots, "labelled images of a class"),
     released=Released(("few-shot",), lambda _: "accuracy", _episodes_of),
     alike={
         "I-12": "training and test images are drawn together under both, as features are frozen",
@@ -91,7 +104,8 @@ FEW_SHOT = Experiment(
             **_INPUT,
             "ways": {"study": "published"},
             "duplicate_images": {"study": "published"},
-        }
+        },
+        adapt=_over_episodes,
     ),
 )
 
@@ -120,6 +134,19 @@ def _test_part(number: ReleasedNumber) -> Mapping[str, object]:
 def _asked_a_test_part(record: dict[str, Any]) -> None:
     """Version 0.1 knew nothing else."""
     record["settings"] = {"evaluation": "test_part", "refits": 0} | record["settings"]
+
+
+def _labelled(record: Record) -> float | None:
+    """Count the images whose labels trained or chose; version 0.1 kept the parts alone."""
+    for names in (("labelled_images",), ("train_images", "validation_images")):
+        counts = [record.details.get(name) for name in names]
+        found = [count for count in counts if isinstance(count, int)]
+        if len(found) == len(names):
+            return float(sum(found))
+    return None
+
+
+_LABELS = Curve("fraction", _labelled, "labelled images")
 
 
 def _linear_label(settings: Mapping[str, Any]) -> str:
@@ -158,6 +185,7 @@ LINEAR = Experiment(
     on_split={"evaluation": "test_part"},
     sorted_by=("fraction",),
     per_dataset=frozenset({"evaluation", "folds", "repeats"}),
+    curve=_LABELS,
     released=Released(("linear", "imagenet-top1"), _metric_of, _test_part),
     formerly=Formerly(
         fields={"strengths": "Cs"},
@@ -220,6 +248,7 @@ FINETUNE = Experiment(
     ),
     label=lambda settings: _fraction_label("finetune", settings),
     sorted_by=("fraction",),
+    curve=_LABELS,
     released=Released(("finetune",), _metric_of, _whole),
     formerly=Formerly(values=_INPUT),
 )

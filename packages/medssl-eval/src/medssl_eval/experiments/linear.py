@@ -71,6 +71,8 @@ __all__ = [
 ENOUGH = 50
 """Test patients from which on a test part is asked: of 50 right or wrong answers, half of them
 right, a 95 % interval reaches 14 points to either side."""
+REFITS = 30
+"""In nested folds: enough for a deviation that is known to a seventh."""
 
 
 def linear(
@@ -182,7 +184,8 @@ def evaluated(data: ImageDataset, settings: LinearSettings) -> LinearSettings:
             test part remains.
 
     Returns:
-        The same settings with `evaluation` test_part or nested_folds, and the folds that are dealt.
+        The same settings with `evaluation` test_part or nested_folds, and the numbers of folds and
+        of refits.
 
     Example:
         >>> from medssl_data import load_dataset
@@ -190,10 +193,16 @@ def evaluated(data: ImageDataset, settings: LinearSettings) -> LinearSettings:
         >>> evaluated(small, LinearSettings()).evaluation
         'nested_folds'
     """
-    if settings.evaluation != "auto":
-        return settings
-    tested = [group for group, split in zip(data.groups, data.splits, strict=True)
-              if split == "test"]  # fmt: skip
+    chosen = settings if settings.evaluation != "auto" else _asked(data, settings)
+    if chosen.refits == "auto":
+        refits = REFITS if chosen.evaluation == "nested_folds" else 0
+        chosen = chosen.model_copy(update={"refits": refits})
+    return chosen
+
+
+def _asked(data: ImageDataset, settings: LinearSettings) -> LinearSettings:
+    splits = zip(data.groups, data.splits, strict=True)
+    tested = [group for group, split in splits if split == "test"]
     patients = patients_of(tested, separate=settings.patients == "separate")
     if settings.solver == "converged" and len(set(patients or range(len(tested)))) < ENOUGH:
         for folds in dict.fromkeys((settings.folds, LEAST_FOLDS)):
@@ -421,7 +430,7 @@ def _ask_test_part(
     fit = fitted(learnt, settings)
     again = settings.model_copy(update={"Cs": (fit.solution.c,)})
     resampled = bootstrap_times(
-        features.groups, learnt, count=settings.refits, seed=settings.seed, serves=serves
+        features.groups, learnt, count=_refits(settings), seed=settings.seed, serves=serves
     )
     refits = (fitted(drawn(times), again) for times in resampled)
     return _Answers(
@@ -452,7 +461,7 @@ def _ask_folds(
     resampled = bootstrap_times(
         features.groups,
         (np.arange(len(features.rows)),),
-        count=settings.refits,
+        count=_refits(settings),
         seed=settings.seed,
         serves=lambda times: all(deal.serves(times) for deal in deals),
     )
@@ -504,6 +513,10 @@ def _deals(
             standardise=settings.standardise,
             factor=_factor(labels, settings),
         )
+
+
+def _refits(settings: LinearSettings) -> int:
+    return 0 if settings.refits == "auto" else settings.refits
 
 
 def _check_folds(data: ImageDataset, settings: LinearSettings) -> None:

@@ -135,14 +135,20 @@ class NestedFolds:
             cs: The C of each fold.
             times: (N,) int64, how often each row trains; None is once.
         """
+        weights = np.ones(len(self.labels)) if times is None else times.astype(np.float64)
         solutions, constant = [], 0
         found = np.zeros((len(self.labels), len(np.unique(self.labels))))
         for fold, c in zip(self.folds, cs, strict=True):
-            train = np.flatnonzero(self._without(fold))
-            if times is not None:
-                train = np.repeat(train, times[train])
-            scaling = Scaling.of(self.features[train], standardise=self.standardise)
-            solution = solve(scaling(self.features[train]), self.targets[train], c=c * self.factor)
+            train = self._without(fold) & (weights > 0)
+            scaling = Scaling.of(
+                self.features[train], standardise=self.standardise, weights=weights[train]
+            )
+            solution = solve(
+                scaling(self.features[train]),
+                self.targets[train],
+                c=c * self.factor,
+                weights=weights[train],
+            )
             asked = self.fold_of == fold
             found[asked] = solution.probabilities(scaling(self.features[asked]))
             solutions.append(replace(solution, c=c))

@@ -155,6 +155,14 @@ class FewShotSettings(ImageSettings):
         published="ignored",
         entries=("I-8",),
     )
+    interval: Literal["episodes", "images"] = setting(
+        "What the interval is over; a record holds both. images: other patients (images where they "
+        "are unknown), each left out in turn. episodes: other draws of episodes from the same "
+        "images, 1.96 standard errors, although episodes share images.",
+        corrected="images",
+        published="episodes",
+        option=Option(main=False),
+    )
     episode_list: Literal["per_architecture", "fixed"] = setting(
         "fixed: all models meet the same episodes, so that differences are paired. "
         "per_architecture: only models of one architecture do.",
@@ -227,11 +235,12 @@ class LinearSettings(TrainedSettings):
         corrected=4,
         option=Option(help="How often folds are dealt anew."),
     )
-    refits: Annotated[int, Field(ge=0, le=10_000)] = setting(
+    refits: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = setting(
         "Fits to bootstrap samples of the training patients, with the chosen C: the interval then "
-        "covers the choice of training patients too. 0: it is given one fit; else at least 10.",
-        corrected=0,
-        option=Option(metavar="N", help="Refits to resampled training patients; 50 do."),
+        "covers the choice of training patients too. 0: it is given one fit; else at least 10. "
+        "auto: 30 in nested folds, without which intervals of small sets are too narrow, else 0.",
+        corrected="auto",
+        option=Option(metavar="N|auto", help="Refits to resampled training patients."),
     )
 
     @model_validator(mode="after")
@@ -239,7 +248,7 @@ class LinearSettings(TrainedSettings):
         if self.evaluation == "nested_folds" and self.solver != "converged":
             message = "evaluation nested_folds needs solver converged: it fits C to the optimum"
             raise ValueError(message)
-        if 0 < self.refits < LEAST_REFITS:
+        if self.refits != "auto" and 0 < self.refits < LEAST_REFITS:
             message = f"refits is {self.refits}; give 0, or at least {LEAST_REFITS} for a deviation"
             raise ValueError(message)
         return self

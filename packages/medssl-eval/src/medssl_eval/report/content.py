@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from medssl_models.errors import UnknownExperimentError
 from medssl_models.experiments.cells import (
     apart_within,
+    asked_of,
     data_facts,
     data_label,
     data_of,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from medssl_models.experiments.cells import Key
     from medssl_models.experiments.released import ReleasedNumber
 
-__all__ = ["Board", "Content", "Entry", "published_content", "read_content"]
+__all__ = ["Board", "Content", "Entry", "GrowthCurve", "published_content", "read_content"]
 
 STUDY = "Anton et al. 2022"
 
@@ -60,6 +61,10 @@ class Entry(NamedTuple):
         low: Lower end of the 95 % interval.
         high: Its upper end.
         n: Repetitions or items behind the value.
+        images: On how many images it rests; None where that is not known.
+        patients: On how many patients, where they are known.
+        learnt_from: How much was given to learn from, where the experiment counts that.
+        line: The setting without what was given to learn from: entries of one line make a curve.
         control: An untrained control.
         synthetic: Of phantoms.
         notes: What a reader should know.
@@ -80,6 +85,10 @@ class Entry(NamedTuple):
     low: float | None = None
     high: float | None = None
     n: int = 1
+    images: int | None = None
+    patients: int | None = None
+    learnt_from: float | None = None
+    line: str = ""
     control: bool = False
     synthetic: bool = False
     notes: tuple[str, ...] = ()
@@ -91,6 +100,28 @@ class Entry(NamedTuple):
     def group(self) -> tuple[str, str, str, str, str]:
         """Entries that differ in model and data set only can stand in one table."""
         return self.experiment, self.setting, self.metric, self.unit, self.protocol
+
+    @property
+    def counted(self) -> str:
+        """On how many images and patients it rests, in words; empty where that is not known."""
+        if self.images is None:
+            return ""
+        return f"n = {self.images:,}" + (f", {self.patients:,} patients" if self.patients else "")
+
+
+@dataclass(frozen=True)
+class GrowthCurve:
+    """Models on one data set, by how much was given to learn from.
+
+    Args:
+        title: Experiment, setting, metric, protocol and data set.
+        counted: What is counted.
+        lines: Model to its entries, in ascending order; the best at the end come first.
+    """
+
+    title: str
+    counted: str
+    lines: dict[str, tuple[Entry, ...]]
 
 
 @dataclass(frozen=True)
@@ -166,6 +197,16 @@ class Board:
             models.pop()
         return [], []
 
+    def counted(self, dataset: str) -> str:
+        """On how many images and patients a column rests; empty where its cells differ."""
+        found = {entry.counted for entry in self.entries if entry.dataset == dataset}
+        return found.pop() if len(found) == 1 else ""
+
+    def named(self, model: str) -> str:
+        """Name a model; an untrained control says so."""
+        control = any(entry.control for entry in self.entries if entry.model == model)
+        return f"{model} (control)" if control else model
+
     def best(self, dataset: str) -> Entry | None:
         """Return the best entry of a data set; None where no value is better than another."""
         here = [entry for entry in self.entries if entry.dataset == dataset]
@@ -200,6 +241,30 @@ class Content:
         boards = [Board(*group, tuple(cells.values()), alone) for group, cells in groups.items()]
         place = {one.name: number for number, one in enumerate(installed_experiments())}
         return sorted(boards, key=lambda board: place.get(board.experiment, len(place)))
+
+    @cached_property
+    def growth(self) -> list[GrowthCurve]:
+        """Curves over what was given to learn from, where a model has two points or more."""
+        groups: dict[tuple[str, ...], dict[str, dict[float, Entry]]] = {}
+        for entry in self.entries:
+            if entry.learnt_from is not None:
+                asked = (entry.experiment, entry.line, entry.metric, entry.protocol, entry.dataset)
+                models = groups.setdefault(asked, {})
+                models.setdefault(entry.model, {})[entry.learnt_from] = entry
+        found = []
+        for (experiment, line, *rest), models in groups.items():
+            lines = {
+                name: tuple(points[count] for count in sorted(points))
+                for name, points in models.items()
+                if len(points) > 1
+            }
+            curve = find_experiment(experiment).curve
+            if lines and curve is not None:
+                best = sorted(lines, key=lambda name: -lines[name][-1].sign * lines[name][-1].value)
+                named = [line] if line.startswith(experiment) else [experiment, line]
+                title = ", ".join(filter(None, (*named, *rest)))
+                found.append(GrowthCurve(title, curve.title, {name: lines[name] for name in best}))
+        return found
 
 
 def read_content(paths: Sequence[Path], *, title: str = "medssl report") -> Content:
@@ -252,13 +317,35 @@ def _told_apart(entries: dict[tuple[Key, Key, Key, str], Entry]) -> Iterable[Ent
         settings[setting[:2], setting] = entry.setting
     models = apart_within(models, model_facts)
     data = apart_within(data, data_facts)
+    lines = _lines(setting for _, setting in settings)
     settings = apart_within(settings, setting_facts)
     for (model, dataset, setting, _), entry in entries.items():
         yield entry._replace(
             model=models[setting, model],
             dataset=data[setting, dataset],
             setting=settings[setting[:2], setting],
+            line=lines.get(setting, ""),
         )
+
+
+def _lines(settings: Iterable[Key]) -> dict[Key, str]:
+    """Name each setting without what was given to learn from, where its experiment counts that."""
+    lines: dict[Key, Key] = {}
+    labels: dict[tuple[Key, Key], str] = {}
+    for setting in settings:
+        experiment, protocol, seed, text = setting
+        try:
+            found = find_experiment(experiment)
+        except UnknownExperimentError:
+            continue
+        if found.curve is not None:
+            rest = json.loads(text)
+            rest.pop(found.curve.setting, None)
+            line = (experiment, protocol, seed, json.dumps(rest, sort_keys=True))
+            lines[setting] = line
+            labels[line[:2], line] = found.label(rest) or experiment
+    apart = apart_within(labels, setting_facts)
+    return {setting: sys.intern(apart[line[:2], line]) for setting, line in lines.items()}
 
 
 class _Shared:
@@ -294,6 +381,7 @@ class _Shared:
             self._versions[1],
             self.settings(record),
             record.created[:10],
+            record.details.get("interval"),
         )
         found = self._contexts.get(key)
         if found is None:
@@ -311,6 +399,7 @@ def entry_of(record: Record, folder: Path, shared: _Shared | None = None) -> Ent
     """
     details, provenance = record.details, record.provenance
     files = list(_files(details, folder))
+    images, patients = asked_of(record)
     return Entry(
         experiment=sys.intern(record.experiment),
         setting=sys.intern(setting_label(record)),
@@ -324,6 +413,9 @@ def entry_of(record: Record, folder: Path, shared: _Shared | None = None) -> Ent
         low=record.ci_low,
         high=record.ci_high,
         n=record.n,
+        images=images,
+        patients=patients,
+        learnt_from=_learnt_from(record),
         control=bool(details.get("control")),
         synthetic=bool(details.get("synthetic")),
         notes=tuple([sys.intern(note) for note in record.notes]),
@@ -331,6 +423,14 @@ def entry_of(record: Record, folder: Path, shared: _Shared | None = None) -> Ent
         pictures=tuple([path for path in files if path.suffix.lower() == ".png"]),
         curve=next((path for path in files if path.suffix.lower() == ".csv"), None),
     )
+
+
+def _learnt_from(record: Record) -> float | None:
+    try:
+        curve = find_experiment(record.experiment).curve
+    except UnknownExperimentError:
+        return None
+    return None if curve is None else curve.count(record)
 
 
 _SHOWN = MappingProxyType(
@@ -358,6 +458,8 @@ def _context(record: Record) -> tuple[tuple[str, str], ...]:
     shown = {name: str(value) if value else "" for name, value in values}
     shown["versions"] = ", ".join(f"{name} {text}" for name, text in provenance.versions.items())
     shown["settings"] = ", ".join(f"{name} {value}" for name, value in record.settings.items())
+    meaning = record.details.get("interval")
+    shown["interval"] = meaning if isinstance(meaning, str) else ""
     shown["date"] = record.created[:10]
     return tuple((name, sys.intern(text)) for name, text in shown.items() if text)
 

@@ -22,7 +22,7 @@ _LATEX = {
 }
 COLUMNS = (
     *("experiment", "setting", "metric", "unit", "data set", "model", "protocol"),
-    *("value", "low", "high", "n", "control", "synthetic", "notes"),
+    *("value", "low", "high", "n", "images", "patients", "control", "synthetic", "notes"),
 )
 
 
@@ -56,7 +56,8 @@ def _csv(content: Content) -> str:
                 *(entry.dataset, entry.model, entry.protocol, repr(entry.value)),
                 "" if entry.low is None else repr(entry.low),
                 "" if entry.high is None else repr(entry.high),
-                *(entry.n, int(entry.control), int(entry.synthetic), "; ".join(entry.notes)),
+                *(entry.n, entry.images, entry.patients),
+                *(int(entry.control), int(entry.synthetic), "; ".join(entry.notes)),
             )
         )
     return buffer.getvalue()
@@ -71,7 +72,7 @@ def _markdown(content: Content) -> str:
 
 def _markdown_lines(board: Board) -> list[str]:
     rows = _rows(board, bold="**{}**".format)
-    head = ["model", *board.datasets]
+    head = ["model", *_columns(board)]
     rule = ["---", *["---:"] * len(board.datasets)]
     return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
 
@@ -82,7 +83,7 @@ def _latex(content: Content) -> str:
 
 def _latex_table(board: Board) -> str:
     rows = _rows(board, bold=r"\textbf{{{}}}".format, clean=_escape_latex)
-    head = ["model", *(_escape_latex(name) for name in board.datasets)]
+    head = ["model", *map(_escape_latex, _columns(board))]
     lines = [" & ".join(row) + r" \\" for row in rows]
     return "\n".join(
         [
@@ -100,6 +101,20 @@ def _latex_table(board: Board) -> str:
     )
 
 
+def _columns(board: Board) -> list[str]:
+    """Name data sets, and on how many images their values rest."""
+    counts = {name: board.counted(name) for name in board.datasets}
+    return [f"{name} ({count})" if count else name for name, count in counts.items()]
+
+
+def _counted(board: Board, entry: Entry) -> str:
+    """Write value and interval, and on how many images they rest where the column cannot say it."""
+    text = cell_text(entry)
+    return (
+        text if board.counted(entry.dataset) or not entry.counted else f"{text} ({entry.counted})"
+    )
+
+
 def _rows(
     board: Board, *, bold: Callable[[str], str], clean: Callable[[str], str] = str
 ) -> list[list[str]]:
@@ -109,11 +124,13 @@ def _rows(
         cells = [board.cells.get((model, name)) for name in board.datasets]
         rows.append(
             [
-                clean(model),
+                clean(board.named(model)),
                 *(
                     ""
                     if entry is None
-                    else (bold if _is_best(entry, best[entry.dataset]) else str)(cell_text(entry))
+                    else (bold if _is_best(entry, best[entry.dataset]) else str)(
+                        _counted(board, entry)
+                    )
                     for entry in cells
                 ),
             ]

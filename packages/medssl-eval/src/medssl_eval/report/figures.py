@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from medssl_eval.report.content import Board, Entry
+    from medssl_eval.report.content import Board, Entry, GrowthCurve
     from medssl_eval.report.relations import Relation
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "blank_figure",
     "critical_difference",
     "drawn",
+    "growth_curve",
     "learning_curve",
     "radar",
     "scatter",
@@ -77,13 +78,13 @@ def critical_difference(board: Board) -> Drawing | None:
         board: Its complete part is used.
 
     Returns:
-        The drawing; None where there are fewer than two data sets or three models.
+        The drawing; None where there are fewer than five data sets or three models.
 
     References:
         Demsar, Statistical comparisons of classifiers over multiple data sets, 2006.
     """
     models, datasets = board.complete
-    if len(models) < 3 or len(datasets) < 2 or not board.sign:
+    if len(models) < 3 or not board.sign:
         return None
     values = [[board.cells[model, name].value for model in models] for name in datasets]
     try:
@@ -188,6 +189,39 @@ def _name_points(axis: Axes, relation: Relation) -> None:
 
 def _covers(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def growth_curve(curve: GrowthCurve) -> Drawing:
+    """Draw values against what was given to learn from, with their 95 % intervals as bands.
+
+    Args:
+        curve: The models' entries; the best at the end are drawn.
+    """
+    shown = dict(list(curve.lines.items())[: len(COLOURS)])
+    figure = blank_figure(5.2, 3.4)
+    axis = figure.add_subplot()
+    for colour, (model, entries) in zip(COLOURS, shown.items(), strict=False):
+        x = [entry.learnt_from for entry in entries]
+        axis.plot(x, [e.value for e in entries], "o-", color=colour, ms=4, lw=1.4, label=model)
+        bands = [(e.learnt_from, e.low, e.high) for e in entries if e.low is not None]
+        if bands:
+            axis.fill_between(*zip(*bands, strict=True), color=colour, alpha=0.15, lw=0)
+    first = next(iter(shown.values()))[0]
+    _dress(axis, f"{curve.counted} (logarithmic)", _label(first.metric, first.unit))
+    axis.set_xscale("log")
+    counts = sorted({e.learnt_from for entries in shown.values() for e in entries if e.learnt_from})
+    axis.set_xticks(counts, [f"{count:,.0f}" for count in counts])
+    axis.minorticks_off()
+    axis.legend(frameon=False, fontsize=7.5, labelcolor=INK)
+    rest = len(curve.lines) - len(shown)
+    note = "Bands are 95 % intervals." + (
+        f" The {len(shown)} best; {rest} more are in the tables." if rest else ""
+    )
+    alt = f"{curve.title} against {curve.counted}. " + "; ".join(
+        f"{model}: " + ", ".join(f"{e.value:.4g} from {e.learnt_from:,.0f}" for e in entries)
+        for model, entries in shown.items()
+    )
+    return Drawing(curve.title, as_svg(figure, alt), alt, note)
 
 
 def learning_curve(entries: Sequence[Entry]) -> Drawing | None:

@@ -29,6 +29,8 @@ __all__ = ["write_page"]
 BOARDS = 40
 """Tables of models and data sets in a page; what is beyond is in the list of all numbers."""
 SCATTERS = 18
+GROWTH = 18
+"""Curves over what was given to learn from."""
 STATIC_ROWS = 100
 """Rows that a reader without JavaScript, or a printer, gets of the list of all numbers."""
 TEXTS = ("dataset", "experiment", "setting", "metric", "model", "protocol", "unit")
@@ -40,7 +42,8 @@ class HeatCell:
 
     Args:
         value: The number.
-        interval: Its interval, empty where there is none.
+        interval: Its interval, empty where there is none, and on how many images it rests where
+            the column does not say it.
         shade: 0 for the worst of the column to 1 for the best.
         best: The best of its column.
         flags: Notes on it.
@@ -101,6 +104,8 @@ def write_page(content: Content) -> str:
         radars=figures.drawn(figures.radar(board) for board in transfer[:6]),
         relations=found,
         scatters=[figures.scatter(relation) for relation in _first_outcome(found)],
+        growth=[figures.growth_curve(curve) for curve in content.growth[:GROWTH]],
+        more_growth=len(content.growth) - GROWTH,
         curves=_curves(content),
         galleries=[
             (name, list(group))
@@ -162,7 +167,7 @@ def _heat(board: Board) -> list[tuple[str, list[HeatCell | None]]]:
         values = [entry.value for entry in board.entries if entry.dataset == name]
         ranges[name] = min(values), max(values)
     return [
-        (model, [_cell(board, model, name, ranges[name]) for name in board.datasets])
+        (board.named(model), [_cell(board, model, name, ranges[name]) for name in board.datasets])
         for model in board.models
     ]
 
@@ -175,6 +180,8 @@ def _cell(board: Board, model: str, dataset: str, limits: tuple[float, float]) -
     share = (entry.value - low) / (high - low) if high > low else 1.0
     shade = {1: share, -1: 1.0 - share, 0: 0.0}[board.sign]
     value, _, interval = cell_text(entry).partition(" ")
+    if not board.counted(dataset):
+        interval = f"{interval} {entry.counted}".strip()
     return HeatCell(value, interval, shade, math.isclose(shade, 1.0), "; ".join(entry.notes))
 
 
@@ -206,7 +213,7 @@ def _data(content: Content) -> str:
     columns["value"] = [_rounded(entry.value) for entry in entries]
     columns["low"] = [_rounded(entry.low) for entry in entries]
     columns["high"] = [_rounded(entry.high) for entry in entries]
-    columns["n"] = [entry.n for entry in entries]
+    columns["n"] = [entry.n if entry.images is None else entry.images for entry in entries]
     columns["control"] = [int(entry.control) for entry in entries]
     columns["context"] = _contexts(entries)
     text = json.dumps(columns, separators=(",", ":"), allow_nan=False)

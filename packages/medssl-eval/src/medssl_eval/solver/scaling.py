@@ -30,13 +30,19 @@ class Scaling:
     constant: int = 0
 
     @classmethod
-    def of(cls, features: Features, *, standardise: bool) -> Scaling:
+    def of(
+        cls,
+        features: Features,
+        *,
+        standardise: bool,
+        weights: NDArray[np.float64] | None = None,
+    ) -> Scaling:
         """Learn it from features (N, D); what varies by rounding only counts as constant."""
         from sklearn.preprocessing import StandardScaler
 
         if not standardise:
             return cls()
-        learnt = StandardScaler().fit(features)
+        learnt = StandardScaler().fit(features, sample_weight=weights)
         constant = int((learnt.var_ <= np.finfo(float).eps).sum())
         kind = features.dtype
         return cls(learnt.mean_.astype(kind), learnt.scale_.astype(kind), constant)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from medssl_models.experiments.settings import Preset, ProtocolName
     from medssl_models.preprocessing import Preprocessing
 
-__all__ = ["GROUP", "Experiment", "ImageFiles", "Table", "later"]
+__all__ = ["GROUP", "Curve", "Experiment", "ImageFiles", "Table", "later"]
 
 GROUP = "medssl.experiments"
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -80,6 +80,22 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     title: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a value grows with what is given to learn from: a line of a report, a point a record.
+
+    Args:
+        setting: The setting along which the points of a line differ, such as `fraction`.
+        count: How much a record learnt from; None where it does not say. It is drawn to a
+            logarithmic scale.
+        title: What is counted, such as `labelled images`.
+    """
+
+    setting: str
+    count: Callable[[Record], float | None]
+    title: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +150,7 @@ class Experiment:
         label: The words of a table for some settings, such as `2-way 5-shot`.
         sorted_by: Settings by which the rows of a table are sorted.
         per_dataset: Settings that follow from the data set, and do not tell two questions apart.
+        curve: How its values grow with what is given to learn from, where that is a setting.
         tables: How its records are shown; None is a row a run and a column a metric.
         findings: Sentences about its records, such as an alarm.
         released: The 2022 study's numbers of it.
@@ -176,6 +193,7 @@ class Experiment:
     label: Callable[[Mapping[str, Any]], str] = lambda _: ""
     sorted_by: tuple[str, ...] = ()
     per_dataset: frozenset[str] = frozenset()
+    curve: Curve | None = None
     tables: Callable[[Sequence[Record]], Sequence[Table]] | None = None
     findings: Callable[[Sequence[Record]], Sequence[str]] | None = None
     released: Released | None = None
