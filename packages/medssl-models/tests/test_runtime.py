@@ -207,6 +207,7 @@ def test_batch_statistics_are_those_of_torch_in_training_mode(backbone, images):
     for name, tensor in training.named_buffers():
         assert "running" not in name or torch.equal(tensor, running[name])
     network = FeatureNetwork.prepare(backbone, device=CPU, batchnorm="training", crop=64)
-    assert relative_error(network(images), expected) < 1e-4
+    # Channels last, these networks were 2e-6 to 9e-5 off: BatchNorm's sums are less exact there.
+    assert relative_error(network(images), expected) < 2e-7
     assert backbone.fingerprint == before
     assert not any(module.training for module in backbone.modules())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 from medssl_models.backbone import Backbone
-from medssl_models.features.runtime import inference
+from medssl_models.features.runtime import inference, memory_format
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,9 +40,6 @@ class Classifier(nn.Module):
         backbone: Is copied, not changed.
         classes: Outputs of the linear layer.
         seed: Of the linear layer's weights, which are drawn as `nn.Linear` draws them.
-
-    Attributes:
-        memory_format: How weights and images should lie in memory to be fast.
     """
 
     def __init__(self, backbone: Backbone, classes: int, *, seed: int = 0) -> None:
@@ -51,24 +48,12 @@ class Classifier(nn.Module):
         self.backbone = Backbone(backbone.card, trunk, name=backbone.name, trainable=True)
         self.backbone.checks_input = False  # the preprocessing checks each image
         self.head = _head(backbone.feature_dim, classes, seed)
-        self.memory_format = _fastest_layout(trunk)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute logits `(N, classes)` of normalised images `(N, 3, H, W)`."""
         features: Tensor = self.backbone(images)
         logits: Tensor = self.head(features)
         return logits
-
-
-def _fastest_layout(trunk: nn.Module) -> torch.memory_format:
-    """Choose channels last, unless a convolution has an odd number of channels.
-
-    Below 8 channels, oneDNN's backward kernels for AVX2 write behind their arrays (torch 2.15).
-    """
-    convolutions = [module for module in trunk.modules() if isinstance(module, nn.Conv2d)]
-    inner = [c.in_channels for c in convolutions[1:]] + [c.out_channels for c in convolutions]
-    even = all(channels % 8 == 0 for channels in inner)
-    return torch.channels_last if even else torch.contiguous_format
 
 
 def _head(features: int, classes: int, seed: int) -> nn.Linear:
@@ -115,7 +100,7 @@ def training_step(
     """Take one step and return the loss before it.
 
     Args:
-        classifier: In training mode, channels last.
+        classifier: In training mode, from `laid_out`.
         optimiser: Of its parameters.
         images: `(B, 3, H, W)` float32, normalised, on the device.
         targets: `(B,)` int64 classes, or `(B, K)` float32 shares of the classes.
@@ -124,7 +109,7 @@ def training_step(
     Returns:
         The mean cross-entropy, without gradients.
     """
-    images = images.contiguous(memory_format=_layout(classifier, images.device))
+    images = images.contiguous(memory_format=_training_layout(images.device))
     half = precision == "bf16"
     with torch.autocast(images.device.type, torch.bfloat16) if half else nullcontext():
         logits = classifier(images)
@@ -158,7 +143,7 @@ def predict(
     found = []
     try:
         with inference(device, precision):
-            layout = _layout(classifier, device)
+            layout = memory_format(classifier, device)
             for images in batches:
                 inputs = images.contiguous(memory_format=layout).to(device, non_blocking=True)
                 logits = classifier(inputs)
@@ -169,14 +154,19 @@ def predict(
 
 
 def laid_out(classifier: Classifier, device: torch.device) -> Classifier:
-    """Bring a classifier to a device in training mode, in the memory layout that is fastest."""
-    in_layout: Classifier = classifier.to(memory_format=_layout(classifier, device))
+    """Bring a classifier to a device in training mode, in the memory layout of training."""
+    in_layout: Classifier = classifier.to(memory_format=_training_layout(device))
     return in_layout.to(device).train()
 
 
-def _layout(classifier: Classifier, device: torch.device) -> torch.memory_format:
-    # Channels last is slower on MPS.
-    return torch.contiguous_format if device.type == "mps" else classifier.memory_format
+def _training_layout(device: torch.device) -> torch.memory_format:
+    """Take channels last on CUDA only.
+
+    On a CPU a step of ResNet-18 is 1.1 times faster so, one of ResNet-50 or DenseNet-121 not at
+    all; BatchNorm makes gradients 2 to 4 times less exact (measured against float64), and below 8
+    channels oneDNN's backward kernels for AVX2 write behind their arrays (torch 2.15).
+    """
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 @contextmanager

@@ -127,7 +127,7 @@ class Trainer:
     """Trains a classifier in place.
 
     Args:
-        classifier: Moved to the device and laid out channels last.
+        classifier: Moved to the device and laid out for training.
         settings: Steps, rates and stopping.
         validate: Looks at the validation images; None trains to the end.
         options: Where it is computed and kept.

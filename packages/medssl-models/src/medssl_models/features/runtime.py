@@ -36,6 +36,7 @@ __all__ = [
     "fold_batchnorm",
     "fold_is_exact",
     "inference",
+    "memory_format",
     "multiplies_in_bf16",
     "probe_batch_size",
     "relative_error",
@@ -50,6 +51,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 CPU_BATCH_SIZES = (16, 32)
 """Best on few cores: at 64 every layout loses a fifth or more to the caches."""
 ACCELERATOR_BATCH_SIZE = 128
+_BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 FOLD_TOLERANCE = 1e-3
 """Folding changes features by about 1e-5; a wrong pair of layers changes them by about 1."""
 
@@ -114,6 +116,21 @@ def multiplies_in_bf16(device: torch.device) -> bool:
     able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     known = [able[name] for name in ("avx512_bf16", "amx_bf16", "bf16") if name in able]
     return any(known) if known else True
+
+
+def memory_format(network: nn.Module, device: torch.device) -> torch.memory_format:
+    """Choose how weights and images lie in memory: channels last, except where that is worse.
+
+    It is slower on MPS. On a CPU, BatchNorm in training mode sums the channels in float32: features
+    of ResNet-50 were measured to be 8e-5 off, against 2e-5 where channels come first.
+    """
+    if device.type == "mps" or (device.type == "cpu" and _uses_batch_statistics(network)):
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def _uses_batch_statistics(network: nn.Module) -> bool:
+    return any(norm.training for norm in network.modules() if isinstance(norm, _BATCHNORMS))
 
 
 @contextmanager
@@ -181,7 +198,7 @@ def batch_statistics(module: ModuleT) -> ModuleT:
     """
     changed = copy.deepcopy(module)
     for norm in changed.modules():
-        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+        if isinstance(norm, _BATCHNORMS):
             norm.train()
             norm.momentum = 0.0
     return changed
@@ -257,7 +274,7 @@ class FeatureNetwork:
         batchnorm: BatchNormName = "eval",
         crop: int,
     ) -> FeatureNetwork:
-        """Copy, fold, lay out channels last and move a backbone.
+        """Copy, fold, lay out in memory and move a backbone.
 
         Args:
             backbone: The original; it is not changed.
@@ -269,8 +286,7 @@ class FeatureNetwork:
         """
         plain = _quiet_copy(backbone)
         network = batch_statistics(plain) if batchnorm == "training" else _folded(plain, crop)
-        if device.type != "mps":  # channels last is slower there
-            network = network.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=memory_format(network, device))
         return cls(network.to(device), layer, device, precision).in_precision(precision)
 
     def in_precision(self, precision: PrecisionName) -> FeatureNetwork:
@@ -293,8 +309,7 @@ class FeatureNetwork:
             `(B, D)` float32 on the CPU.
         """
         with inference(self.device, self.precision):
-            if self.device.type != "mps":
-                images = images.contiguous(memory_format=torch.channels_last)
+            images = images.contiguous(memory_format=memory_format(self.backbone, self.device))
             outputs = self.backbone.forward_layers(
                 images.to(self.device, non_blocking=True), (self.layer,)
             )

@@ -10,6 +10,7 @@ import copy
 from typing import TYPE_CHECKING
 
 import torch
+from medssl_models.features.runtime import memory_format
 from torch import Tensor, nn
 
 from medssl_saliency.engine.planning import Tile, TilePlan
@@ -51,7 +52,8 @@ class BatchedNetwork:
     ) -> None:
         self.alone = depends_on_batch(network)
         self.network = copy.deepcopy(network).to(dtype=precision)
-        self.network.to(memory_format=torch.channels_last)
+        self.layout = memory_format(network, image.device)
+        self.network.to(memory_format=self.layout)
         for module in self.network.modules():
             if isinstance(module, NORMS):
                 module.momentum = 0.0
@@ -81,7 +83,7 @@ class BatchedNetwork:
     def run(self, tile: Tile, occluder: Tensor, window: Pair) -> Tensor:
         """Compute `(n, D)` float32 features with each window of a batch replaced."""
         shape = (len(tile.positions), -1, -1, -1)
-        images = self.image.expand(shape).clone(memory_format=torch.channels_last)
+        images = self.image.expand(shape).clone(memory_format=self.layout)
         for image, (top, left) in zip(images, tile.positions.tolist(), strict=True):
             where = (slice(None), slice(top, top + window[0]), slice(left, left + window[1]))
             image[where] = occluder[where]
