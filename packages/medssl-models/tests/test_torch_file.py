@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import types
+import zipfile
 
 import pytest
 import torch
@@ -161,3 +162,38 @@ def test_a_plain_pickle_is_no_torch_file(tmp_path):
     (tmp_path / "c").write_bytes(pickle.dumps({"w": 1}))
     with pytest.raises(CheckpointError, match="not a torch file"):
         read_torch_file(tmp_path / "c")
+
+
+def doubled(levels, begin, pair):
+    """A pickle of containers in containers, each twice in the next; the last is on the stack."""
+    first = begin + b"q\0"
+    return first + b"".join(b"h%ch%c" % (n, n) + pair + b"q%c" % (n + 1) for n in range(levels))
+
+
+@FORMATS
+@pytest.mark.parametrize("as_key", [True, False])
+def test_shared_containers_take_no_time(tmp_path, legacy, as_key):
+    """Hashed as a key, every path through the tuple counts: 10^18 here, which never ends."""
+    if as_key:
+        stream = b"\x80\x02}" + doubled(60, b")", b"\x86") + b"K\1s."
+    else:
+        stream = b"\x80\x02" + doubled(60, b"]", b"\x86") + b"."
+    path = save(tmp_path / "a.pth", {"w": torch.ones(2)}, legacy=legacy)
+    if legacy:
+        content = path.read_bytes()
+        start = content.index(b"\x80\x02}", 60)
+        path.write_bytes(content[:start] + stream + content[start:])
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/data.pkl", stream)
+            archive.writestr("a/version", "3")
+    with pytest.raises(CheckpointError, match=r"holds others over|deeper"):
+        read_torch_file(path)
+
+
+def test_a_shared_list_is_walked_only_so_often():
+    inner = []
+    for _ in range(22):
+        inner = [inner, inner]
+    with pytest.raises(CheckpointError, match="more than 1,000,000 entries"):
+        flatten({"a": inner})

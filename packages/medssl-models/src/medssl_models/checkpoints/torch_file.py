@@ -6,10 +6,12 @@ is refused with the name, and nothing of it runs.
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -27,6 +29,9 @@ ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled number
 _MAX_DEPTH = 24
 _MAX_TENSORS = 50_000
+_MAX_ENTRIES = 1_000_000  # containers that share others are met once for each way to them
+_MAX_PICKLE = 2**26  # bytes; those of published checkpoints take some 100,000
+_MAX_TUPLE = 100_000  # values to hash for one key
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -79,7 +84,7 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
 def flatten(value: object) -> dict[str, Tensor]:
     """Collect the tensors of nested dicts, lists and tuples under their joined names."""
     found: dict[str, Tensor] = {}
-    for name, tensor in _walk(value, "", _MAX_DEPTH):
+    for name, tensor in _walk(value, "", _MAX_DEPTH, iter(range(_MAX_ENTRIES))):
         if name in found or len(found) >= _MAX_TENSORS:
             message = f"two tensors are called {name!r}, or there are more than {_MAX_TENSORS:,}"
             raise CheckpointError(message)
@@ -94,11 +99,11 @@ def _load(path: Path) -> object:
     if not zipped and head != LEGACY_MAGIC:
         message = f"{path}: not a torch file, it begins with {head[:8]!r}; nothing was run"
         raise CheckpointError(message)
-    if zipped:
-        with Archive(path):  # refuses bombs, repeated names and paths that leave the archive
-            pass
     try:
+        _check_keys(path, zipped=zipped)
         return _load_tensors(path, mapped=zipped)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         raise _refusal(path, error) from None
     except MemoryError as error:
@@ -128,7 +133,67 @@ def _refusal(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
     return CheckpointError(message)
 
 
-def _walk(value: object, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+def _check_keys(path: Path, *, zipped: bool) -> None:
+    """Refuse what takes for ever to read: a tuple of tuples of tuples, each held twice, as a key.
+
+    Raises:
+        UnsafeCheckpointError: There is one, or the archive is no plain one.
+        CheckpointError: The pickle is malformed.
+    """
+    if not zipped:
+        with path.open("rb") as file:
+            for _ in range(4):  # a number, the version, the machine, and what was saved
+                _check_tuples(file, path)
+        return
+    with Archive(path) as archive:  # refuses bombs, repeated names and paths that leave the archive
+        for name in archive.names:
+            if name.rpartition("/")[2] == "data.pkl" and archive.size(name) <= _MAX_PICKLE:
+                _check_tuples(io.BytesIO(archive.read(name)), path)
+            elif name.endswith("data.pkl"):
+                message = f"{path}: {name} has more than {_MAX_PICKLE:,} bytes; nothing was run"
+                raise UnsafeCheckpointError(message)
+
+
+def _check_tuples(stream: IO[bytes], path: Path) -> None:
+    """Follow a pickle's stack with the number of values in each tuple in place of the values."""
+    stack: list[int] = []
+    marks: list[int] = []
+    memo: dict[int, int] = {}
+    for code, value, _ in pickletools.genops(stream):
+        name = code.name
+        if name == "MARK":
+            marks.append(len(stack))
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name.endswith("PUT"):
+            memo[int(value)] = stack[-1]
+        elif name.endswith("GET"):
+            stack.append(memo[int(value)])
+        elif name == "DUP":
+            stack.append(stack[-1])
+        else:
+            start = _taken_from(code, stack, marks)
+            within = sum(stack[start:]) if name.startswith("TUPLE") else 0
+            stack[start:] = [1 + within] * len(code.stack_after)
+            if within > _MAX_TUPLE:
+                message = f"{path}: a tuple holds others over {_MAX_TUPLE:,} times; nothing was run"
+                raise UnsafeCheckpointError(message)
+
+
+def _taken_from(code: pickletools.OpcodeInfo, stack: list[int], marks: list[int]) -> int:
+    """Find where on the stack begins what an opcode takes."""
+    before = code.stack_before
+    if pickletools.markobject in before:
+        return marks.pop() - before.index(pickletools.markobject)
+    return len(stack) - len(before)
+
+
+def _walk(
+    value: object, name: str, depth: int, entries: Iterator[int]
+) -> Iterator[tuple[str, Tensor]]:
+    if next(entries, None) is None:
+        message = f"more than {_MAX_ENTRIES:,} entries, counting shared ones each time"
+        raise CheckpointError(message)
     if isinstance(value, Tensor):
         yield name, value
         return
@@ -139,7 +204,7 @@ def _walk(value: object, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
         raise CheckpointError(message)
     items = value.items() if isinstance(value, Mapping) else enumerate(value)
     for key, inner in items:
-        yield from _walk(inner, f"{name}/{key}" if name else str(key), depth - 1)
+        yield from _walk(inner, f"{name}/{key}" if name else str(key), depth - 1, entries)
 
 
 def _first_line(error: Exception) -> str:
