@@ -13,7 +13,12 @@ import numpy as np
 
 from medssl_eval.experiments.features import patients_of
 from medssl_eval.experiments.predictions import predictions_folder
-from medssl_eval.statistics.intervals import RESAMPLES, estimate, widened
+from medssl_eval.statistics.intervals import (
+    RESAMPLES,
+    estimate,
+    shared_deviation,
+    widened,
+)
 from medssl_eval.statistics.metrics import metric
 
 if TYPE_CHECKING:
@@ -76,7 +81,7 @@ def resolved(data: ImageDataset, settings: ScoredSettings, *without: str) -> dic
         settings: The settings.
         without: Fields that each record resolves in its own way.
     """
-    left_out = {"protocol", "seed", "ordered", *without}
+    left_out = {"protocol", "seed", "ordered", "by", "adjust", *without}
     fields = settings.model_dump(mode="json", exclude=left_out)
     return fields | {"select": selection(data, settings)}
 
@@ -192,10 +197,10 @@ class Scored:
         return f"over {units} test {who}, given {self.given}"
 
     def _spread(self, name: str) -> float:
-        """The deviation of a metric over the refits; those without a value are left out."""
-        labels = self.predictions.labels
-        values = (metric(name)(labels, refit).value for refit in self.refits)
-        return float(np.std([value for value in values if value is not None], ddof=1))
+        """By how much the choice of training patients moves a metric."""
+        asked = self.predictions
+        clusters = patients_of(asked.groups, separate=True)
+        return shared_deviation(asked.labels, self.refits, name, clusters=clusters)
 
     def _trivial(self, name: str) -> float | None:
         """What the shares of the classes alone give: always the commonest class, or the shares."""

@@ -28,6 +28,7 @@ __all__ = [
     "Estimate",
     "bootstrap_p",
     "bootstrap_weights",
+    "bounded_interval",
     "checked_units",
     "coin_flips",
     "estimate",
@@ -35,10 +36,12 @@ __all__ = [
     "intervals_overlap",
     "permutation_p",
     "replicate",
+    "shared_deviation",
     "widened",
 ]
 
 RESAMPLES = 1000
+HALVINGS = 40
 TOLERATED = 0.05  # share of resamples without a value from which on an interval says so
 
 
@@ -194,6 +197,97 @@ def _estimate(
     if undefined > TOLERATED * len(drawn):
         reason = f"{undefined} of {len(drawn)} resamples lack a class: the interval is rough"
     return Estimate(name, value, low, high, units, undefined, reason)
+
+
+def bounded_interval(
+    value: float,
+    standard_error: float,
+    freedom: float,
+    *,
+    units: int,
+    bounds: tuple[float, float] = (0.0, 100.0),
+) -> tuple[float, float]:
+    """Return a 95 % interval that stays within bounds: Student's t on the scale of log odds.
+
+    It never excludes what lies within 3 / units of the range from a bound: where n patients are
+    all classified rightly, a kind that is not may still make up three in n of all.
+
+    Args:
+        value: The estimate, within the bounds.
+        standard_error: Of the estimate; 0 where all units agree.
+        freedom: Degrees of freedom of the standard error; may be infinite.
+        units: How many independent patients or images it comes from.
+        bounds: Least and greatest possible value.
+
+    References:
+        Agresti, Categorical data analysis, 2013, section 3.1 (intervals for log odds); Hanley and
+        Lippman-Hand, If nothing goes wrong, is everything all right?, 1983 (the rule of three).
+
+    Example:
+        >>> [round(end, 1) for end in bounded_interval(96.0, 2.0, 50, units=60)]
+        [89.4, 98.6]
+        >>> bounded_interval(100.0, 0.0, float("inf"), units=60)
+        (95.0, 100.0)
+    """
+    from scipy.special import expit, logit
+    from scipy.stats import t
+
+    least, greatest = bounds
+    share = (value - least) / (greatest - least)
+    low = high = share
+    if 0 < share < 1:
+        slope = share * (1 - share) * (greatest - least)
+        reach = float(t.ppf(0.975, freedom)) * standard_error / slope
+        low, high = float(expit(logit(share) - reach)), float(expit(logit(share) + reach))
+    unseen = min(3 / units, 0.5)
+    low, high = min(low, 1 - unseen), max(high, unseen)
+    return least + (greatest - least) * low, least + (greatest - least) * high
+
+
+def shared_deviation(
+    labels: ArrayLike,
+    refits: Sequence[ArrayLike],
+    name: str,
+    *,
+    clusters: Sequence[str] | None = None,
+    seed: int = 0,
+) -> float:
+    """Estimate by how much a metric varies over refits, whatever rows are asked.
+
+    Refits also differ in which of these few rows they happen to get right; that would be others on
+    other rows, and the interval over rows has it already. So the units are halved at random, and
+    the covariance over refits of the metric on either half is the variance that both share.
+
+    Args:
+        labels: (N,) integers in 0..K-1.
+        refits: (N, K) probabilities of each refit.
+        name: The metric.
+        clusters: N patient names, None where each row is independent.
+        seed: Decides who stands in which half.
+
+    Returns:
+        The square root of the mean covariance over halvings; 0 where that is negative. Halves in
+        which the metric has no value are left out.
+
+    Example:
+        >>> good, bad = [0.1, 0.2, 0.8, 0.9], [0.9, 0.8, 0.2, 0.1]
+        >>> round(shared_deviation([0, 0, 1, 1], [good, bad, good], "accuracy"), 2)
+        0.58
+    """
+    truth = np.asarray(labels, np.int64)
+    units, count = checked_units(len(truth), clusters)
+    generator = np.random.default_rng([seed, 3])
+    order = np.argsort(generator.random((HALVINGS, count)), axis=1)
+    first = (order < count // 2).astype(np.float64)[:, units]
+    weights = np.concatenate([first, 1 - first])
+    values = []
+    for refit in refits:
+        checked, scores = checked_predictions(truth, refit)
+        values.append(metric(name).compute(checked, scores, weights))
+    centred = np.stack(values) - np.mean(values, axis=0)
+    shared = (centred[:, :HALVINGS] * centred[:, HALVINGS:]).sum(axis=0) / (len(refits) - 1)
+    known = shared[~np.isnan(shared)]
+    return float(np.sqrt(max(0.0, known.mean()))) if len(known) else 0.0
 
 
 def widened(
