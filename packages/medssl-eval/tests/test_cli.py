@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from medssl_eval.cli import app
+from medssl_eval.experiments.influences import read_influences
 from medssl_models import read_records
 from medssl_models.console import run
 from medssl_models.experiments.registry import find_experiment, installed_experiments
@@ -36,8 +37,15 @@ def test_few_shot_gives_one_table_best_first_and_records(capsys, scans, tmp_path
     assert len(records) == 4
     assert all("control" in " ".join(record.notes) for record in records)
     one_shot = [line for line in out.splitlines() if "1-shot" in line]
-    values = [float(line.split("accuracy")[1].split()[0]) for line in one_shot]
+    values = [float(line.split("(control)")[1].split()[0]) for line in one_shot]
     assert values == sorted(values, reverse=True)
+    for record in records:
+        over = record.details["intervals"]
+        assert [record.ci_low, record.ci_high] == over["images"] != over["episodes"]
+        shown = [f"{low:.2f} to {high:.2f}" for low, high in over.values()]
+        assert any(all(text in line for text in shown) for line in out.splitlines())
+        assert (record.details["resampled"], record.n) == (44, 40)
+        assert read_influences(record, tmp_path / "results.jsonl").plan == record.details["plan"]
 
 
 @pytest.mark.usefixtures("tiny_models")
@@ -148,6 +156,24 @@ def test_a_phantom_is_marked(capsys, tmp_path):
     (record,) = read_records(tmp_path / "results.jsonl")
     assert record.details["synthetic"] is True
     assert any("synthetic phantom" in note for note in record.notes)
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_shots_that_a_class_cannot_carry_leave_the_others_alone(capsys, scans, tmp_path):
+    words = ("few-shot", "-m", "random_r18", "-d", f"folder:{scans}", "--shots", "1,3,20",
+             "--episodes", "20")  # fmt: skip
+    code, out, err = call(capsys, *words)
+    assert code == 0, err
+    records = read_records(tmp_path / "results.jsonl").records
+    assert [record.settings["shots"] for record in records] == [1, 3]
+    reason = "20 shots left out: class 'normal' has 24 images"
+    assert all(any(reason in note for note in record.notes) for record in records)
+    assert err.count(reason) == 1
+    assert "20-shot" not in out
+    again = call(capsys, *words)
+    assert again[0] == 0
+    assert reason in again[2]
+    assert len(read_records(tmp_path / "results.jsonl")) == 2
 
 
 @pytest.mark.usefixtures("tiny_models")

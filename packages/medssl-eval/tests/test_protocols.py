@@ -47,7 +47,7 @@ def test_every_field_is_explained_and_every_difference_has_a_number(experiment):
     assert all(why for _, _, why in describe(corrected))
     for difference in differences(published, corrected):
         assert difference.published != difference.corrected
-        assert difference.entries or difference.field in {"padding", "evaluation"}
+        assert difference.entries or difference.field in {"padding", "evaluation", "interval"}
         assert all(entry.startswith("I-") for entry in difference.entries)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["EpisodePlan", "EpisodePool", "check_plan", "plan_episodes"]
+__all__ = ["DrawnUnits", "EpisodePlan", "EpisodePool", "check_plan", "draw_units", "plan_episodes"]
 
 
 @dataclass(frozen=True)
@@ -200,20 +200,54 @@ def plan_episodes(
     """
     _check_settings(pool, ways=ways, shots=shots, queries=queries, episodes=episodes)
     _check_sizes(pool, shots=shots, queries=queries, names=names)
+    drawn = draw_units(pool, ways=ways, count=queries + shots, episodes=episodes, seed=seed)
+    return EpisodePlan(
+        classes=drawn.classes,
+        support=np.ascontiguousarray(drawn.rows[..., queries:]),
+        query=np.ascontiguousarray(drawn.rows[..., :queries]),
+    )
+
+
+@dataclass(frozen=True)
+class DrawnUnits:
+    """Distinct units of distinct classes, drawn over and over.
+
+    Args:
+        classes: (E, ways) int64.
+        units: (E, ways, count) int64, numbers of units in the pool.
+        rows: (E, ways, count) int64, one image of each.
+    """
+
+    classes: NDArray[np.int64]
+    units: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+def draw_units(
+    pool: EpisodePool, *, ways: int, count: int, episodes: int, seed: int | Sequence[int]
+) -> DrawnUnits:
+    """Draw classes, units of each, and an image of each unit, from three streams.
+
+    Args:
+        pool: The rows to draw from.
+        ways: Classes at a time, at most those of the pool.
+        count: Units of a class, at most those of the smallest class.
+        episodes: How often.
+        seed: Entropy of the generators.
+    """
     class_stream, unit_stream, image_stream = (
         np.random.Generator(np.random.PCG64(child))
         for child in np.random.SeedSequence(seed).spawn(3)
     )
     sizes = np.full(episodes, len(pool.class_sizes))
     classes = _draw_distinct(class_stream, sizes, ways).T
-    positions = _draw_distinct(unit_stream, pool.class_sizes[classes], queries + shots)
+    positions = _draw_distinct(unit_stream, pool.class_sizes[classes], count)
     units = pool.class_starts[classes] + positions
     within = np.floor(image_stream.random(units.shape) * pool.unit_sizes[units]).astype(np.int64)
-    rows = np.moveaxis(pool.rows[pool.unit_starts[units] + within], 0, -1)
-    return EpisodePlan(
+    return DrawnUnits(
         classes=np.ascontiguousarray(classes),
-        support=np.ascontiguousarray(rows[..., queries:]),
-        query=np.ascontiguousarray(rows[..., :queries]),
+        units=np.ascontiguousarray(np.moveaxis(units, 0, -1)),
+        rows=np.moveaxis(pool.rows[pool.unit_starts[units] + within], 0, -1),
     )
 
 

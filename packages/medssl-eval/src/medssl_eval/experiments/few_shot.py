@@ -17,19 +17,24 @@ import numpy as np
 from medssl_eval.errors import FeatureError, InfeasibleError
 from medssl_eval.experiments.episodes import EpisodePool, check_plan, plan_episodes
 from medssl_eval.experiments.features import SHORT_SIDE, SQUASH, collect, patients_of, prepare
+from medssl_eval.experiments.influences import few_shot_influences
+from medssl_eval.experiments.scoring import predictions_of
 from medssl_eval.experiments.settings import FewShotSettings
+from medssl_eval.statistics.intervals import bounded_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Preprocessing, Record, Records, RunContext
+    from medssl_models.experiments.experiment import Table
     from medssl_models.experiments.settings import ProtocolName
     from numpy.typing import NDArray
     from torch import Tensor
 
     from medssl_eval.experiments.episodes import EpisodePlan
     from medssl_eval.experiments.features import FeatureSet
+    from medssl_eval.experiments.influences import Influences
 
 __all__ = [
     "Summary",
@@ -38,6 +43,7 @@ __all__ = [
     "feasible",
     "few_shot",
     "few_shot_preprocessing",
+    "few_shot_tables",
     "quick_few_shot",
     "run_few_shot",
     "summarise",
@@ -69,6 +75,13 @@ class Summary:
     std: float
     episodes: int
 
+    @property
+    def interval(self) -> tuple[float | None, float | None]:
+        """Both ends; None where there is none."""
+        if not self.half_width:
+            return None, None
+        return self.mean - self.half_width, self.mean + self.half_width
+
 
 def few_shot(
     backbone: Backbone,
@@ -91,7 +104,9 @@ def few_shot(
 
     Returns:
         One record for each number of shots: mean accuracy in percent with its 95 % interval over
-        episodes. `details` holds the correct answers of each episode, for paired tests.
+        patients (images where patients are unknown), or over episodes where the settings say so.
+        `details` holds both, the correct answers of each episode, and where the influence of each
+        patient lies, for paired tests.
 
     Raises:
         InfeasibleError: A class has fewer images than shots + queries; said before extraction.
@@ -124,22 +139,29 @@ def run_few_shot(
     provenance = context.provenance(
         backbone, data, settings, preprocessing=preprocessing.fingerprint, split="all"
     )
+    carried, left_out = _carried(data, np.arange(len(data)), settings)
     known: dict[int, Record] = {}
-    for shots in settings.shots:
+    for shots in carried:
         identity = context.settings_of(settings, ways=_ways(data, settings), shots=shots)
         key = record_key("few-shot", "accuracy", identity, provenance)
         if key in context.known:
             known[shots] = context.known[key]
-    if len(known) < len(settings.shots):
+    if len(known) < len(carried):
         features = collect(
             backbone, data, preprocessing=preprocessing, provenance=provenance, context=context
         )
-    return [
-        known[shots]
-        if shots in known
-        else _record(backbone, data, features, settings, shots, context)
-        for shots in settings.shots
-    ]
+        carried, left_out = _carried(data, features.rows, settings)
+    else:  # what is measured now says it in its notes
+        for reason in left_out:
+            context.say(reason)
+    found = []
+    for shots in carried:
+        record = known.get(shots)
+        if record is None:
+            made = _record(backbone, data, features, settings, shots, context)
+            record = made.model_copy(update={"notes": (*made.notes, *left_out)})
+        found.append(record)
+    return found
 
 
 def few_shot_preprocessing(
@@ -163,22 +185,43 @@ def drawable_images(data: ImageDataset, settings: FewShotSettings) -> ImageDatas
 
 
 def feasible(data: ImageDataset, settings: FewShotSettings) -> None:
-    """Say before any image is opened whether the episodes can be drawn.
+    """Say before any image is opened whether the episodes of some number of shots can be drawn.
 
     Raises:
-        InfeasibleError: A class has fewer images or patients than shots + queries.
+        InfeasibleError: A class has fewer images or patients than the fewest shots + queries.
         SettingsError: More ways than classes.
     """
-    pool, _ = _pool(data, np.arange(len(data)), settings)
+    _carried(data, np.arange(len(data)), settings)
+
+
+def _carried(
+    data: ImageDataset, rows: NDArray[np.int64], settings: FewShotSettings
+) -> tuple[list[int], list[str]]:
+    """List the numbers of shots that these images can carry, and why the others are left out.
+
+    Raises:
+        InfeasibleError: They can carry none.
+        SettingsError: More ways than classes.
+    """
+    pool, _ = _pool(data, rows, settings)
+    carried: list[int] = []
+    refused: dict[int, InfeasibleError] = {}
     for shots in settings.shots:
-        check_plan(
-            pool,
-            ways=_ways(data, settings),
-            shots=shots,
-            queries=settings.queries,
-            episodes=settings.episodes,
-            names=data.classes,
-        )
+        try:
+            check_plan(
+                pool,
+                ways=_ways(data, settings),
+                shots=shots,
+                queries=settings.queries,
+                episodes=settings.episodes,
+                names=data.classes,
+            )
+            carried.append(shots)
+        except InfeasibleError as error:
+            refused[shots] = error
+    if not carried:
+        raise refused[min(refused)]
+    return carried, [f"{data.name}, {n} shots left out: {why}" for n, why in refused.items()]
 
 
 def quick_few_shot(data: ImageDataset, seed: int) -> FewShotSettings:
@@ -264,25 +307,41 @@ def _record(
     from medssl_models import Record as Result
 
     pool, copies = _pool(data, features.rows, settings)
+    entropy = _entropy(backbone, settings)
     plan = plan_episodes(
         pool,
         ways=_ways(data, settings),
         shots=shots,
         queries=settings.queries,
         episodes=settings.episodes,
-        seed=_entropy(backbone, settings),
+        seed=entropy,
         names=data.classes,
     )
     correct = count_correct(features.features, plan)
     questions = plan.ways * plan.queries
     summary = summarise(correct, questions)
-    low, high = summary.mean - summary.half_width, summary.mean + summary.half_width
+    patients = [data.groups[row] for row in features.rows]
+    influences = few_shot_influences(
+        features.features,
+        pool,
+        [
+            f"patient {patient}" if patient else f"image {data.ids[row]}"
+            for patient, row in zip(patients, features.rows, strict=True)
+        ],
+        plan,
+        correct,
+        seed=entropy,
+    )
+    over = {"episodes": summary.interval, "images": _over_images(summary, influences)}
+    low, high = over[settings.interval]
+    units = len(influences.units) - plan.episodes
+    folder = predictions_of(context)
     return Result(
         experiment="few-shot",
         metric="accuracy",
         value=summary.mean,
-        ci_low=low if summary.half_width else None,
-        ci_high=high if summary.half_width else None,
+        ci_low=low,
+        ci_high=high,
         n=summary.episodes,
         settings=context.settings_of(settings, ways=plan.ways, shots=shots),
         details={
@@ -293,20 +352,77 @@ def _record(
             "questions": questions,
             "plan": plan.fingerprint,
             "images": len(features.rows),
+            "patients": len(set(patients) - {""}),
             "drawable": len(np.unique(pool.rows)),
             "copies": copies,
             "left_out": pool.left_out,
             "unreadable": len(features.unreadable),
+            "intervals": {name: list(ends) for name, ends in over.items()},
+            "resampled": units,
+            "standard_error": influences.standard_error,
+            "interval": _meaning(settings, units, patients=any(patients)),
+            **({} if folder is None else {"influences": influences.save(folder)}),
         },
-        notes=_without_interval(summary),
+        notes=() if low is not None else _without_interval(summary),
         provenance=features.provenance,
     )
 
 
+def few_shot_tables(records: Sequence[Record]) -> list[Table]:
+    """Lay records out with both intervals, whichever one is the record's."""
+    from medssl_models.experiments.cells import Labels, asked_of, best_first, newest
+    from medssl_models.experiments.experiment import Table as Laid
+
+    ordered = best_first(newest(records))
+    labels = Labels.of(ordered)
+    columns = ("data set", "setting", "model", "accuracy, %", "over images", "over episodes")
+    rows = [
+        (
+            labels.dataset(record),
+            labels.setting(record),
+            labels.model(record),
+            f"{record.value:.2f}",
+            *(_ends(record, name) for name in ("images", "episodes")),
+            *asked_of(record),
+            record.n,
+        )
+        for record in ordered
+    ]
+    return [Laid((*columns, "images", "patients", "episodes"), rows)]
+
+
+def _ends(record: Record, name: str) -> str:
+    """One of a record's intervals; records of before have that over episodes only."""
+    held = record.details.get("intervals")
+    known = held if isinstance(held, dict) else {"episodes": [record.ci_low, record.ci_high]}
+    low, high = known.get(name, (None, None))
+    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+
+
+def _over_images(
+    summary: Summary, influences: Influences
+) -> tuple[float, float] | tuple[None, None]:
+    """The interval over patients; the rarest class decides what none of them shows."""
+    if summary.episodes == 1:  # how far another episode lies is not known
+        return None, None
+    sizes = np.unique(influences.strata[influences.strata >= 0], return_counts=True)[1]
+    return bounded_interval(
+        summary.mean,
+        influences.standard_error,
+        influences.freedom,
+        units=int(len(sizes) * sizes.min()),
+    )
+
+
+def _meaning(settings: FewShotSettings, units: int, *, patients: bool) -> str:
+    """Say in a line what the interval covers."""
+    if settings.interval == "episodes":
+        return f"over the draw of {settings.episodes} episodes, given these images"
+    return f"over {units} {'patients' if patients else 'images'}, support and queries alike"
+
+
 def _without_interval(summary: Summary) -> tuple[str, ...]:
     """Say why there is none: a width of 0 would claim that the mean is known exactly."""
-    if summary.half_width:
-        return ()
     alike = (
         "the only episode" if summary.episodes == 1 else f"all {summary.episodes} episodes alike"
     )

@@ -1,7 +1,10 @@
-"""What each patient contributes to a number that is no mean over images, such as few-shot accuracy.
+"""What each patient contributes to few-shot accuracy, which is no mean over images.
 
-The influences of a record lie beside its results file, with the predictions of other experiments;
-its `details["influences"]` names the file and the digest of what it holds.
+An image is asked in some episodes and supports others, so that episodes are not independent, and
+their number says nothing about how well an accuracy carries over to other patients. Leaving out one
+patient after the other does. The influences of a record lie beside its results file, with the
+predictions of other experiments; its `details["influences"]` names the file and the digest of what
+it holds.
 """
 
 from __future__ import annotations
@@ -15,18 +18,29 @@ import numpy as np
 from medssl_models.files import replacing
 
 from medssl_eval.errors import PredictionsError
+from medssl_eval.experiments.episodes import draw_units
 from medssl_eval.experiments.predictions import confined, digest, read_arrays
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from medssl_models import Record
     from numpy.typing import NDArray
+    from torch import Tensor
+
+    from medssl_eval.experiments.episodes import DrawnUnits, EpisodePlan, EpisodePool
 
     Floats = NDArray[np.float64]
+    Integers = NDArray[np.int64]
 
-__all__ = ["Influences", "read_influences"]
+__all__ = ["Influences", "few_shot_influences", "read_influences"]
 
+# A unit's part in supports is a mean over the draws that hold it; the noise of too few draws is
+# subtracted, so that their number decides how exact the interval is, not how wide.
+DRAWS_PER_UNIT, FEWEST_DRAWS, MOST_DRAWS = 10, 2_000, 5_000
+ASKED = 2_000  # units asked in a draw at most
+CHUNK_NUMBERS = 4_000_000  # float32 numbers in a chunk: 16 MB
 FORMAT = 1
 _ARRAYS = ("format", "units", "strata", "values", "plan")
 
@@ -92,14 +106,19 @@ class Influences:
     def freedom(self) -> float:
         """Degrees of freedom of that standard error, for Student's t; infinite where it is 0.
 
+        The sum of squares of a stratum of n units varies as if they were normal, or, where a few
+        units bear most of it (the few errors of a model that is nearly always right), as their
+        fourth powers say.
+
         References:
             Satterthwaite, An approximate distribution of estimates of variance components, 1946.
         """
         strata = np.unique(self.strata, return_inverse=True)[1]
-        parts = np.bincount(strata, weights=np.square(self.values))
-        free = np.maximum(np.bincount(strata) - 1, 1)
-        noise = float((parts**2 / free).sum())
-        return float(parts.sum()) ** 2 / noise if noise else math.inf
+        counts, squares = np.bincount(strata), np.square(self.values)
+        parts, fourth = (np.bincount(strata, weights=power) for power in (squares, squares**2))
+        normal = 2 * parts**2 / np.maximum(counts - 1, 1)
+        noise = float(np.maximum(normal, fourth - parts**2 / counts).sum())
+        return max(2 * float(parts.sum()) ** 2 / noise, 1.0) if noise else math.inf
 
     @cached_property
     def fingerprint(self) -> str:
@@ -161,3 +180,227 @@ def read_influences(record: Record, results: Path) -> Influences:
         message = f"{path} does not hold the influences of {who}; repeat it with force"
         raise PredictionsError(message)
     return found
+
+
+def few_shot_influences(
+    features: NDArray[np.float32],
+    pool: EpisodePool,
+    names: Sequence[str],
+    plan: EpisodePlan,
+    correct: Integers,
+    *,
+    seed: Sequence[int],
+) -> Influences:
+    """Estimate by how much each patient moves a mean accuracy over episodes.
+
+    The accuracy is a U-statistic: the mean, over all supports of the pool, of the share of the
+    other units that is classified rightly. Supports are drawn, all units that are not in one are
+    asked, and the mean without a unit is that over the draws without it in the support, the unit
+    not asked either. With U the mean, n units and k shots of a class, and C classes of which w are
+    drawn, leaving out unit i moves the mean by
+
+        w / C (k / (n - k) (U_i - U) + g_i / (w (n - k)))
+
+    where U_i is the mean over supports that hold i, U that over all supports of its class, and g_i
+    whether i is right where it is asked, less the share of the others of its class.
+    Influences of one patient's units add up. What the noise of finitely many draws adds to the
+    first term's squares is taken off. The episodes that were drawn for the record's value are
+    units too.
+
+    Args:
+        features: (N, D) float32.
+        pool: What episodes draw from; row numbers in 0..N-1.
+        names: N names of independent units, one for each row: patient, else image.
+        plan: The episodes behind the value.
+        correct: (E,) how many queries of each were classified rightly.
+        seed: Entropy of the draws; models that are compared need equal ones.
+
+    References:
+        Hoeffding, A class of statistics with asymptotically normal distribution, 1948; Arvesen,
+        Jackknifing U-statistics, 1969; Efron, Jackknife-after-bootstrap standard errors and
+        influence functions, 1992 (leaving out without drawing anew); Wager, Hastie and Efron,
+        Confidence intervals for random forests, 2014 (the noise of finitely many draws).
+    """
+    moved = 100.0 * _left_out(features, pool, ways=plan.ways, shots=plan.shots, seed=seed)
+    accuracies = 100.0 * correct / (plan.ways * plan.queries)
+    owners, first, unit = np.unique(
+        np.asarray(names)[pool.rows[pool.unit_starts]], return_index=True, return_inverse=True
+    )
+    strata = _class_of(pool)[first]
+    own = np.bincount(unit, weights=moved)
+    count = np.bincount(strata, minlength=len(pool.class_sizes))[strata]
+    own *= np.sqrt(count / np.maximum(count - 1, 1))
+    episodes = len(accuracies)
+    drawn = (accuracies - accuracies.mean()) / math.sqrt(episodes * max(episodes - 1, 1))
+    return Influences(
+        units=(*owners.tolist(), *(f"episode {number}" for number in range(episodes))),
+        values=np.concatenate([own, drawn]),
+        strata=np.concatenate([strata, np.full(episodes, -1)]),
+        plan=plan.fingerprint,
+    )
+
+
+def _left_out(
+    features: NDArray[np.float32],
+    pool: EpisodePool,
+    *,
+    ways: int,
+    shots: int,
+    seed: Sequence[int],
+) -> Floats:
+    """By how much leaving out each unit of the pool moves the accuracy 0..1; 0 in each class."""
+    of_class, sizes = _class_of(pool), pool.class_sizes
+    draws = int(np.clip(DRAWS_PER_UNIT * len(of_class), FEWEST_DRAWS, MOST_DRAWS))
+    drawn = draw_units(pool, ways=ways, count=shots, episodes=draws, seed=[*seed, 1])
+    asked = _ask(features, pool, drawn, np.random.default_rng([*seed, 2]))
+    share = ways / len(sizes)
+    moved = np.zeros(len(of_class))
+    for label, size in enumerate(sizes.tolist()):
+        members = of_class == label
+        held = asked.accuracies[(drawn.classes == label).any(axis=1)]
+        if not len(held):
+            continue
+        times = np.maximum(asked.times_in[members], 1)
+        reach = share * shots / (size - shots)
+        support = reach * (asked.sums_in[members] - asked.times_in[members] * held.mean()) / times
+        noise = reach**2 * held.var() * (1 - shots / size) * float((1 / times).sum())
+        support *= _without_noise(float(np.square(support).sum()), noise)
+        query = asked.gaps[members] / np.maximum(asked.times_out[members], 1)
+        query *= share / (ways * (size - shots))
+        moved[members] = support - support.mean() + query - query.mean()
+    return moved
+
+
+def _without_noise(total: float, noise: float) -> float:
+    return math.sqrt(max(total - noise, 0.0) / total) if total else 1.0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Sums over the draws.
+
+    Args:
+        accuracies: (B,) over the units that are asked, less the mean of draws that ask the same.
+        sums_in: (U,) accuracies of the draws that hold a unit in the support, summed.
+        times_in: (U,) how many they are.
+        gaps: (U,) right or wrong, less the share of its class's others, summed where asked.
+        times_out: (U,) how often it was asked beside others of its class.
+    """
+
+    accuracies: Floats
+    sums_in: Floats
+    times_in: Floats
+    gaps: Floats
+    times_out: Floats
+
+
+def _ask(
+    features: NDArray[np.float32],
+    pool: EpisodePool,
+    drawn: DrawnUnits,
+    generator: np.random.Generator,
+) -> _Asked:
+    """Let the prototypes of each draw classify all units, or a sample of them, of its classes."""
+    import torch
+    from medssl_models.features.runtime import threads
+
+    of_class, count, classes = _class_of(pool), len(pool.unit_sizes), len(pool.class_sizes)
+    gaps, times_out, accuracies = np.zeros(count), np.zeros(count), []
+    with torch.inference_mode(), threads(1):
+        rows = _isometric(features - features.mean(axis=0, dtype=np.float32), len(pool.rows))
+        for chunk, asked in _chunks(drawn, pool, rows.shape[1], generator):
+            images, owner = _images_of(pool, asked)
+            prototypes = torch.nn.functional.embedding_bag(
+                torch.from_numpy(drawn.rows[chunk].reshape(-1, drawn.rows.shape[2])),
+                rows,
+                mode="mean",
+            )
+            right = _right(prototypes, rows[images], drawn.classes[chunk], of_class[asked][owner])
+            units = torch.zeros(len(right), len(asked)).index_add_(
+                1, torch.from_numpy(owner), right
+            )
+            shares = units.numpy() / pool.unit_sizes[asked]
+            out = _outside(drawn.classes[chunk], drawn.units[chunk], of_class, asked)
+            member = np.eye(classes)[of_class[asked]]
+            counts = out @ member
+            means = (shares * out) @ member / np.maximum(counts, 1)
+            found = means.sum(axis=1) / drawn.classes.shape[1]
+            # Which units are asked moves all draws of a chunk alike: it is no noise between them.
+            accuracies.append(found - found.mean())
+            beside = counts[:, of_class[asked]]
+            out &= beside > 1
+            gap = (shares - means[:, of_class[asked]]) * beside / np.maximum(beside - 1, 1)
+            gaps[asked] += (gap * out).sum(axis=0)
+            times_out[asked] += out.sum(axis=0)
+    found = np.concatenate(accuracies)
+    held = drawn.units.reshape(len(found), -1)
+    return _Asked(
+        accuracies=found,
+        sums_in=np.bincount(held.ravel(), weights=np.repeat(found, held.shape[1]), minlength=count),
+        times_in=np.bincount(held.ravel(), minlength=count).astype(np.float64),
+        gaps=gaps,
+        times_out=times_out,
+    )
+
+
+def _isometric(features: NDArray[np.float32], drawable: int) -> Tensor:
+    """Return rows with the same distances, in no more dimensions than there are rows."""
+    import torch
+
+    rows = torch.from_numpy(features)
+    if drawable > ASKED or len(rows) >= rows.shape[1]:
+        return rows
+    return torch.linalg.qr(rows.T, mode="r").R.T.contiguous()
+
+
+def _chunks(
+    drawn: DrawnUnits, pool: EpisodePool, width: int, generator: np.random.Generator
+) -> Iterator[tuple[slice, Integers]]:
+    """Yield some draws at a time, and which units they ask: as many of each class."""
+    ways, draws = drawn.classes.shape[1], len(drawn.classes)
+    most = max(ASKED // len(pool.class_sizes), drawn.units.shape[2] + 1)
+    asked = int(np.minimum(pool.class_sizes, most).sum())
+    step = max(100, CHUNK_NUMBERS // (ways * (asked + width)))
+    for begin in range(0, draws, step):
+        chosen = [
+            start + np.sort(generator.permutation(size)[:most])
+            for start, size in zip(pool.class_starts, pool.class_sizes, strict=True)
+        ]
+        yield slice(begin, begin + step), np.concatenate(chosen)
+
+
+def _images_of(pool: EpisodePool, units: Integers) -> tuple[Integers, Integers]:
+    """Row numbers of all images of some units, and to which of them each belongs."""
+    sizes = pool.unit_sizes[units]
+    owner = np.repeat(np.arange(len(units)), sizes)
+    within = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return pool.rows[pool.unit_starts[units][owner] + within], owner
+
+
+def _right(prototypes: Tensor, images: Tensor, classes: Integers, labels: Integers) -> Tensor:
+    """Tell which images (draws, images) the nearest prototype classifies rightly, as 0 and 1."""
+    import torch
+
+    draws, ways = classes.shape
+    scores = (prototypes.square().sum(dim=1)[:, None] - 2 * prototypes @ images.T).view(
+        draws, ways, -1
+    )
+    nearest = torch.gather(torch.from_numpy(classes), 1, scores.min(dim=1).indices)
+    return (nearest == torch.from_numpy(labels)).to(torch.float32)
+
+
+def _outside(
+    classes: Integers, support: Integers, of_class: Integers, asked: Integers
+) -> NDArray[np.bool_]:
+    """Tell which units (draws, asked) are of a drawn class and not in the support."""
+    draws = np.arange(len(classes))[:, None]
+    present = np.zeros((len(classes), int(of_class.max()) + 1), dtype=bool)
+    present[draws, classes] = True
+    inside = np.zeros((len(classes), len(of_class)), dtype=bool)
+    inside[draws, support.reshape(len(classes), -1)] = True
+    return present[:, of_class[asked]] & ~inside[:, asked]
+
+
+def _class_of(pool: EpisodePool) -> Integers:
+    """(U,) the class of each unit."""
+    return np.repeat(np.arange(len(pool.class_sizes)), pool.class_sizes)
