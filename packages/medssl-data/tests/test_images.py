@@ -187,13 +187,14 @@ def test_the_study_clipped_deep_grey(tmp_path: Path) -> None:
 
 
 def test_rules_at_their_defaults_keep_the_identity_of_version_0_1() -> None:
-    assert Reading().identity == (
+    assert Reading().model_dump_json() == (
         '{"pixel_limit":89478485,"exif_orientation":true,"reduced":null,"axis":2,'
         '"position":0.5,"window":null,"transposed":false}'
     )
     changed = [{"truncated": True}, {"deep_grey": "clipped"}, {"exif_orientation": False}]
-    told = {Reading().model_copy(update=change).identity for change in changed}
-    assert len(told | {Reading().identity, PUBLISHED.identity}) == 5
+    read = [Reading(), PUBLISHED, *(Reading().model_copy(update=change) for change in changed)]
+    assert len({one.model_dump_json() for one in read}) == 5
+    assert [Reading.model_validate(one.model_dump()) for one in read] == read
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -1,12 +1,18 @@
 """The presets, and the numbers that the study released."""
 
 import pytest
+from medssl_data import load_dataset
+from medssl_data.catalog import published_pictures
+from medssl_data.synthetic.phantom import write_phantom
 from medssl_dip.errors import SettingsError
+from medssl_dip.images import check_names, items_of
 from medssl_dip.settings import settings_for
 from medssl_models import Provenance, Record
 from medssl_models.catalog import model_card
-from medssl_models.experiments.released import STUDY_PICTURES, find_released, released_numbers
+from medssl_models.experiments.experiment import ImageFiles
+from medssl_models.experiments.released import find_released, released_numbers
 from medssl_models.experiments.settings import describe, differences
+from PIL import Image
 
 
 def test_the_studys_settings():
@@ -83,7 +89,7 @@ def released():
 def record_for(number, **changes):
     """Make the record that `reconstruct --protocol published` writes of a cell of the study."""
     net = number.setting.removeprefix("lpips ").replace("mean of the three nets", "average")
-    (picture, *_) = STUDY_PICTURES.get(number.dataset, ("n01443537/goldfish.JPEG",))
+    (picture, *_) = published_pictures(number.dataset) or ("n01443537/goldfish.JPEG",)
     settings = settings_for("published").of_record("layer4", picture)
     origin = Provenance(
         model=number.model, dataset=number.dataset, protocol="published", layer="layer4"
@@ -144,3 +150,34 @@ def test_the_average_is_that_of_the_nets_and_models_have_cards():
         average = found.pop("mean of the three nets")
         assert average == pytest.approx(sum(found.values()) / 3, abs=2e-6)
         assert len(found) == 3
+
+
+# ---------------------------------------------------------------------------------------- pictures
+
+
+def test_published_inverts_the_picture_that_the_study_took(tmp_path):
+    write_phantom("bach", tmp_path, {})
+    data = load_dataset("bach", root=tmp_path, protocol="published")
+
+    def inverted(source=data, protocol="published", **changes):
+        return [item.id for item in items_of(source, settings_for(protocol, **changes))]
+
+    assert inverted() == ["iv001.tif"]
+    assert inverted(pictures="n003.tif") == ["n003.tif"]
+    assert inverted(protocol="corrected") == [data.ids[0]] != ["iv001.tif"]
+    others = data.select([row for row, name in enumerate(data.ids) if name != "iv001.tif"])
+    assert inverted(others) == [others.ids[0]]
+    check_names(ImageFiles((tmp_path / "scan.png",)), settings_for("published"))
+
+
+def test_the_studys_slice_leaves_the_other_rules_of_reading_alone(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    folder = tmp_path / "mine" / "ill"
+    folder.mkdir(parents=True)
+    Image.new("L", (96, 64)).save(folder / "a.jpg", exif=turned)
+    for protocol, size in (("published", (96, 64)), ("corrected", (64, 96))):
+        settings = settings_for(protocol)
+        data = load_dataset(f"folder:{tmp_path / 'mine'}", protocol=protocol)
+        for source in (data, ImageFiles((folder / "a.jpg",))):
+            assert items_of(source, settings)[0].image.size == size

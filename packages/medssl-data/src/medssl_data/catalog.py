@@ -36,6 +36,7 @@ __all__ = [
     "list_datasets",
     "load_dataset",
     "load_manifest",
+    "published_pictures",
 ]
 
 MARKER = "PHANTOM.txt"
@@ -68,6 +69,20 @@ def dataset_card(name: str) -> DatasetCard:
         <DatasetCard shenzhencxr: chest radiograph, 662 images, 2 classes, labels suffix>
     """
     return _plugin(cut_settings(name)[0]).card
+
+
+def published_pictures(name: str) -> tuple[str, ...]:
+    """Return the ids under which a data set may hold the picture that the study took of it.
+
+    Args:
+        name: Of a card's data set, as the study's numbers have it; others have none.
+
+    Example:
+        >>> published_pictures("bach"), published_pictures("imagenet")
+        (('iv001.tif',), ())
+    """
+    plugin = _plugins().get(name)
+    return () if plugin is None else plugin.card.published_pictures
 
 
 def broken_plugins() -> dict[str, str]:

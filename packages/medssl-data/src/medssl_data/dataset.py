@@ -109,7 +109,7 @@ class ImageDataset:
         in_archive = item and not is_volume(path)
         if self.cache is None or manifest.drawer is not None or in_archive:
             return make(self.image(index))
-        whole = f"{manifest.reading.identity} {item} {recipe}"
+        whole = f"{manifest.reading.model_dump_json()} {item} {recipe}"
         return self.cache.picture(path, whole, lambda: make(self.image(index)))
 
     @property
@@ -184,6 +184,12 @@ class ImageDataset:
     def splits(self) -> tuple[str, ...]:
         """Split of each image, (N,); "" is none."""
         return self.manifest.splits
+
+    @property
+    def published_pictures(self) -> tuple[str, ...]:
+        """Ids of the picture that stood for this data set in the study, where it is here."""
+        named = () if self.card is None else self.card.published_pictures
+        return tuple(name for name in named if name in self.ids)
 
     @property
     def notes(self) -> tuple[str, ...]:

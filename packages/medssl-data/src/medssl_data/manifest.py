@@ -204,7 +204,7 @@ class Manifest:
     def images_fingerprint(self) -> str:
         """SHA-256 over what decides the pixels, in order: ids, paths, sizes, reading rule."""
         columns = (self.ids, self.paths, self.items, self.sizes)
-        return _digest("images", self.reading.identity, *columns)
+        return _digest("images", self.reading.model_dump_json(), *columns)
 
     @cached_property
     def fingerprint(self) -> str:

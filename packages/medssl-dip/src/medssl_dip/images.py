@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
     from medssl_data import ImageDataset
     from medssl_data.images.reading import Reading
+    from medssl_models.experiments.settings import ProtocolName
     from PIL import Image
 
     from medssl_dip.settings import ReconstructionSettings
 
 __all__ = ["ImageItem", "check_names", "from_dataset", "from_files", "items_of"]
+
+
+_OF_VOLUMES = {"axis", "position", "window", "transposed"}
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,8 @@ def items_of(data: ImageDataset | ImageFiles, settings: ReconstructionSettings) 
         2
     """
     if isinstance(data, ImageFiles):
-        return from_files(data.paths, reading=settings.reading)
-    return from_dataset(data, settings.pictures, reading=settings.reading)
+        return from_files(data.paths, reading=settings.reading, protocol=settings.labels)
+    return from_dataset(data, _names_in(data, settings), reading=settings.reading)
 
 
 def check_names(data: ImageDataset | ImageFiles, settings: ReconstructionSettings) -> None:
@@ -76,19 +80,25 @@ def check_names(data: ImageDataset | ImageFiles, settings: ReconstructionSetting
         SettingsError: No image has one of the names, or files were given.
     """
     if not isinstance(data, ImageFiles):
-        for name in settings.pictures:
+        for name in _names_in(data, settings):
             _row_of(data, name)
-    elif settings.pictures:
+    elif settings.pictures not in ((), "published"):
         message = "picture names an image of a data set, not a file; name the data set too"
         raise SettingsError(message)
 
 
-def from_files(paths: Iterable[Path | str], *, reading: Reading | None = None) -> list[ImageItem]:
+def from_files(
+    paths: Iterable[Path | str],
+    *,
+    reading: Reading | None = None,
+    protocol: ProtocolName = "corrected",
+) -> list[ImageItem]:
     """Read picture files.
 
     Args:
         paths: PNG, JPEG, TIFF, DICOM, volumes and what else `medssl_data.read_rgb` takes.
         reading: Slice and window of volumes; None is the file's own.
+        protocol: `published` opens them as the study opened files.
 
     Raises:
         MissingFileError: A file is not there.
@@ -100,11 +110,11 @@ def from_files(paths: Iterable[Path | str], *, reading: Reading | None = None) -
         >>> [item.name for item in from_files(["scan.png"])]
         ['scan']
     """
-    from medssl_data.images.decoding import read_rgb
+    from medssl_data.images.decoding import read_named
 
     items = []
     for path in map(Path, paths):
-        image, rule = read_rgb(path, reading=reading)
+        image, rule = read_named(path, reading, protocol)
         notes = () if rule in {"", "RGB"} else (f"read as: {rule}",)
         items.append(ImageItem(path.stem, image, suffix=path.suffix, notes=notes))
     return items
@@ -126,8 +136,8 @@ def from_dataset(
     """
     rows = [_row_of(data, name) for name in names] or [0]
     if reading is not None:
-        manifest = dataclasses.replace(data.manifest, reading=reading)
-        data = dataclasses.replace(data, manifest=manifest)
+        cut = data.manifest.reading.model_copy(update=reading.model_dump(include=_OF_VOLUMES))
+        data = dataclasses.replace(data, manifest=dataclasses.replace(data.manifest, reading=cut))
     return [
         ImageItem(
             PurePosixPath(data.ids[row]).stem,
@@ -139,6 +149,12 @@ def from_dataset(
         )
         for row in rows
     ]
+
+
+def _names_in(data: ImageDataset, settings: ReconstructionSettings) -> tuple[str, ...]:
+    if settings.pictures == "published":
+        return tuple(data.published_pictures[:1])
+    return settings.pictures
 
 
 def _row_of(data: ImageDataset, name: str) -> int:

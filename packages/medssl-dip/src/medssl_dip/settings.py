@@ -130,9 +130,12 @@ class InputSettings(ExperimentSettings):
 class ReconstructionSettings(InputSettings):
     """How pictures are reconstructed and measured; each field tells what it decides."""
 
-    pictures: tuple[str, ...] = setting(
-        "Images of the data set, by id or the file name that it ends in. None takes the first one.",
+    pictures: tuple[str, ...] | Literal["published"] = setting(
+        "Images of the data set, by id or the file name that it ends in. None takes the first one. "
+        "published: the one that stood for the data set in the study, where it is here.",
         corrected=(),
+        published="published",
+        entries=("I-38",),
         option=Option(("--picture",), "ID,...", "Images of the data set; else its first one."),
     )
     layer: tuple[str, ...] = setting(
@@ -209,7 +212,7 @@ class ReconstructionSettings(InputSettings):
     @classmethod
     def _take_one(cls, value: Any) -> Any:  # noqa: ANN401 # whatever the caller gave
         """Let a single name stand for a tuple of one."""
-        return (value,) if isinstance(value, str) else value
+        return (value,) if isinstance(value, str) and value != "published" else value
 
     @field_validator("layer")
     @classmethod

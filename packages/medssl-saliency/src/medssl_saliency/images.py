@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from medssl_data import ImageDataset
+    from medssl_data.images.reading import Reading
+    from medssl_models.experiments.settings import ProtocolName
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -49,7 +51,7 @@ def items_of(data: ImageDataset | ImageFiles, settings: PicturesSettings) -> lis
 
     Args:
         data: A data set, of which as many are drawn as the settings say, or picture files.
-        settings: The number of pictures, and the seed of the draw.
+        settings: Names or number of pictures, the seed of the draw, and how volumes are read.
 
     Raises:
         medssl_data.errors.MissingFileError: A file is not there.
@@ -62,17 +64,25 @@ def items_of(data: ImageDataset | ImageFiles, settings: PicturesSettings) -> lis
         3
     """
     if isinstance(data, ImageFiles):
-        return from_files(data.paths)
-    if settings.named:
-        return from_dataset(data, names=settings.named)
-    return from_dataset(data, limit=settings.pictures, seed=settings.seed)
+        return from_files(data.paths, reading=settings.reading, protocol=settings.labels)
+    names, limit = settings.named, settings.pictures
+    if limit == "published":
+        names, limit = names or data.published_pictures[:1], 1
+    return from_dataset(data, names=names, limit=limit, seed=settings.seed)
 
 
-def from_files(paths: Sequence[Path | str]) -> list[ImageItem]:
+def from_files(
+    paths: Sequence[Path | str],
+    *,
+    reading: Reading | None = None,
+    protocol: ProtocolName = "corrected",
+) -> list[ImageItem]:
     """List picture files; none is opened.
 
     Args:
         paths: The files.
+        reading: Slice and window of volumes; None is the file's own.
+        protocol: `published` opens them as the study opened files.
 
     Raises:
         medssl_data.errors.MissingFileError: A file is not there.
@@ -84,7 +94,7 @@ def from_files(paths: Sequence[Path | str]) -> list[ImageItem]:
         ['scan']
     """
     from medssl_data.errors import MissingFileError
-    from medssl_data.images.decoding import read_rgb
+    from medssl_data.images.decoding import read_named
 
     files = [Path(path) for path in paths]
     for path in files:
@@ -93,7 +103,7 @@ def from_files(paths: Sequence[Path | str]) -> list[ImageItem]:
             raise MissingFileError(message)
     names = _distinct(image_name(path.name) for path in files)
     return [
-        ImageItem(name, lambda path=path: read_rgb(path)[0])  # type: ignore[misc] # one for each
+        ImageItem(name, lambda path=path: read_named(path, reading, protocol)[0])  # type: ignore[misc] # one for each
         for name, path in zip(names, files, strict=True)
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,7 @@ from medssl_data.images.reading import Reading, read_slice_name
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Picture", "is_volume", "read_image", "read_rgb", "to_rgb"]
+__all__ = ["Picture", "is_volume", "read_image", "read_named", "read_rgb", "to_rgb"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,34 @@ def read_rgb(
     """
     image, rule = _decode(Path(path), item, reading or Reading())
     return to_rgb(image, rule)
+
+
+def read_named(
+    path: Path,
+    volumes: Reading | None = None,
+    protocol: Literal["published", "corrected"] = "corrected",
+) -> tuple[Image.Image, str]:
+    """Decode a file that a person named, outside any data set, to 8-bit RGB.
+
+    Args:
+        path: The file.
+        volumes: Slice and window, where the file is a volume; None is the file's own.
+        protocol: `published` opens it as the study opened files; see `Reading.as_published`.
+
+    Returns:
+        A PIL image of mode RGB and the rule, as `read_rgb`.
+
+    Raises:
+        MissingFileError: There is no such file.
+        UnreadableImageError: As `read_image`.
+
+    Example:
+        >>> Image.new("L", (4, 3)).save("scan.png")
+        >>> read_named(Path("scan.png"))[0].size
+        (4, 3)
+    """
+    reading = volumes if volumes is not None and is_volume(path) else Reading()
+    return read_rgb(path, reading=reading.as_published() if protocol == "published" else reading)
 
 
 def to_rgb(image: Image.Image, rule: str = "") -> tuple[Image.Image, str]:

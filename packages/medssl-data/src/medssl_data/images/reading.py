@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from medssl_data.errors import SettingError, UnreadableImageError
 
@@ -57,6 +64,13 @@ class Reading(BaseModel):
             raise ValueError(message)
         return self
 
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keep to what version 0.1 wrote where it can: the keys of features and records fit on."""
+        fields = type(self).model_fields
+        off = {name for name in _LATER if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in dump(self).items() if name not in off}
+
     def as_published(self) -> Reading:
         """Return the rules with files opened as the study opened them.
 
@@ -69,17 +83,6 @@ class Reading(BaseModel):
         """
         opened = {"exif_orientation": False, "truncated": True, "deep_grey": "clipped"}
         return self.model_copy(update=opened)
-
-    @property
-    def identity(self) -> str:
-        """JSON of all that decides pixels; equal exactly when the rules are.
-
-        Rules that were not there in version 0.1 are left out at their defaults, so that features
-        and prepared pictures of then keep their keys.
-        """
-        fields = type(self).model_fields
-        unused = {name for name in _LATER if getattr(self, name) == fields[name].default}
-        return self.model_dump_json(exclude=unused)
 
     def changed(self, name: str, settings: Mapping[str, str]) -> Reading:
         """Return the rules with what a user set behind a name, as in `stoic,window=-1000..250`.
@@ -147,6 +150,7 @@ class Reading(BaseModel):
 
 
 _LATER = ("truncated", "deep_grey")
+"""Rules that came after version 0.1."""
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _FORMS = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medssl_models.experiments.experiment import Experiment
 from medssl_models.experiments.former.translation import Formerly
-from medssl_models.experiments.released import STUDY_PICTURES, Released
+from medssl_models.experiments.released import Released
 
 from medssl_dip.errors import SettingsError
 from medssl_dip.experiments.tables import distance_tables, reconstruction_tables
@@ -63,8 +63,8 @@ def _conclude(
 
 def _passes(_: ImageDataset, settings: ReconstructionSettings) -> int:
     """Each step runs forwards and backwards; the prior itself comes on top."""
-    runs = settings.restarts * max(len(settings.pictures), 1) * len(settings.layer)
-    return 3 * settings.steps * runs
+    pictures = 1 if settings.pictures == "published" else max(len(settings.pictures), 1)
+    return 3 * settings.steps * settings.restarts * pictures * len(settings.layer)
 
 
 def _net(number: ReleasedNumber) -> str:
@@ -74,9 +74,11 @@ def _net(number: ReleasedNumber) -> str:
 
 def _as_the_study(number: ReleasedNumber) -> Mapping[str, object]:
     """List what decides a distance; only the number of restarts and the seed are free."""
+    from medssl_data.catalog import published_pictures
+
     made = settings_for("published").of_record("layer4", "")
     conditions = {name: value for name, value in made.items() if name not in _NO_CONDITION}
-    pictures = STUDY_PICTURES.get(number.dataset)
+    pictures = published_pictures(number.dataset)
     del conditions["picture"]
     return conditions | ({"picture": frozenset(pictures)} if pictures else {})
 

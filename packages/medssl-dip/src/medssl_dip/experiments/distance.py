@@ -84,7 +84,7 @@ def compare_pixels(
 
 
 def _pair(data: ImageFiles, settings: DistanceSettings) -> tuple[ImageItem, ImageItem]:
-    first, second = from_files(data.paths, reading=settings.reading)
+    first, second = from_files(data.paths, reading=settings.reading, protocol=settings.labels)
     return first, second
 
 

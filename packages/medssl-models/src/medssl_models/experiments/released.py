@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from medssl_models.experiments.record import Record
 
 __all__ = [
-    "STUDY_PICTURES",
     "Agreement",
     "Match",
     "Released",
@@ -35,21 +34,6 @@ __all__ = [
 
 Verdict = Literal["agrees", "higher", "lower", "no interval", "disputed"]
 _UNITS = MappingProxyType({"percent": "%", "unitless": ""})
-STUDY_PICTURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "bach": ("iv001.tif",),
-        "chestx": ("00000001_000.png",),
-        "chexpert": ("train/patient00001/study1/view1_frontal.jpg",),
-        "diabetic_retinopathy": ("train/34680_left", "test/34680_left"),
-        "ichallenge_amd": ("A0001",),
-        "ichallenge_pm": ("H0009.jpg",),
-        "montgomerycxr": ("MCUCXR_0001_0.png",),
-        "shenzhencxr": ("CHNCXR_0076_0.png",),
-        "stoic": ("8622",),
-    }
-)
-"""The one picture of each data set of which the study made maps and reconstructions, by the id that
-it has here; of EyePACS either part may hold it, and of ImageNet it was not released."""
 
 
 @dataclass(frozen=True, slots=True)

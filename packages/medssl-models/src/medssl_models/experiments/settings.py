@@ -119,7 +119,9 @@ class ExperimentSettings(Preset):
     )
     labels: Labels = setting(
         "corrected: uncertain labels, class merges and file selection as documented on the data "
-        "set's card. published: as the study's loaders had them.",
+        "set's card; files upright as their EXIF tag says, damaged ones refused, 16-bit grey "
+        "stretched. published: as the study's loaders had them; files opened whatever their EXIF "
+        "tag says, damaged ones read as far as they go, 16-bit grey clipped at 255.",
         corrected="corrected",
         published="published",
         entries=("I-2", "I-17", "I-19", "I-47"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from medssl_models.experiments.experiment import Experiment, later
 from medssl_models.experiments.former.translation import Formerly
 from medssl_models.experiments.metric import Metric
-from medssl_models.experiments.released import STUDY_PICTURES, Released
+from medssl_models.experiments.released import Released
 from medssl_models.experiments.settings import make_settings
 
 from medssl_saliency.experiments import tables
@@ -101,9 +101,11 @@ def _label(settings: Mapping[str, Any]) -> str:
 
 def _as_the_study(number: ReleasedNumber) -> Mapping[str, object]:
     """List what shapes a map: a record with another value is not held against the number."""
+    from medssl_data.catalog import published_pictures
+
     settings = make_settings(PicturesSettings, "published", {})
     conditions = {**settings.of_the_map(), "padding": settings.padding}
-    pictures = STUDY_PICTURES.get(number.dataset, ())
+    pictures = published_pictures(number.dataset)
     named = {"picture": frozenset(map(image_name, pictures))} if pictures else {}
     return {name: value for name, value in conditions.items() if name != "seed"} | named
 
@@ -135,11 +137,7 @@ MAP = Experiment(
     per_dataset=frozenset({"picture"}),
     tables=tables.map_tables,
     released=Released(("attentive-diffusion",), lambda _: DIFFUSION, _as_the_study),
-    alike={
-        **_ALIKE,
-        "I-38": "a map is of one picture under both, and the user names the pictures; "
-        "saliency-stats averages over many",
-    },
+    alike=_ALIKE,
     formerly=Formerly(
         experiment="saliency",
         metrics=_FORMER_METRICS,

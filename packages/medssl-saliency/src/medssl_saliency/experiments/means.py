@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Means", "open_folder", "origin_of", "settings_in_record"]
 
 GIB = 2**30
-LEFT_OUT = frozenset({"fast", "named", "pictures"})
+LEFT_OUT = frozenset({"fast", "named", "pictures", "reading"})
 
 
 def open_folder(context: RunContext) -> MapFolder:

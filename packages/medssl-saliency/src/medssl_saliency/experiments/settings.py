@@ -6,12 +6,12 @@ Importing this module imports no torch.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from medssl_models.experiments.settings import Option, setting
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
-from medssl_saliency.maps.settings import PicturesSettings
+from medssl_saliency.maps.settings import LIMIT, PicturesSettings
 
 __all__ = ["MapOptions", "SanitySettings", "StatsOptions", "StatsSettings"]
 
@@ -19,15 +19,13 @@ __all__ = ["MapOptions", "SanitySettings", "StatsOptions", "StatsSettings"]
 class StatsSettings(PicturesSettings):
     """Maps of some pictures of a data set, in numbers."""
 
-    pictures: PositiveInt | None = setting(
-        "Pictures of a data set, drawn evenly over its classes; none takes all. The study took one "
-        "for a data set.",
+    pictures: PositiveInt | Literal["published"] | None = setting(
+        "Pictures of a data set, drawn evenly over its classes; none takes all. published: the one "
+        "that stood for the data set in the study, where it is here, else one that is drawn.",
         corrected=20,
-        published=1,
+        published="published",
         entries=("I-38",),
-        option=Option(
-            ("--limit",), help="Pictures of a data set, drawn evenly over its classes; none is all."
-        ),
+        option=LIMIT,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from medssl_data.images.reading import Reading
 from medssl_models.experiments.settings import (
     BatchNormPreset,
     Option,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAST_FIDELITY",
+    "LIMIT",
     "CaptumMethod",
     "MapMethod",
     "MapSettings",
@@ -35,6 +37,9 @@ __all__ = [
     "preset",
 ]
 
+LIMIT = Option(
+    ("--limit",), help="Pictures of a data set, drawn evenly over its classes; none is all."
+)
 FAST_FIDELITY = 0.995
 """Correlation with the exact map for which `fast` measures as few windows as it takes."""
 
@@ -166,6 +171,13 @@ _OF_THE_MAP = {"batchnorm", "seed", *MapSettings.__annotations__} - {"fast"}
 class PicturesSettings(MapSettings):
     """A map of each of some pictures."""
 
+    reading: Reading | None = setting(
+        "Slice and window of volumes that are named as files; a data set has its own. None: the "
+        "file's own. The study took the middle slice from -1000 to 250 HU, transposed.",
+        corrected=None,
+        published=Reading(window=(-1000.0, 250.0), transposed=True),
+        entries=("I-19",),
+    )
     named: tuple[str, ...] = setting(
         "Pictures of a data set, by id or by the file name that it ends in; none given draws them.",
         corrected=(),
@@ -174,13 +186,14 @@ class PicturesSettings(MapSettings):
         ),
     )
 
-    pictures: PositiveInt | None = setting(
-        "Pictures of a data set, drawn evenly over its classes; none takes all. Files that are "
-        "named are all taken.",
+    pictures: PositiveInt | Literal["published"] | None = setting(
+        "Pictures of a data set, drawn evenly over its classes; none takes all. published: the one "
+        "that stood for the data set in the study, where it is here, else one that is drawn. Files "
+        "that are named are all taken.",
         corrected=None,
-        option=Option(
-            ("--limit",), help="Pictures of a data set, drawn evenly over its classes; none is all."
-        ),
+        published="published",
+        entries=("I-38",),
+        option=LIMIT,
     )
 
 
