@@ -119,9 +119,8 @@ class ExperimentSettings(Preset):
     )
     labels: Labels = setting(
         "corrected: uncertain labels, class merges and file selection as documented on the data "
-        "set's card; files upright as their EXIF tag says, damaged ones refused, 16-bit grey "
-        "stretched. published: as the study's loaders had them; files opened whatever their EXIF "
-        "tag says, damaged ones read as far as they go, 16-bit grey clipped at 255.",
+        "set's card. published: as the study's loaders had them, which also opened files whatever "
+        "their EXIF tag says and damaged ones as far as they go, and clipped 16-bit grey at 255.",
         corrected="corrected",
         published="published",
         entries=("I-2", "I-17", "I-19", "I-47"),
