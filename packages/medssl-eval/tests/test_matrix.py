@@ -114,6 +114,17 @@ def test_a_wrong_plan_is_one_line_with_file_and_key(place, capsys, text, says):
     assert captured.err.count("\n") == 1
 
 
+def test_a_cell_whose_part_is_possible_gives_that_part(place):
+    plan = matrix_plugin.write_plan(place)
+    plan.write_text(plan.read_text().replace("shots = [1, 2]", "shots = [1, 50]"))
+    assert states(carried_out(plan, LocalExecutor(1))) == ["done"] * 12
+    found = [one for one in matrix_plugin.numbers(Path("results.jsonl"))
+             if one["experiment"] == "few-shot"]  # fmt: skip
+    assert [one["settings"]["shots"] for one in found] == [1] * 4
+    assert all("50 shots left out" in " ".join(one["notes"]) for one in found)
+    assert states(carried_out(plan, LocalExecutor(1))) == ["done before"] * 12
+
+
 def test_impossible_cells_are_said_before_any_work(place):
     plan = matrix_plugin.write_plan(place)
     plan.write_text(plan.read_text().replace("queries = 3", "queries = 40"))
