@@ -44,7 +44,7 @@ def test_critical_values_are_the_published_ones(count, critical):
 @examples(deadline=None, max_examples=15)
 @given(
     seed=st.integers(0, 10**6),
-    rows=st.integers(3, 12),
+    rows=st.integers(5, 12),
     count=st.integers(3, 6),
     levels=st.sampled_from([3, 1000]),
 )
@@ -81,10 +81,10 @@ def test_groups_are_the_longest_runs_within_the_critical_difference():
 
 
 def test_models_that_are_alike_everywhere_and_the_direction():
-    found = rank_models(np.ones((4, 3)), list("abc"))
+    found = rank_models(np.ones((5, 3)), list("abc"))
     assert (found.chi_square, found.p_value) == (0, 1)
     assert found.groups == ((0, 2),)
-    errors = [[0.1, 0.2], [0.3, 0.4]]
+    errors = [[0.1, 0.2], [0.3, 0.4]] * 3
     assert rank_models(errors, ("low", "high"), higher_is_better=False).models[0] == "low"
     assert rank_models(errors, ("low", "high")).models[0] == "high"
 
@@ -92,9 +92,9 @@ def test_models_that_are_alike_everywhere_and_the_direction():
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ([[1.0, 2.0]], "at least 2 data sets"),
-        ([[1.0], [2.0]], "2 models"),
-        ([[1.0, 2.0], [np.nan, 1.0]], "'m0' has no value on data set 2"),
+        ([[1.0, 2.0]] * 4, "at least 5 data sets"),
+        ([[1.0]] * 5, "2 models"),
+        ([[1.0, 2.0], [np.nan, 1.0], *[[1.0, 2.0]] * 3], "'m0' has no value on data set 2"),
     ],
 )
 def test_a_table_that_cannot_be_ranked_is_named(table, words):

@@ -8,12 +8,15 @@ from medssl_eval.cli import app
 from medssl_eval.compare.cells import Choice, gather_cells, select_records
 from medssl_eval.compare.comparison import Comparer, rank_cells
 from medssl_eval.errors import PredictionsError, UnknownNameError
+from medssl_eval.experiments.influences import Influences
 from medssl_eval.experiments.predictions import Predictions, predictions_folder
+from medssl_eval.statistics.joint_tests import needed_units
 from medssl_eval.statistics.paired_tests import compare_episodes, compare_predictions
 from medssl_models import append_records
 from medssl_models.console import run
 from medssl_models.experiments.record import Provenance, Record
 from PIL import Image
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 LABELS = np.arange(60) % 2
@@ -89,13 +92,13 @@ def test_predictions_are_paired_image_by_image_and_by_patient(results):
         clusters=[PATIENTS[row] for row in same_rows],
         resamples=500,
     )
-    assert pair.difference == expected
-    assert pair.difference.units == 30
-    assert pair.adjusted == {
-        "bootstrap": expected.p_bootstrap,
-        "permutation": expected.p_permutation,
-        "delong": expected.p_delong,
-    }
+    found = pair.difference
+    assert (found.units, pair.over, pair.family) == (30, "patients", 1)
+    for name in ("first", "second", "difference", "low", "high", "standard_error", "p_delong"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name))
+    # The coins are tossed in the order of the patients' names, which the two write otherwise.
+    assert found.p_permutation == pytest.approx(expected.p_permutation, abs=0.03)
+    assert pair.p_adjusted == found.p_permutation
 
 
 def test_differences_are_in_the_unit_of_the_records(results):
@@ -106,7 +109,7 @@ def test_differences_are_in_the_unit_of_the_records(results):
     (pair,) = Comparer(results, resamples=200).compare(gather_cells(records)[0])
     assert pair.difference.difference == pytest.approx(records[0].value - records[1].value)
     assert pair.difference.high > 1
-    assert "delong" not in pair.adjusted
+    assert pair.difference.p_delong is None
 
 
 def test_episodes_are_paired_by_their_plan(results):
@@ -116,11 +119,61 @@ def test_episodes_are_paired_by_their_plan(results):
     (cell,) = gather_cells([few_shot("a", first), few_shot("b", second)])
     (pair,) = comparer.compare(cell)
     shares = [100 * np.array(counts) / 30 for counts in (first, second)]
-    assert pair.difference == compare_episodes(*shares, resamples=300)
-    assert comparer.notes == []
+    expected = compare_episodes(*shares, resamples=300)
+    assert pair.difference.p_permutation == expected.p_permutation
+    assert (pair.difference.low, pair.difference.high) == pytest.approx(
+        (expected.low, expected.high)
+    )
+    assert (pair.over, pair.needed) == ("episodes", None)
+    (note,) = comparer.notes
+    assert "p is too small for claims about images" in note
     (cell,) = gather_cells([few_shot("a", first), few_shot("b", second, plan="p2")])
     assert comparer.compare(cell) == []
-    assert "other episodes" in comparer.notes[0]
+    assert "other episodes" in comparer.notes[-1]
+
+
+def moved(results, model, correct, *, seed):
+    """A few-shot record whose value 40 patients move."""
+    values = np.random.default_rng(seed).normal(0, 1.5, 40)
+    values[:20] -= values[:20].mean()
+    values[20:] -= values[20:].mean()
+    episodes = (np.array(correct) - np.mean(correct)) / 100
+    found = Influences(
+        units=(
+            *(f"patient {n}" for n in range(40)),
+            *(f"episode {n}" for n in range(len(correct))),
+        ),
+        values=np.concatenate([values, episodes]),
+        strata=np.repeat([0, 1, -1], [20, 20, len(correct)]),
+        plan="p1",
+    )
+    plain = few_shot(model, correct)
+    details = {"influences": found.save(predictions_folder(results)), "patients": 40}
+    return plain.model_copy(update={"details": {**plain.details, **details}}), found
+
+
+def test_influences_of_patients_are_tested_and_not_episodes(results):
+    rng = np.random.default_rng(0)
+    one, ours = moved(results, "a", rng.integers(24, 31, 300).tolist(), seed=1)
+    other, theirs = moved(results, "b", rng.integers(22, 30, 300).tolist(), seed=2)
+    comparer = Comparer(results, resamples=4000)
+    (pair,) = comparer.compare(gather_cells([one, other])[0])
+    gap = pair.difference
+    assert comparer.notes == []
+    assert (pair.over, gap.units) == ("patients", 40)
+    error, reach = (ours - theirs).standard_error, stats.t.ppf(0.975, (ours - theirs).freedom)
+    assert gap.standard_error == pytest.approx(error)
+    assert gap.high - gap.low == pytest.approx(2 * reach * error)
+    # What 300 episodes would call proven, 40 patients do not.
+    (naive,) = Comparer(results).compare(
+        gather_cells([few_shot(r.provenance.model, r.details["correct"]) for r in (one, other)])[0]
+    )
+    assert naive.difference.p_permutation < 0.001
+    assert gap.p_permutation == pytest.approx(
+        2 * stats.t.sf(abs(gap.difference) / error, 38), abs=0.02
+    )
+    assert gap.p_permutation > 0.05
+    assert pair.needed == needed_units(gap.difference, error, 40) > 40
 
 
 def test_what_cannot_be_paired_is_said(results):
@@ -145,27 +198,49 @@ def test_lost_predictions_are_an_error_that_says_what_to_do(results):
         Comparer(results).compare(gather_cells(records)[0])
 
 
+def name_of(pair):
+    return pair.second.provenance.model
+
+
 def test_p_values_are_corrected_over_the_pairs_of_a_cell(results):
     records = [linear(results, "x" * n, answers(n, 0.5 * n)) for n in range(1, 5)]
     comparer = Comparer(results, resamples=300)
-    pairs = comparer.compare(gather_cells(records)[0])
+    (cell,) = gather_cells(records)
+    pairs = comparer.compare(cell)
     assert len(pairs) == 6
-    smallest = min(pairs, key=lambda pair: pair.difference.p_permutation)
-    least = smallest.difference.p_permutation
-    assert smallest.adjusted["permutation"] == pytest.approx(min(1, 6 * least))
+    assert {pair.family for pair in pairs} == {6}
     for pair in pairs:
-        assert pair.adjusted["permutation"] >= pair.difference.p_permutation
-    against = comparer.compare(gather_cells(records)[0], against="best")
-    assert len(against) == 3
-    best = max(records, key=lambda r: r.value).provenance.model
-    assert {pair.first.provenance.model for pair in against} == {best}
+        # No less than alone, and no more than Bonferroni allows for chance in the resamples.
+        alone = pair.difference.p_permutation
+        assert alone <= pair.p_adjusted <= min(1, 6 * alone) + 1e-9
+    best = cell.records[0].provenance.model
+    chosen = comparer.compare(cell, against="best")
+    assert len(chosen) == 3
+    assert {pair.first.provenance.model for pair in chosen} == {best}
+    # The best was chosen on the same images: its three pairs count as all six.
+    adjusted = {name_of(pair): pair.p_adjusted for pair in pairs if pair.first is cell.records[0]}
+    assert {name_of(pair): pair.p_adjusted for pair in chosen} == adjusted
+    assert {pair.family for pair in chosen} == {6}
+    # A model that was named beforehand has three only.
+    named = comparer.compare(cell, against=best)
+    assert {pair.family for pair in named} == {3}
+    assert all(pair.p_adjusted <= adjusted[name_of(pair)] for pair in named)
 
 
-def test_too_few_resamples_for_so_many_pairs_are_noted(results):
-    records = [few_shot(f"m{n}", [20 + n, 19, 21]) for n in range(8)]
-    comparer = Comparer(results, resamples=100)
-    assert len(comparer.compare(gather_cells(records)[0])) == 28
-    assert "--resamples 560" in comparer.notes[0]
+def test_a_metric_that_cannot_do_without_a_patient_is_noted(results):
+    lone = np.zeros(60, np.int64)
+    lone[7] = 1
+    records = []
+    for name in ("a", "bb"):
+        found = Predictions(
+            ids=tuple(map(str, range(60))), groups=("",) * 60, classes=("no", "yes"),
+            labels=lone, probabilities=np.full((60, 2), 0.5),
+        )  # fmt: skip
+        kept = found.save(predictions_folder(results))
+        records.append(record(name, 0.5, details={"predictions": kept}))
+    comparer = Comparer(results)
+    assert comparer.compare(gather_cells(records)[0]) == []
+    assert "some class stands on a single patient" in comparer.notes[0]
 
 
 def test_records_of_other_settings_protocols_or_images_never_meet():
@@ -205,17 +280,20 @@ def test_ranks_over_data_sets_leave_out_who_is_not_everywhere():
             ("one", 2, {"a": 29, "b": 20, "c": 10}),
             ("two", 4, {"a": 28, "b": 15, "c": 9, "d": 30}),
             ("three", 2, {"a": 25, "b": 26, "c": 4}),
+            ("four", 2, {"a": 25, "b": 20, "c": 4}),
+            ("five", 2, {"a": 25, "b": 26, "c": 4}),
+            ("six", 2, {"a": 25, "b": 20, "c": 4}),
         )
         for model, score in scores.items()
     ]
     (found,) = rank_cells(gather_cells(records))
-    assert found.datasets == ("one", "two", "three")
+    assert found.datasets == ("one", "two", "three", "four", "five", "six")
     assert found.ranking.models == ("a", "b", "c")
     np.testing.assert_allclose(found.ranking.mean_ranks, [4 / 3, 5 / 3, 3])
     assert found.left_out == ("d",)
     notes = []
     assert rank_cells(gather_cells([records[0], few_shot("z", [1], dataset="two")]), notes) == []
-    assert "at least 2 data sets and 2 models" in notes[0]
+    assert "at least 5 data sets and 2 models" in notes[0]
 
 
 def call(capsys, *words):
@@ -228,7 +306,7 @@ def call(capsys, *words):
 def filled(results):
     records = [
         linear(results, "x" * n, answers(10 * place + n, 0.5 * n), dataset=dataset)
-        for place, dataset in enumerate(("one", "two", "three"))
+        for place, dataset in enumerate(("one", "two", "three", "four", "five"))
         for n in range(1, 5)
     ]
     append_records(results, records)
@@ -239,18 +317,32 @@ def test_the_command_shows_pairs_ranks_and_a_picture(capsys, filled, tmp_path):
     words = ("compare", "--results", filled, "--resamples", 200)
     code, out, err = call(capsys, *words, "--plot", tmp_path / "ranks.png")
     assert code == 0, err
-    assert "p (Holm)" in out
+    assert "p (all pairs)" in out
     assert "Friedman p" in out
     assert "not told apart from" in out
     with Image.open(tmp_path / "ranks.png") as picture:
         assert picture.size[0] > 1000
         assert len(picture.convert("L").getcolors()) > 20
-    code, out, _ = call(capsys, *words, "--json", "--against", "xxxx", "-d", "one", "-d", "two")
+    code, out, _ = call(capsys, *words, "--json", "--against", "xxxx")
     document = json.loads(out)
-    assert len(document["pairs"]) == 6
+    assert len(document["pairs"]) == 15
     assert all("xxxx" in pair["models"] for pair in document["pairs"])
+    assert document["pairs"][0]["adjustment"] == "step-down max-T by permutation over 3 pairs"
     (ranking,) = document["rankings"]
-    assert len(ranking["ranks"]) == 2
+    assert len(ranking["ranks"]) == 5
+    few = [word for name in ("one", "two", "three", "four") for word in ("-d", name)]
+    document = json.loads(call(capsys, *words, "--json", *few)[1])
+    assert document["rankings"] == []
+    assert "at least 5 data sets" in " ".join(document["notes"])
+
+
+def test_models_that_are_level_are_called_equal(capsys, results):
+    same = answers(0, 1.0)
+    append_records(results, [linear(results, name, same) for name in ("a", "bb")])
+    code, out, err = call(capsys, "compare", "--results", results, "--resamples", 100)
+    assert code == 0, err
+    assert "equal" in out
+    assert "better +0" not in out
 
 
 @pytest.mark.parametrize(

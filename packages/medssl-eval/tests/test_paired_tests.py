@@ -110,16 +110,47 @@ def test_the_tests_of_a_difference_agree_with_each_other_and_with_scipy():
 
 
 def test_the_permutation_test_is_the_exact_one_where_that_can_be_counted():
-    labels, first, second = sample(8, seed=3, gain=0.3)
-    ranks = [stats.rankdata(scores) for scores in (first, second)]
+    labels, first, second = sample(10, seed=3, gain=0.3)
+    right = [((scores > 0.5) == labels).astype(float) for scores in (first, second)]
     gaps = []
-    for swapped in itertools.product([False, True], repeat=8):
-        ours, theirs = np.where(swapped, ranks[::-1], ranks)
-        gaps.append(roc_auc_score(labels, ours) - roc_auc_score(labels, theirs))
-    observed = roc_auc_score(labels, first) - roc_auc_score(labels, second)
+    for swapped in itertools.product([False, True], repeat=10):
+        ours, theirs = np.where(swapped, right[::-1], right)
+        gaps.append(ours.mean() - theirs.mean())
+    observed = right[0].mean() - right[1].mean()
+    assert observed != 0
     exact = np.mean(np.abs(gaps) >= abs(observed) - 1e-12)
-    found = compare_predictions(labels, first, second, "auroc", resamples=8000)
+    found = compare_predictions(labels, first, second, "accuracy", resamples=8000)
     assert found.p_permutation == pytest.approx(exact, abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_exchanging_what_images_add_is_near_to_exchanging_ranks(seed):
+    labels, first, second = sample(100, seed=seed, gain=0.06)
+    ranks = np.array([stats.rankdata(scores) for scores in (first, second)])
+    gaps = []
+    for swapped in np.random.default_rng(seed).integers(0, 2, (2000, 100)):
+        ours, theirs = np.where(swapped, ranks[::-1], ranks)
+        gaps.append(fast_auroc(labels, ours) - fast_auroc(labels, theirs))
+    observed = fast_auroc(labels, ranks[0]) - fast_auroc(labels, ranks[1])
+    expected = np.mean(np.abs(gaps) >= abs(observed) - 1e-12)
+    found = compare_predictions(labels, first, second, "auroc", resamples=2000)
+    assert found.p_permutation == pytest.approx(expected, abs=0.035)
+
+
+def fast_auroc(labels, scores):
+    ups = labels == 1
+    return float((stats.rankdata(scores)[ups].mean() - (ups.sum() + 1) / 2) / (~ups).sum())
+
+
+def test_delong_without_variance_has_no_answer():
+    labels, perfect, flat = [0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.5] * 4
+    with pytest.raises(LabelError, match="without any variance"):
+        delong(labels, perfect, flat)
+    assert delong(labels, perfect, perfect).p == 1.0
+    found = compare_predictions(labels, perfect, flat, "auroc")
+    assert found.p_delong is None
+    # One of the sixteen exchanges and its mirror image part the models as far.
+    assert found.p_permutation == pytest.approx(2 / 16, abs=0.03)
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
@@ -197,5 +228,7 @@ def test_too_few_for_delong_and_unpaired_episodes():
         delong([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4], [0.4] * 4, clusters=["a", "b", "c", "c"])
     with pytest.raises(FeatureError, match="cannot be paired"):
         compare_episodes([1.0, 2.0], [1.0])
-    single = compare_predictions([0, 0, 1], [0.1, 0.2, 0.3], [0.3, 0.2, 0.1], "auroc")
-    assert single.p_delong is None
+    with pytest.raises(LabelError, match="a single patient"):
+        compare_predictions([0, 0, 1], [0.1, 0.2, 0.3], [0.3, 0.2, 0.1], "auroc")
+    lonely = compare_predictions([0, 0, 1], [0.1, 0.2, 0.3], [0.3, 0.2, 0.1], "accuracy")
+    assert lonely.p_delong is None

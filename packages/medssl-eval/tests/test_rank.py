@@ -1,6 +1,7 @@
 """The ranking: nested subsets, what the budget drops, the words, and the command."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from medssl_data import load_dataset
 from medssl_eval.cli import app
 from medssl_eval.errors import InfeasibleError
-from medssl_eval.rank.subsets import nested_order
+from medssl_eval.experiments.predictions import Predictions, predictions_folder
 from medssl_eval.rank import cost
 from medssl_eval.rank.cost import Cost, measure_cost
-from medssl_eval.rank.ranking import Ranker, choose_experiments, is_worse
+from medssl_eval.rank.ranking import Ranker, choose_experiments, is_rival, is_worse
+from medssl_eval.rank.subsets import nested_order
 from medssl_eval.rank.verdict import caveats_of, judge
 from medssl_models import ExtractionSettings, RunContext, append_records, read_records
 from medssl_models.catalog import resolve
@@ -51,6 +53,19 @@ def test_every_beginning_is_a_small_copy(sizes, floor, seed):
             assert 0.1 < np.mean(splits[rows] == "test") < 0.4
 
 
+def right_answers(skill, seed, images):
+    """Predictions of images of one class, of which a model knows exactly a share."""
+    right = np.zeros(images)
+    right[np.random.default_rng(seed).permutation(images)[: round(skill * images)]] = 1
+    return Predictions(
+        ids=tuple(f"{number}.png" for number in range(images)),
+        groups=("",) * images,
+        classes=("no", "yes"),
+        labels=np.ones(images, np.int64),
+        probabilities=np.stack([1 - right, right], axis=1),
+    )
+
+
 class Clock:
     """Time that passes only where work is done."""
 
@@ -60,7 +75,16 @@ class Clock:
         return self.now
 
 
-def ranker(monkeypatch, skills, *, budget, seconds_an_image=0.01, images=1600, results=None):
+def ranker(
+    monkeypatch,
+    skills,
+    *,
+    budget,
+    seconds_an_image=0.01,
+    images=1600,
+    results=None,
+    operations=None,
+):
     """A ranker whose models are right as often as their skill says, in known time."""
     clock = Clock()
     data = load_dataset(f"phantom:chest-xray,count={images},size=80")
@@ -70,25 +94,28 @@ def ranker(monkeypatch, skills, *, budget, seconds_an_image=0.01, images=1600, r
     asked = []
 
     def measure(self, name, data, chosen, context):
-        self._costs[name] = Cost(10.0 * skills[name], 10**6, 4.0, "cpu")
+        self._costs[name] = Cost(
+            10.0, 10**6, 4.0, "cpu", operations=(operations or {}).get(name, 4.0)
+        )
         clock.now += seconds_an_image * len(data)
         asked.append((name, len(data)))
-        rng = np.random.default_rng(len(name))
-        correct = rng.binomial(30, skills[name], 200).tolist()
+        answers, kept = right_answers(skills[name], len(name), len(data)), {}
+        if context.results is not None:
+            kept = answers.save(predictions_folder(context.results))
         record = Record(
-            experiment="few-shot",
+            experiment="knn",
             metric="accuracy",
             unit="%",
-            value=(value := 100 * np.mean(correct) / 30),
+            value=(value := 100 * float(answers.probabilities[:, 1].mean())),
             ci_low=value - 0.5,
             ci_high=value + 0.5,
-            n=200,
-            details={"correct": correct, "questions": 30, "plan": "p", "control": name in CONTROLS},
+            n=len(data),
+            details={"predictions": kept, "images": len(data), "control": name in CONTROLS},
             provenance=Provenance(model=name, dataset="d", manifest=str(len(data))),
         )
         if context.results is not None:
             append_records(context.results, [record])
-        return [record], {"few-shot": record}
+        return [record], {"knn": record}
 
     monkeypatch.setattr(Ranker, "_measure", measure)
     context = RunContext(results=results)
@@ -176,22 +203,49 @@ def test_the_verdict_names_the_cheaper_of_equals(monkeypatch):
     assert any("intervals overlap" in caveat for caveat in judge(result).caveats)
 
 
-def test_a_control_that_leads_does_as_well(monkeypatch):
+def test_cheaper_is_who_needs_fewer_operations_and_not_who_was_faster(monkeypatch):
+    skills = {"aa": 0.9, "bbb": 0.896, "cccc": 0.897}
+    few = {"aa": 4.1, "bbb": 1.8, "cccc": 3.9}
+    made, _ = ranker(monkeypatch, skills, budget=None, operations=few)
+    text = " ".join(judge(made.run()).sentences)
+    assert "of these bbb is cheaper, 1.8 against 4.1 billion operations an image" in text
+    made, _ = ranker(monkeypatch, skills, budget=None, operations={**few, "bbb": 3.5})
+    assert "cheaper" not in " ".join(judge(made.run()).sentences)
+
+
+def test_a_control_that_leads_is_named(monkeypatch):
     made, _ = ranker(monkeypatch, {"random_r18": 0.9, "aa": 0.895, "bbb": 0.5}, budget=None)
     text = " ".join(judge(made.run()).sentences)
-    assert "the untrained control random_r18 does as well: nothing here shows" in text
+    assert "the untrained control random_r18 comes first: nothing here shows" in text
 
 
-def test_a_difference_to_a_control_that_is_not_proven_is_no_equality(monkeypatch):
+def test_a_difference_that_is_not_proven_is_no_equality(monkeypatch):
     made, _ = ranker(monkeypatch, {"aa": 0.9, "random_r18": 0.895, "bbb": 0.5}, budget=None)
     result = made.run()
-    first, control = (rank.records["few-shot"].value for rank in result.ranks[:2])
-    assert judge(result).alike == ("random_r18",)
-    assert judge(result).sentences[-1] == (
-        f"aa comes before the untrained control random_r18 (few-shot {first:.1f} against "
-        f"{control:.1f} %), but no test on 1600 images proves it"
+    verdict = judge(result)
+    first, control = (rank.records["knn"].value for rank in result.ranks[:2])
+    assert verdict.alike == ("random_r18",)
+    (pair,) = (pair for pair in result.pairs if is_rival(pair, "random_r18"))
+    gap = pair.difference
+    expected = 1600 * ((1.959964 + 0.841621) * gap.standard_error / gap.difference) ** 2
+    assert pair.needed == math.ceil(expected) > 1600
+    about = f"{int(float(f'{expected:.2g}')):,}"
+    assert verdict.sentences[-2] == (
+        "telling them from aa at 80 % power would take, were the observed differences the true "
+        f"ones: random_r18 about {about} images in knn instead of 1600"
     )
-    assert "does as well" not in " ".join(judge(result).sentences)
+    assert verdict.sentences[-1] == (
+        f"aa comes before the untrained control random_r18 (knn {first:.1f} against "
+        f"{control:.1f} % on 1,600 images), but no test proves it, nor that they are alike"
+    )
+    assert "does as well" not in " ".join(verdict.sentences)
+
+
+def test_a_level_control_is_said_to_be_level(monkeypatch):
+    made, _ = ranker(monkeypatch, {"aa": 0.9, "random_r18": 0.9}, budget=None)
+    verdict = judge(made.run())
+    assert "aa is not ahead of the untrained control random_r18" in verdict.sentences[-1]
+    assert "power" not in " ".join(verdict.sentences)
 
 
 def test_a_control_that_was_beaten_is_not_spoken_of(monkeypatch):
@@ -199,18 +253,19 @@ def test_a_control_that_was_beaten_is_not_spoken_of(monkeypatch):
     assert not any("control" in sentence for sentence in judge(made.run()).sentences)
 
 
-def test_an_experiment_that_does_not_decide_does_so_only_alone():
-    def pair(experiment, p):
+def test_episodes_decide_nothing():
+    def pair(over, p, models=("aa", "bbb")):
         first, second = (
-            SimpleNamespace(experiment=experiment, provenance=SimpleNamespace(model=model))
-            for model in ("aa", "bbb")
+            SimpleNamespace(provenance=SimpleNamespace(model=model)) for model in models
         )
-        return SimpleNamespace(first=first, second=second, adjusted={"permutation": p})
+        return SimpleNamespace(first=first, second=second, over=over, p_adjusted=p)
 
-    assert is_worse("bbb", [pair("few-shot", 0.01)])
-    assert not is_worse("bbb", [pair("few-shot", 0.01), pair("linear", 0.2)])
-    assert is_worse("bbb", [pair("few-shot", 0.9), pair("linear", 0.01)])
-    assert not is_worse("aa", [pair("linear", 0.01)])
+    assert not is_worse("bbb", [pair("episodes", 0.001)], 0.05)
+    assert not is_worse("bbb", [pair("episodes", 0.001), pair("images", 0.2)], 0.05)
+    assert is_worse("bbb", [pair("episodes", 0.9), pair("images", 0.01)], 0.05)
+    assert not is_worse("bbb", [pair("images", 0.01)], 0.005)
+    assert not is_worse("aa", [pair("images", 0.01)], 0.05)
+    assert not is_worse("bbb", [pair("patients", 0.01), pair("images", 0.2, ("bbb", "aa"))], 0.05)
 
 
 def test_caveats_name_what_limits_the_images(scans):
@@ -267,9 +322,10 @@ def test_cost_counts_weights_and_time(tiny_model, monkeypatch):
     assert found.memory > 4 * found.parameters / 1e6
     assert found.milliseconds > 0
     assert found.device == "cpu"
+    assert found.operations > 0
     monkeypatch.setattr(cost, "REPEATS", 1)
     again = measure_cost(backbone, ExtractionSettings(device="cpu"))
-    assert again.memory == found.memory
+    assert (again.memory, again.operations) == (found.memory, found.operations)
 
 
 def call(capsys, *words):

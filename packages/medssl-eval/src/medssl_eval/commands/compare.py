@@ -24,8 +24,8 @@ __all__ = ["compare"]
 METRICS = ("accuracy", "auroc")
 """What is compared where nobody asks for a metric."""
 PAIR_COLUMNS = (
-    *("data set", "setting", "metric", "better", "than", "difference", "95 % interval"),
-    *("p", "p (Holm)", "p DeLong (Holm)"),
+    *("data set", "setting", "metric", "first", "second", "difference", "95 % interval"),
+    *("p", "p (all pairs)", "p DeLong", "n", "n at 80 % power"),
 )
 ModelsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models; all when left out.")
@@ -176,15 +176,24 @@ def _show_pairs(console: Console, pairs: Sequence[Pair]) -> None:
                 pair.first.metric,
                 labels.model(pair.first),
                 labels.model(pair.second),
-                f"{gap.difference:+.{digits}f}{unit}",
+                f"{gap.difference:+.{digits}f}{unit}" if gap.difference else "equal",
                 f"{gap.low:+.{digits}f} to {gap.high:+.{digits}f}",
                 f"{gap.p_permutation:.4f}",
-                f"{pair.adjusted['permutation']:.4f}",
-                f"{pair.adjusted['delong']:.4f}" if "delong" in pair.adjusted else None,
+                f"{pair.p_adjusted:.4f}",
+                None if gap.p_delong is None else f"{gap.p_delong:.4f}",
+                f"{gap.units} {pair.over}",
+                pair.needed,
             )
         )
     if rows:
-        console.table(PAIR_COLUMNS, rows, title="Pairs on the same images or episodes")
+        console.table(
+            PAIR_COLUMNS, rows, title="Pairs on the same images or episodes, better first"
+        )
+        console.write(
+            "p (all pairs): adjusted by step-down max-T over the pairs that were tested together. "
+            "n at 80 % power: so many would tell two models apart in four of five samples, were "
+            "the observed difference the true one."
+        )
 
 
 def _show_ranks(console: Console, entry: RankedCells) -> None:
@@ -275,7 +284,7 @@ def _draw(ranked: Sequence[RankedCells], plot: Path) -> None:
 
     if not ranked:
         message = (
-            "nothing to draw: ranks need two models or more on two data sets or more, with equal "
+            "nothing to draw: ranks need two models or more on five data sets or more, with equal "
             "settings"
         )
         raise ResultsError(message)

@@ -144,7 +144,7 @@ def _show(console: Console, result: RankingResult, verdict: Verdict) -> None:
     console.table(
         (
             *("model", "images", "mean rank", *experiments),
-            *("against the best", "ms an image", "million weights", "MB"),
+            *("against the best", "ms an image", "GFLOP", "million weights", "MB"),
         ),
         [_row(rank, result, verdict, experiments) for rank in result.ranks],
         title=f"Best first, after {result.seconds:.0f} s",
@@ -158,14 +158,16 @@ def _show(console: Console, result: RankingResult, verdict: Verdict) -> None:
 def _row(
     rank: ModelRank, result: RankingResult, verdict: Verdict, experiments: list[str]
 ) -> tuple[object, ...]:
-    from medssl_models.experiments.cells import interval
+    from medssl_models.experiments.cells import asked_of, interval
 
     cells = []
     for name in experiments:
         record = rank.records.get(name)
-        reach = interval(record) if record is not None else ""
-        text = "" if record is None else f"{record.value:.1f}"
-        cells.append(f"{text} ({reach})" if reach else text)
+        if record is None:
+            cells.append("")
+            continue
+        reach, asked = interval(record), f"n {asked_of(record)[0]}"
+        cells.append(f"{record.value:.1f} ({'; '.join(filter(None, (reach, asked)))})")
     return (
         rank.model + (" (control)" if rank.control else ""),
         rank.images,
@@ -173,6 +175,7 @@ def _row(
         *cells,
         _relation(rank, result, verdict),
         f"{rank.cost.milliseconds:.1f}",
+        f"{rank.cost.operations:.1f}",
         f"{rank.cost.parameters / 1e6:.1f}",
         f"{rank.cost.memory:.0f}",
     )
@@ -206,6 +209,7 @@ def _document(
             for rank in result.ranks
         ],
         "pairs": [pair.as_dict() for pair in result.pairs],
+        "level": result.level,
         "images": result.images,
         "total": result.total,
         "seconds": result.seconds,

@@ -1,34 +1,35 @@
 """Is one model really better than another? Records that meet the same questions, set in pairs.
 
-What can be paired is decided here: few-shot records by their episode plan, others by the questions
-of their predictions. The tests are the business of `paired_tests` and `average_ranks`.
+What can be paired is decided here: records by the influences of the same patients on them, by the
+questions of their predictions, or, where there is nothing else, by their episodes. The tests are
+the business of `joint_tests`, `paired_tests` and `average_ranks`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 from medssl_models.experiments.cells import data_of
 
+from medssl_eval.compare.meetings import Meeting, gather_meetings
 from medssl_eval.errors import InfeasibleError, UnknownNameError
-from medssl_eval.experiments.features import patients_of
-from medssl_eval.experiments.predictions import read_predictions
 from medssl_eval.statistics.average_ranks import Ranking, rank_models
-from medssl_eval.statistics.intervals import holm
-from medssl_eval.statistics.paired_tests import Difference, compare_episodes, compare_predictions
+from medssl_eval.statistics.joint_tests import all_pairs, needed_units
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from medssl_models import Record
 
     from medssl_eval.compare.cells import Cell
     from medssl_eval.experiments.predictions import Predictions
+    from medssl_eval.statistics.paired_tests import Difference
 
 __all__ = [
+    "LEVEL",
     "Comparer",
     "Pair",
     "RankedCells",
@@ -48,14 +49,27 @@ class Pair:
         first: The better one's record.
         second: The other's.
         difference: First minus second, in the unit of the records.
-        adjusted: Test to p-value, Holm-corrected over the pairs of the cell.
+        p_adjusted: By permutation, over all pairs that were tested together.
+        family: How many pairs that were.
+        over: What the test covers: `patients`, `images`, or `episodes`, which says nothing about
+            other images.
     """
 
     cell: Cell
     first: Record
     second: Record
     difference: Difference
-    adjusted: Mapping[str, float] = field(default_factory=dict)
+    p_adjusted: float
+    family: int
+    over: str
+
+    @property
+    def needed(self) -> int | None:
+        """On how many units the difference would be proven; None where it is 0 or of episodes."""
+        gap = self.difference
+        if self.over == "episodes":
+            return None
+        return needed_units(gap.difference, gap.standard_error, gap.units)
 
     def as_dict(self) -> dict[str, object]:
         """The pair as JSON."""
@@ -71,9 +85,17 @@ class Pair:
             "difference": gap.difference,
             "ci_low": gap.low,
             "ci_high": gap.high,
-            "p": _p_values(gap),
-            "p_holm": dict(self.adjusted),
+            "standard_error": gap.standard_error,
+            "p": {
+                "bootstrap": gap.p_bootstrap,
+                "permutation": gap.p_permutation,
+                "delong": gap.p_delong,
+            },
+            "p_adjusted": self.p_adjusted,
+            "adjustment": f"step-down max-T by permutation over {self.family} pairs",
             "paired_units": gap.units,
+            "covers": self.over,
+            "needed_units": self.needed,
         }
 
 
@@ -135,18 +157,43 @@ class Comparer:
 
         Args:
             cell: Its records.
-            against: A model that each pair must hold; `best` is the first one; empty takes all.
+            against: A model that each pair must hold. `best` is the first one: as it was chosen on
+                the same images, all pairs are tested, and its own returned. Empty takes all.
         """
-        anchor = cell.records[0].provenance.model if against == "best" else against
-        pairs = []
-        for first, second in combinations(cell.records, 2):
-            if anchor and anchor not in {first.provenance.model, second.provenance.model}:
-                continue
-            difference = self._difference(cell, first, second)
-            if difference is not None:
-                pairs.append(Pair(cell, first, second, difference))
-        self._warn_of_few_resamples(len(pairs))
-        return _adjust(pairs)
+        if against != "best":
+            return self.compare_together([cell], against=against)
+        best = cell.records[0]
+        pairs = self.compare_together([cell])
+        return [pair for pair in pairs if pair.first is best or pair.second is best]
+
+    def compare_together(self, cells: Sequence[Cell], *, against: str = "") -> list[Pair]:
+        """Test the pairs of several cells so that one false alarm in all is as rare as the level.
+
+        Args:
+            cells: Such as those of several experiments on one data set.
+            against: A model, chosen before the data were seen, that each pair must hold; empty
+                takes all.
+        """
+        meetings = [m for cell in cells for m in self._meetings(cell)]
+        chosen = [_positions(meeting, against) for meeting in meetings]
+        meetings = [m for m, pairs in zip(meetings, chosen, strict=True) if pairs]
+        chosen = [pairs for pairs in chosen if pairs]
+        if not meetings:
+            return []
+        tests = all_pairs(
+            [meeting.panel for meeting in meetings],
+            chosen,
+            resamples=self.resamples,
+            seed=self.seed,
+        )
+        family = sum(map(len, chosen))
+        found = []
+        for meeting, pairs, tested in zip(meetings, chosen, tests, strict=True):
+            gaps = meeting.differences(pairs, tested, resamples=self.resamples, seed=self.seed)
+            for (one, other), gap, p in zip(pairs, gaps, tested.p_adjusted.tolist(), strict=True):
+                first, second = meeting.records[one], meeting.records[other]
+                found.append(Pair(meeting.cell, first, second, gap, p, family, meeting.over))
+        return found
 
     def check_against(self, name: str, cells: Sequence[Cell]) -> None:
         """Refuse a model that stands in no cell.
@@ -159,65 +206,34 @@ class Comparer:
             message = f"--against is {name!r}; choose best, {', '.join(models)}"
             raise UnknownNameError(message)
 
-    def _difference(self, cell: Cell, first: Record, second: Record) -> Difference | None:
-        if "correct" in first.details and "correct" in second.details:
-            return self._between_episodes(cell, first, second)
-        if "predictions" in first.details and "predictions" in second.details:
-            return self._between_predictions(cell, first, second)
-        self._note(cell, first, second, "a record holds no single answers: repeat it with --force")
-        return None
-
-    def _between_episodes(self, cell: Cell, first: Record, second: Record) -> Difference | None:
-        if first.details.get("plan") != second.details.get("plan"):
-            why = "they met other episodes; under corrected all meet the same"
-            self._note(cell, first, second, why)
-            return None
-        shares = [
-            [100.0 * count / _number(record, "questions") for count in _numbers(record, "correct")]
-            for record in (first, second)
-        ]
-        return compare_episodes(shares[0], shares[1], resamples=self.resamples, seed=self.seed)
-
-    def _between_predictions(self, cell: Cell, first: Record, second: Record) -> Difference | None:
-        ours, theirs = self._predictions(first), self._predictions(second)
-        if ours.questions != theirs.questions:
-            self._note(cell, first, second, "they were tested on other images or labels")
-            return None
-        theirs = theirs.in_order(ours.ids)
-        found = compare_predictions(
-            ours.labels,
-            ours.probabilities,
-            theirs.probabilities,
-            first.metric,
-            clusters=patients_of(ours.groups, separate=True),
-            resamples=self.resamples,
-            seed=self.seed,
-        )
-        return _scaled(found, 100.0 if first.unit == "%" else 1.0)
-
-    def _predictions(self, record: Record) -> Predictions:
-        """Read predictions once; all metrics of a run share them."""
-        entry = record.details["predictions"]
-        name = str(entry.get("file")) if isinstance(entry, dict) else ""
-        if name not in self._read:
-            self._read[name] = read_predictions(record, self.results)
-        return self._read[name]
-
-    def _note(self, cell: Cell, first: Record, second: Record, why: str) -> None:
-        models = f"{cell.labels.name(first)} and {cell.labels.name(second)}"
-        self.notes.append(f"{cell.title}: {models} cannot be compared in pairs: {why}")
-
-    def _warn_of_few_resamples(self, pairs: int) -> None:
-        if pairs > LEVEL * (self.resamples + 1):
-            needed = int(pairs / LEVEL)
-            self.notes.append(
-                f"with {pairs} pairs and {self.resamples} resamples no corrected p-value can be "
-                f"below {LEVEL}: use --resamples {needed} or --against"
+    def _meetings(self, cell: Cell) -> list[Meeting]:
+        found, reasons = gather_meetings(cell, self.results, self._read)
+        for one, other, why in reasons:
+            models = f"{cell.labels.name(one)} and {cell.labels.name(other)}"
+            self._note(f"{cell.title}: {models} cannot be compared in pairs: {why}")
+        if any(meeting.over == "episodes" for meeting in found):
+            self._note(
+                f"{cell.title}: these records hold no influences of single images: intervals and p "
+                "cover the draw of episodes only, and p is too small for claims about images"
             )
+        return found
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def _positions(meeting: Meeting, against: str) -> list[tuple[int, int]]:
+    return [
+        (one, other)
+        for one, other in combinations(range(len(meeting.records)), 2)
+        if not against
+        or against in {meeting.records[place].provenance.model for place in (one, other)}
+    ]
 
 
 def rank_cells(cells: Sequence[Cell], notes: list[str] | None = None) -> list[RankedCells]:
-    """Rank models over data sets, for each question that two data sets or more answer.
+    """Rank models over data sets, for each question that five data sets or more answer.
 
     Args:
         cells: From `gather_cells`.
@@ -253,49 +269,4 @@ def _rank(group: Sequence[Cell]) -> RankedCells:
         datasets=tuple(cell.dataset for cell in group),
         ranking=ranking,
         left_out=tuple(name for name in some if name not in everywhere),
-    )
-
-
-def _adjust(pairs: Sequence[Pair]) -> list[Pair]:
-    """Correct each test over the pairs that have it."""
-    adjusted: list[dict[str, float]] = [{} for _ in pairs]
-    for test in ("bootstrap", "permutation", "delong"):
-        found = [(row, p) for row, pair in enumerate(pairs) if (p := _p(pair, test)) is not None]
-        for (row, _), value in zip(found, holm([p for _, p in found]), strict=True):
-            adjusted[row][test] = float(value)
-    return [replace(pair, adjusted=p) for pair, p in zip(pairs, adjusted, strict=True)]
-
-
-def _p(pair: Pair, test: str) -> float | None:
-    return _p_values(pair.difference)[test]
-
-
-def _p_values(gap: Difference) -> dict[str, float | None]:
-    return {
-        "bootstrap": gap.p_bootstrap,
-        "permutation": gap.p_permutation,
-        "delong": gap.p_delong,
-    }
-
-
-def _scaled(gap: Difference, factor: float) -> Difference:
-    return replace(
-        gap,
-        first=factor * gap.first,
-        second=factor * gap.second,
-        difference=factor * gap.difference,
-        low=factor * gap.low,
-        high=factor * gap.high,
-    )
-
-
-def _number(record: Record, name: str) -> float:
-    value = record.details[name]
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _numbers(record: Record, name: str) -> list[float]:
-    values = record.details[name]
-    return (
-        [float(v) for v in values if isinstance(v, int | float)] if isinstance(values, list) else []
     )

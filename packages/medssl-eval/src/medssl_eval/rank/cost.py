@@ -1,4 +1,4 @@
-"""What a model costs to run: time for an image, parameters, memory."""
+"""What a model costs to run: time and operations for an image, parameters, memory."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ class Cost:
         memory: Megabytes (10^6 bytes) of the weights and of the largest layer's input and output
             for one image, float32: what a device must hold at least.
         device: Where the time was taken.
+        operations: Additions and multiplications of one image's products and convolutions, in
+            billions: the same on every machine, however busy.
     """
 
     milliseconds: float
     parameters: int
     memory: float
     device: str
+    operations: float = 0.0
 
 
 def measure_cost(backbone: Backbone, extraction: ExtractionSettings) -> Cost:
@@ -65,7 +68,16 @@ def measure_cost(backbone: Backbone, extraction: ExtractionSettings) -> Cost:
         parameters=weights,
         memory=4 * (weights + largest) / 1e6,
         device=str(device),
+        operations=_operations(lambda: network(images[:1])),
     )
+
+
+def _operations(forward: Callable[[], Tensor]) -> float:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        forward()
+    return counter.get_total_flops() / 1e9
 
 
 def _largest_maps(network: nn.Module, forward: Callable[[], Tensor]) -> int:

@@ -4,7 +4,7 @@ Models first meet on few images. Where the whole would not fit into the budget, 
 clearly worse are dropped, then the lower half (successive halving), and the others go on with four
 times as many images. The two that lead go on together, so that the answer rests on a test on the
 most images; it is over where the rival was clearly worse twice. What was dropped, and when, is part
-of the answer. Words for it: `verdict`.
+of the answer. Words for it: `verdict`; how sure "clearly" is: `looks`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from medssl_models.experiments.context import RunContext
 from medssl_models.experiments.record_store import RecordStore
-from medssl_models.experiments.registry import find_experiment, installed_experiments, metric_of
+from medssl_models.experiments.registry import installed_experiments, metric_of
 from medssl_models.files import write_atomically
 
 from medssl_eval.compare.cells import gather_cells
 from medssl_eval.compare.comparison import Comparer, Pair
 from medssl_eval.errors import InfeasibleError
 from medssl_eval.experiments.predictions import predictions_folder
+from medssl_eval.rank.looks import Looks
 from medssl_eval.rank.subsets import FLOOR, nested_order
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ __all__ = [
 ]
 
 GROWTH = 4
-LEVEL = 0.05
 ENOUGH = 1.5  # a further round must have so many times the images to be worth its time
 LEADERS = 2  # are never dropped before the end
 MARGIN = 0.8  # of the time that is left may be planned: what an image takes is known roughly
@@ -95,7 +95,9 @@ class RankingResult:
 
     Args:
         ranks: All models, best first; those on fewer images after those on more.
-        pairs: The best against each model on as many images, per experiment, Holm-corrected.
+        pairs: The best against each model on as many images, per experiment; p-values are adjusted
+            over all pairs of models and experiments.
+        level: Below which an adjusted p-value is beyond chance: what earlier looks left of 5 %.
         records: Everything that was measured on the most images.
         images: How many images the best was measured on.
         total: How many images there are.
@@ -105,6 +107,7 @@ class RankingResult:
 
     ranks: tuple[ModelRank, ...]
     pairs: tuple[Pair, ...]
+    level: float
     records: tuple[Record, ...]
     images: int
     total: int
@@ -176,6 +179,7 @@ class Ranker:
     seed: int = 0
     clock: Callable[[], float] = time.monotonic
     _begin: float = 0.0
+    _looks: Looks = field(init=False)
     _asked: Mapping[str, str] = field(default_factory=dict)
     _ranks: dict[str, ModelRank] = field(default_factory=dict)
     _costs: dict[str, Cost] = field(default_factory=dict)
@@ -201,6 +205,13 @@ class Ranker:
         if self.context.results is not None:
             check_writable(self.context.results.parent, option="--output")
         self._begin = self.clock()
+        return self._race()
+
+    def __post_init__(self) -> None:
+        self._looks = Looks(len(self.data))
+
+    def _race(self) -> RankingResult:
+        """Go on with more and more images, and keep what the last round measured."""
         order = nested_order(self.data.labels, self.data.splits, seed=self.seed)
         size = min(len(order), 2 * FLOOR * len(self.data.classes))
         alive = list(self._asked)
@@ -286,14 +297,21 @@ class Ranker:
             )
 
     def _against_best(self, images: int, results: Path) -> list[Pair]:
-        """Compare the best with each other model on as many images."""
+        """Compare the best with each other model on as many images.
+
+        Which model is the best these images have said, so that all pairs of all experiments are
+        tested together.
+        """
         ranked = self._ranked(images)
         cells = gather_cells(r for rank in ranked for r in rank.records.values())
-        comparer = Comparer(results, seed=self.seed)
+        comparer = self._comparer(results)
         best = ranked[0].model if ranked else ""
-        found = [pair for cell in cells for pair in comparer.compare(cell, against=best)]
+        found = [pair for pair in comparer.compare_together(cells) if is_rival(pair, best)]
         self._notes += comparer.notes
         return found
+
+    def _comparer(self, results: Path) -> Comparer:
+        return Comparer(results, seed=self.seed)
 
     def _ranked(self, images: int) -> list[ModelRank]:
         found = [rank for rank in self._ranks.values() if rank.images == images]
@@ -307,7 +325,8 @@ class Ranker:
             return [], size
         if self._fits(alive, total):
             return alive, total
-        worse = [name for name in alive[1:] if is_worse(name, self._pairs_of(name))]
+        level = self._looks.level(size)
+        worse = [name for name in alive[1:] if is_worse(name, self._pairs_of(name), level)]
         self._settled += len(worse) == len(alive) - 1
         over = self._settled >= 2 or len(alive) < LEADERS
         lost = [name for name in worse if over or name not in alive[:LEADERS]]
@@ -369,6 +388,7 @@ class Ranker:
         return RankingResult(
             ranks=tuple(rank for size in sizes for rank in self._ranked(size)),
             pairs=tuple(self._pairs),
+            level=self._looks.last_level(images),
             records=tuple(self._records[images]),
             images=images,
             total=len(self.data),
@@ -382,15 +402,20 @@ def is_rival(pair: Pair, model: str) -> bool:
     return model in {pair.first.provenance.model, pair.second.provenance.model}
 
 
-def is_worse(model: str, pairs: Sequence[Pair]) -> bool:
+def is_worse(model: str, pairs: Sequence[Pair], level: float) -> bool:
     """Tell whether a model lost all its pairs against the best, one of them beyond chance.
 
-    An experiment that does not decide does so only where nothing else could be paired.
+    Pairs over episodes decide nothing: they know nothing of other images.
+
+    Args:
+        model: Its name.
+        pairs: Of the best and the model.
+        level: Below which an adjusted p-value is beyond chance.
     """
-    if any(pair.first.provenance.model == model for pair in pairs):
+    firm = [pair for pair in pairs if pair.over != "episodes"]
+    if any(pair.first.provenance.model == model for pair in firm):
         return False
-    firm = [pair for pair in pairs if find_experiment(pair.first.experiment).decides]
-    return any(pair.adjusted["permutation"] < LEVEL for pair in firm or pairs)
+    return any(pair.p_adjusted < level for pair in firm)
 
 
 def _place_in(rank: ModelRank, others: Sequence[ModelRank], experiment: str) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.experiments.cells import asked_of
 
 from medssl_eval.rank.ranking import is_rival, is_worse
 from medssl_eval.statistics.intervals import intervals_overlap
@@ -25,6 +26,8 @@ FEW = 100
 """Images of the rarest class below which an interval of a share is wider than +-10 points."""
 LOOKED_AT = 1000
 """Images whose light and corners are held against the label: `medssl-data check` takes more."""
+CHEAPER = 0.8
+"""Share of the best model's operations below which another one is called cheaper."""
 PIXELS = 5000
 """Images up to which near-duplicates between splits are looked for: one pass of decoding."""
 
@@ -55,13 +58,14 @@ def judge(result: RankingResult, caveats: Sequence[str] = ()) -> Verdict:
     """
     first, *others = result.ranks
     rivals = [rank for rank in others if rank.images == first.images]
-    worse = [rank for rank in rivals if is_worse(rank.model, _pairs(result, rank))]
+    worse = [rank for rank in rivals if is_worse(rank.model, _pairs(result, rank), result.level)]
     alike = [rank for rank in rivals if rank not in worse]
     sentences = [
         _headline(result, first, alike=bool(alike)),
         *_told_apart(worse),
         *_cheapest(first, alike),
-        *_of_controls(first, alike, others),
+        *_needed(result, first, alike),
+        *_of_controls(result, first, alike, others),
     ]
     limits = [
         *_of_size(result),
@@ -169,17 +173,52 @@ def _cheapest(first: ModelRank, alike: Sequence[ModelRank]) -> list[str]:
     if not alike:
         return []
     told = f"not told apart from it: {_listed(alike)}"
-    cheap = min(alike, key=lambda rank: rank.cost.milliseconds)
-    if cheap.cost.milliseconds < 0.8 * first.cost.milliseconds:
+    cheap = min(alike, key=lambda rank: rank.cost.operations)
+    if cheap.cost.operations < CHEAPER * first.cost.operations:
         told += (
-            f"; of these {cheap.model} is cheaper, {cheap.cost.milliseconds:.1f} against "
-            f"{first.cost.milliseconds:.1f} ms an image"
+            f"; of these {cheap.model} is cheaper, {cheap.cost.operations:.1f} against "
+            f"{first.cost.operations:.1f} billion operations an image"
         )
     return [told]
 
 
+def _needed(result: RankingResult, first: ModelRank, alike: Sequence[ModelRank]) -> list[str]:
+    """Say how many more patients or images would tell models apart, as far as that is known."""
+    asked = {rank.model: _least_needed(result, first, rank) for rank in alike}
+    parts = [
+        f"{model} {_rounded(pair.needed)} {pair.over} in {pair.first.experiment} instead of "
+        f"{pair.difference.units}"
+        for model, pair in asked.items()
+        if pair is not None and pair.needed is not None
+    ]
+    if not parts:
+        return []
+    return [
+        f"telling them from {first.model} at 80 % power would take, were the observed differences "
+        f"the true ones: {'; '.join(parts)}"
+    ]
+
+
+def _least_needed(result: RankingResult, first: ModelRank, other: ModelRank) -> Pair | None:
+    """Choose the pair in favour of the best that the smallest sample would prove."""
+    ahead = [
+        pair
+        for pair in _pairs(result, other)
+        if pair.first.provenance.model == first.model and pair.needed is not None
+    ]
+    return min(ahead, key=lambda pair: pair.needed or 0, default=None)
+
+
+def _rounded(count: int | None) -> str:
+    """Write two digits of a forecast: more would claim too much."""
+    return f"about {int(float(f'{count or 0:.2g}')):,}"
+
+
 def _of_controls(
-    first: ModelRank, alike: Sequence[ModelRank], others: Sequence[ModelRank]
+    result: RankingResult,
+    first: ModelRank,
+    alike: Sequence[ModelRank],
+    others: Sequence[ModelRank],
 ) -> list[str]:
     """Say what the untrained controls mean, and no more than the numbers do."""
     if all(rank.control for rank in (first, *others)):
@@ -191,20 +230,27 @@ def _of_controls(
     if not controls:
         return []
     best = controls[0]
-    if best is first or best.mean_rank == first.mean_rank:
+    if best is first:
         return [
-            f"the untrained control {best.model} does as well: nothing here shows that pretraining "
+            f"the untrained control {best.model} comes first: nothing here shows that pretraining "
             "helps on these images"
         ]
+    values = _values_beside(first, best)
+    if _least_needed(result, first, best) is None:
+        return [
+            f"{first.model} is not ahead of the untrained control {best.model} ({values}): the "
+            "observed difference is 0, in favour of the control, or not known over images"
+        ]
     return [
-        f"{first.model} comes before the untrained control {best.model} "
-        f"({_values_beside(first, best)}), but no test on {first.images} images proves it"
+        f"{first.model} comes before the untrained control {best.model} ({values}), but no test "
+        "proves it, nor that they are alike"
     ]
 
 
 def _values_beside(one: ModelRank, other: ModelRank) -> str:
     return ", ".join(
         f"{name} {record.value:.1f} against {other.records[name].value:.1f} {record.unit}".rstrip()
+        + f" on {asked_of(record)[0]:,} images"
         for name, record in one.records.items()
     )
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Ranking", "rank_models"]
 
+FEWEST = 5
+"""Data sets from which on the approximations hold, and below which little could be told apart: with
+two models no exact test of fewer can reach 5 %."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
@@ -59,10 +63,10 @@ def rank_models(
         higher_is_better: The metric's direction.
 
     Raises:
-        InfeasibleError: Fewer than two data sets or models, or a missing value.
+        InfeasibleError: Fewer than five data sets or two models, or a missing value.
 
     Example:
-        >>> ranking = rank_models([[0.9, 0.7], [0.8, 0.6], [0.7, 0.5]], ["good", "poor"])
+        >>> ranking = rank_models([[0.9, 0.7], [0.8, 0.6]] * 3, ["good", "poor"])
         >>> ranking.models, ranking.mean_ranks.tolist()
         (('good', 'poor'), [1.0, 2.0])
 
@@ -116,10 +120,11 @@ def _groups(means: Floats, critical: float) -> tuple[tuple[int, int], ...]:
 
 
 def _check_table(table: Floats, models: Sequence[str]) -> None:
-    if table.ndim != 2 or table.shape[1] != len(models) or min(table.shape) < 2:
+    wrong = table.ndim != 2 or table.shape[1] != len(models)
+    if wrong or len(models) < 2 or len(table) < FEWEST:
         message = (
-            f"values of shape {table.shape} for {len(models)} models: ranks need at least 2 data "
-            "sets and 2 models"
+            f"values of shape {table.shape} for {len(models)} models: average ranks need at least "
+            f"{FEWEST} data sets and 2 models; fewer say nothing"
         )
         raise InfeasibleError(message)
     if not np.isfinite(table).all():

@@ -45,8 +45,7 @@ class ClassifierMetric(Metric):
     Args:
         compute: (labels (N,) int64, probabilities (N, K) float64, weights (B, N) float64) -> (B,)
             float64, NaN where undefined. Trusts its input.
-        uses_order: Whether only the order of scores matters, so that the scores of two models may
-            be replaced by ranks before they are exchanged.
+        by_class: Whether it depends on the images of each class alone, however many there are.
 
     Example:
         >>> metric("auroc")([0, 1, 1], [0.2, 0.1, 0.9])
@@ -54,7 +53,7 @@ class ClassifierMetric(Metric):
     """
 
     compute: Callable[[Labels, Floats, Floats], Floats] = field(kw_only=True, repr=False)
-    uses_order: bool = field(default=False, kw_only=True)
+    by_class: bool = field(default=False, kw_only=True)
 
     @property
     def scale(self) -> float:
@@ -240,12 +239,18 @@ def _calibration_error(labels: Labels, probabilities: Floats, weights: Floats) -
 _ALL = (
     ClassifierMetric("accuracy", "accuracy", "higher", "%", bounds=(0, 100), compute=_accuracy),
     ClassifierMetric(
-        "balanced_accuracy", "balanced accuracy", "higher", "%", bounds=(0, 100), compute=_recall
+        "balanced_accuracy",
+        "balanced accuracy",
+        "higher",
+        "%",
+        bounds=(0, 100),
+        compute=_recall,
+        by_class=True,
     ),
     ClassifierMetric(
-        "auroc", "AUROC", "higher", chance=0.5, bounds=(0, 1), compute=_auroc, uses_order=True
+        "auroc", "AUROC", "higher", chance=0.5, bounds=(0, 1), compute=_auroc, by_class=True
     ),
-    ClassifierMetric("auprc", "AUPRC", "higher", bounds=(0, 1), compute=_auprc, uses_order=True),
+    ClassifierMetric("auprc", "AUPRC", "higher", bounds=(0, 1), compute=_auprc),
     ClassifierMetric("brier", "Brier score", "lower", bounds=(0, 2), compute=_brier),
     ClassifierMetric(
         "calibration_error", "calibration error", "lower", bounds=(0, 1), compute=_calibration_error

@@ -1,10 +1,12 @@
 """Whether two models differ on the same images or episodes: bootstrap, permutation, DeLong's test.
 
-Everything here takes arrays; which records can be paired is the business of `compare`.
+Everything here takes arrays; which records can be paired is the business of `compare`, and tests of
+many models at once that of `joint_tests`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,11 +19,10 @@ from medssl_eval.statistics.intervals import (
     bootstrap_p,
     bootstrap_weights,
     checked_units,
-    coin_flips,
-    permutation_p,
     replicate,
 )
-from medssl_eval.statistics.metrics import checked_predictions, metric
+from medssl_eval.statistics.joint_tests import Panel, all_pairs, jackknife_panel
+from medssl_eval.statistics.metrics import checked_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,15 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Integers = NDArray[np.int64]
 
-__all__ = ["DeLong", "Difference", "compare_episodes", "compare_predictions", "delong"]
+__all__ = [
+    "DeLong",
+    "Difference",
+    "compare_episodes",
+    "compare_predictions",
+    "delong",
+    "delong_p",
+    "episodes_panel",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +54,10 @@ class Difference:
         difference: First minus second.
         low: Lower end of the 95 % bootstrap interval of the difference.
         high: Upper end.
-        p_bootstrap: Two-sided, from the bootstrap; see `bootstrap_p`.
-        p_permutation: Two-sided, from exchanging the models; see `permutation_p`.
+        standard_error: Of the difference.
+        p_bootstrap: Two-sided, from the bootstrap; see `bootstrap_p`. None where the interval is
+            not from a bootstrap.
+        p_permutation: Two-sided, from exchanging the models; see `all_pairs`.
         p_delong: Two-sided, for the area under the curve of two classes, else None.
         units: How many patients, images or episodes there are.
     """
@@ -57,7 +68,8 @@ class Difference:
     difference: float
     low: float
     high: float
-    p_bootstrap: float
+    standard_error: float
+    p_bootstrap: float | None
     p_permutation: float
     p_delong: float | None
     units: int
@@ -86,7 +98,7 @@ def compare_predictions(
 
     Raises:
         FeatureError: Predictions of different shapes.
-        LabelError: The metric is not defined on these labels.
+        LabelError: The metric is not defined on these labels, or without one of the units.
         SettingsError: No resamples.
 
     Example:
@@ -95,22 +107,24 @@ def compare_predictions(
         >>> found.difference, found.units, found.p_permutation < 0.01
         (0.5, 40, True)
     """
-    pair = _Pair.of(labels, first, second, clusters)
-    ours, theirs = (_value(pair.labels, scores, name) for scores in (pair.first, pair.second))
-    drawn = _replicated(pair, name, clusters=clusters, resamples=resamples, seed=seed)
-    exchanged = _exchanged(pair, name, resamples=resamples, seed=seed)
-    low, high = percentile_interval(drawn)
-    return Difference(
-        metric=name,
-        first=ours,
-        second=theirs,
-        difference=ours - theirs,
-        low=low,
-        high=high,
-        p_bootstrap=bootstrap_p(drawn),
-        p_permutation=permutation_p(ours - theirs, exchanged),
-        p_delong=_delong_p(pair, clusters) if name == "auroc" else None,
-        units=pair.count,
+    shapes = [checked_predictions(labels, scores)[1].shape for scores in (first, second)]
+    if shapes[0] != shapes[1]:
+        message = f"predictions of shapes {shapes[0]} and {shapes[1]} cannot be paired"
+        raise FeatureError(message)
+    units = _named(clusters, shapes[0][0])
+    panel = jackknife_panel(labels, [first, second], name, units=units)
+    ours, theirs = (
+        replicate(labels, scores, [name], clusters=clusters, resamples=resamples, seed=seed)[name]
+        for scores in (first, second)
+    )
+    return _difference(
+        name,
+        panel,
+        ours - theirs,
+        units=checked_units(shapes[0][0], clusters)[1],
+        p_delong=delong_p(labels, first, second, clusters) if name == "auroc" else None,
+        resamples=resamples,
+        seed=seed,
     )
 
 
@@ -141,102 +155,85 @@ def compare_episodes(
     if ours.ndim != 1 or ours.shape != theirs.shape or not len(ours):
         message = f"episodes of shapes {ours.shape} and {theirs.shape} cannot be paired"
         raise FeatureError(message)
-    gaps = ours - theirs
-    count = len(gaps)
+    panel = episodes_panel([ours, theirs])
+    count = len(ours)
     weights = bootstrap_weights(np.arange(count), count, resamples=resamples, seed=seed)
-    drawn = np.concatenate([chunk @ gaps / count for chunk in weights])
-    signs = coin_flips(count, resamples=resamples, seed=seed)
-    exchanged = np.concatenate([(1 - 2 * flips) @ gaps / count for flips in signs])
+    drawn = np.concatenate([chunk @ (ours - theirs) / count for chunk in weights])
+    return _difference("accuracy", panel, drawn, units=count, resamples=resamples, seed=seed)
+
+
+def episodes_panel(shares: Sequence[ArrayLike]) -> Panel:
+    """Set models side by side that met the same episodes, each episode a unit.
+
+    Args:
+        shares: (E,) accuracies of each model.
+
+    Example:
+        >>> episodes_panel([[80.0, 90.0], [70.0, 74.0]]).values.tolist()
+        [85.0, 72.0]
+    """
+    table = np.asarray(shares, np.float64).T
+    count, values = len(table), table.mean(axis=0)
+    influences = (table - values) / np.sqrt(count * max(count - 1, 1))
+    units = [f"episode {number}" for number in range(count)]
+    return Panel(units, influences, values, np.zeros(count, np.int64))
+
+
+def _named(clusters: Sequence[str] | None, rows: int) -> list[str] | None:
+    """Give unknown patients a name each."""
+    if clusters is None:
+        return None
+    checked_units(rows, clusters)
+    return [name or f"\0{row}" for row, name in enumerate(clusters)]
+
+
+def _difference(
+    name: str,
+    panel: Panel,
+    drawn: Floats,
+    *,
+    units: int,
+    p_delong: float | None = None,
+    resamples: int,
+    seed: int,
+) -> Difference:
+    """Put together the tests of a panel of two models and the resamples of their difference."""
+    (tests,) = all_pairs([panel], [[(0, 1)]], resamples=resamples, seed=seed)
     low, high = percentile_interval(drawn)
     return Difference(
-        metric="accuracy",
-        first=float(ours.mean()),
-        second=float(theirs.mean()),
-        difference=float(gaps.mean()),
+        metric=name,
+        first=float(panel.values[0]),
+        second=float(panel.values[1]),
+        difference=float(tests.difference[0]),
         low=low,
         high=high,
+        standard_error=float(tests.standard_error[0]),
         p_bootstrap=bootstrap_p(drawn),
-        p_permutation=permutation_p(float(gaps.mean()), exchanged),
-        p_delong=None,
-        units=count,
+        p_permutation=float(tests.p[0]),
+        p_delong=p_delong,
+        units=units,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """Checked predictions of two models for the same images, and which belong together."""
+def delong_p(
+    labels: ArrayLike, first: ArrayLike, second: ArrayLike, clusters: Sequence[str] | None
+) -> float | None:
+    """Run DeLong's test where it has an answer: two classes, with enough patients of each.
 
-    labels: Integers
-    first: Floats
-    second: Floats
-    units: Integers
-    count: int
-
-    @classmethod
-    def of(
-        cls, labels: ArrayLike, first: ArrayLike, second: ArrayLike, clusters: Sequence[str] | None
-    ) -> _Pair:
-        truth, ours = checked_predictions(labels, first)
-        _, theirs = checked_predictions(labels, second)
-        if ours.shape != theirs.shape:
-            message = f"predictions of shapes {ours.shape} and {theirs.shape} cannot be paired"
-            raise FeatureError(message)
-        return cls(truth, ours, theirs, *checked_units(len(truth), clusters))
-
-
-def _value(labels: Integers, scores: Floats, name: str) -> float:
-    measured = metric(name)(labels, scores)
-    if measured.value is None:
-        message = f"{name} cannot be compared: {measured.reason}"
-        raise LabelError(message)
-    return measured.value
-
-
-def _replicated(
-    pair: _Pair, name: str, *, clusters: Sequence[str] | None, resamples: int, seed: int
-) -> Floats:
-    """Compute the metric's difference on resamples of the units, the same for both models."""
-    ours, theirs = (
-        replicate(pair.labels, scores, [name], clusters=clusters, resamples=resamples, seed=seed)
-        for scores in (pair.first, pair.second)
-    )
-    return ours[name] - theirs[name]
-
-
-def _exchanged(pair: _Pair, name: str, *, resamples: int, seed: int) -> Floats:
-    """Compute the metric's difference after exchanging the models' predictions on half the units.
-
-    Both models' rows stand one above the other; which of them are a model's own after an exchange
-    is a set of weights. Where only the order of scores counts they are replaced by ranks first:
-    models use the scale from 0 to 1 differently, and mixed they would not be comparable.
+    Args:
+        labels: (N,) integers.
+        first: (N, K) probabilities of one model, or (N,) for the second of two classes.
+        second: Those of the other.
+        clusters: As for `delong`.
     """
-    ways = (pair.first, pair.second)
-    if metric(name).uses_order:
-        ways = (_as_ranks(pair.first), _as_ranks(pair.second))
-    labels, scores = np.tile(pair.labels, 2), np.concatenate(ways)
-    differences = []
-    for flips in coin_flips(pair.count, resamples=resamples, seed=seed, rows=len(labels)):
-        swapped = flips[:, pair.units]
-        ours = metric(name).compute(labels, scores, np.hstack([1 - swapped, swapped]))
-        theirs = metric(name).compute(labels, scores, np.hstack([swapped, 1 - swapped]))
-        differences.append(ours - theirs)
-    return np.concatenate(differences)
-
-
-def _delong_p(pair: _Pair, clusters: Sequence[str] | None) -> float | None:
-    """Run DeLong's test where there are two classes, with two patients each or more."""
-    if pair.first.shape[1] != 2:
+    truth, ours = checked_predictions(labels, first)
+    _, theirs = checked_predictions(labels, second)
+    if ours.shape[1] != 2:
         return None
     try:
-        return delong(pair.labels, pair.first[:, 1], pair.second[:, 1], clusters=clusters).p
+        return delong(truth, ours[:, 1], theirs[:, 1], clusters=clusters).p
     except LabelError:
         return None
-
-
-def _as_ranks(scores: Floats) -> Floats:
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(scores, axis=0) / len(scores), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +244,7 @@ class DeLong:
         areas: (2,) of the first and the second model.
         covariance: (2, 2) of the two.
         z: Difference in standard errors; 0 where both models rank alike.
-        p: Two-sided.
+        p: Two-sided, of the normal distribution, which many patients approach.
     """
 
     areas: Floats
@@ -273,7 +270,9 @@ def delong(
             positive and negative ones alike; with one row each it is DeLong's own.
 
     Raises:
-        LabelError: A class has fewer than two units.
+        LabelError: A class has fewer than two units, or the areas differ without any variance, as
+            where one model separates the classes and the other gives all rows the same score: the
+            estimate of the variance is then 0, and no test can be based on it.
 
     Example:
         >>> labels, weak = [0, 0, 1, 1, 0, 1], [0.3, 0.6, 0.4, 0.7, 0.5, 0.2]
@@ -302,8 +301,13 @@ def delong(
     )
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     gap = float(areas[0] - areas[1])
-    z = gap / np.sqrt(variance) if variance > 1e-18 else 0.0 if gap == 0 else np.inf * np.sign(gap)
-    return DeLong(areas, covariance, float(z), float(2 * norm.sf(abs(z))))
+    if abs(gap) < 1e-12:
+        return DeLong(areas, covariance, 0.0, 1.0)
+    if variance < 1e-18:
+        message = "the areas differ without any variance: DeLong's test has no answer"
+        raise LabelError(message)
+    z = gap / math.sqrt(variance)
+    return DeLong(areas, covariance, z, float(2 * norm.sf(abs(z))))
 
 
 def _placements(positive: NDArray[np.bool_], scores: Floats) -> tuple[Floats, Floats]:
