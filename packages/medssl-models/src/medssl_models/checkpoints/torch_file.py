@@ -158,7 +158,7 @@ def _check_tuples(stream: IO[bytes], path: Path) -> None:
     """Follow a pickle's stack with the number of values in each tuple in place of the values."""
     stack: list[int] = []
     marks: list[int] = []
-    memo: dict[int, int] = {}
+    memo: dict[object, int] = {}
     for code, value, _ in pickletools.genops(stream):
         name = code.name
         if name == "MARK":
@@ -166,9 +166,9 @@ def _check_tuples(stream: IO[bytes], path: Path) -> None:
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
         elif name.endswith("PUT"):
-            memo[int(value)] = stack[-1]
+            memo[value] = stack[-1]
         elif name.endswith("GET"):
-            stack.append(memo[int(value)])
+            stack.append(memo[value])
         elif name == "DUP":
             stack.append(stack[-1])
         else:

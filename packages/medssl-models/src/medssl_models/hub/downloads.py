@@ -16,7 +16,7 @@ import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from medssl_models.errors import DownloadError, OfflineError
 from medssl_models.files import sha256_of
@@ -33,7 +33,10 @@ __all__ = ["DownloadSettings", "Downloaded", "download", "refuse_offline"]
 _CHUNK = 2**18
 _MIB = 2**20
 _LARGEST = 16 * 2**30
+_OVERLAP = 2**16
+"""Bytes that are asked for again: servers may call two versions of a file by one tag."""
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_WHO = re.compile(r"//[^/?#]*@")
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
@@ -72,6 +75,35 @@ class _Lost(Exception):  # noqa: N818 # a state of a connection, never seen by c
 
 class _Refused(Exception):  # noqa: N818 # see `_Lost`
     """This address does not give the file."""
+
+
+class _HonestRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no address out of HTTPS, nor to anything but HTTP."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        scheme = newurl.partition(":")[0].lower()
+        if scheme not in {"https", req.type}:
+            message = f"it leads on to an address of {scheme}, which is not followed"
+            raise _Refused(message)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def without_password(url: str) -> str:
+    """Leave out what an address says of who asks, for messages and notes.
+
+    Example:
+        >>> without_password("https://me:secret@mirror.org/a")
+        'https://mirror.org/a'
+    """
+    return _WHO.sub("//", url, count=1)
 
 
 def refuse_offline(what: str) -> None:
@@ -116,8 +148,9 @@ def download(
         OSError: The file cannot be written.
     """
     urls = [f"{mirror.rstrip('/')}/{file.filename}", *file.urls] if mirror else list(file.urls)
-    refuse_offline(urls[0])
-    reasons = [f"{url}: {reason}" for url, reason in (refused or {}).items() if url in urls]
+    refuse_offline(without_password(urls[0]))
+    known = (refused or {}).items()
+    reasons = [f"{without_password(url)}: {reason}" for url, reason in known if url in urls]
     for url in urls:
         if refused and url in refused:
             continue
@@ -126,7 +159,7 @@ def download(
         try:
             return transfer.run(progress)
         except _Refused as refusal:
-            reasons.append(f"{url}: {refusal}")
+            reasons.append(f"{without_password(url)}: {refusal}")
         except KeyboardInterrupt as stop:
             kept = transfer.kept // _MIB
             stop.add_note(f"{kept} MiB of {file.filename} are kept, the same command goes on")
@@ -169,7 +202,7 @@ class _Transfer:
             self._check()
             self.part.replace(self.target)
             self.note.unlink(missing_ok=True)
-        return Downloaded(self.target, sha256_of(self.target), self.url, new)
+        return Downloaded(self.target, sha256_of(self.target), without_password(self.url), new)
 
     def _receive(self, progress: Progress | None) -> None:
         """Ask again for the rest after each loss, as long as that brings something."""
@@ -191,12 +224,14 @@ class _Transfer:
 
     def _receive_once(self, progress: Progress | None) -> None:
         note = self._read_note()
-        offset = self.kept if note else 0
+        offset = max(0, self.kept - _OVERLAP) if note else 0
         with self._open(offset, note.get("validator", "")) as response:
             start, total = _extent(response, offset)
             self._refuse_early(response, total)
             with self.part.open("r+b" if start else "wb") as part:
                 part.seek(start)
+                if start:
+                    start += self._compare(response, part.read(), total)
                 part.truncate()
                 self._write_note(response, total)
                 with _counting(progress, self.file.filename, start, total) as advance:
@@ -204,6 +239,20 @@ class _Transfer:
         if total is not None and got < total:
             message = f"the connection ended after {got:,} of {total:,} bytes"
             raise _Lost(message)
+
+    def _compare(self, response: http.client.HTTPResponse, kept: bytes, total: int | None) -> int:
+        """Read again the end of what is kept; where it is something else by now, forget it all."""
+        try:
+            again = response.read(len(kept))
+        except (http.client.HTTPException, OSError) as error:
+            raise _Lost(str(error) or type(error).__name__) from error
+        if again == kept:
+            return len(kept)
+        message = f"the connection ended after {self.kept:,} of {total or self.kept:,} bytes"
+        if self.kept > (total or self.kept) or not kept.startswith(again):
+            self._forget()
+            message = "the file there is another one by now"
+        raise _Lost(message)
 
     @contextmanager
     def _open(self, offset: int, validator: str) -> Iterator[http.client.HTTPResponse]:
@@ -216,12 +265,15 @@ class _Transfer:
         }
         if offset:
             headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
-        request = urllib.request.Request(self.url, headers=headers)  # noqa: S310 # checked above
+        opener = urllib.request.build_opener(_HonestRedirects)
         try:
-            with urllib.request.urlopen(request, timeout=self.settings.timeout) as response:  # noqa: S310 # as above
-                yield response
+            request = urllib.request.Request(self.url, headers=headers)  # noqa: S310 # checked above
+            response = opener.open(request, timeout=self.settings.timeout)
         except urllib.error.HTTPError as error:
             self._judge(error)
+        except (ValueError, http.client.InvalidURL) as error:
+            message = "this is no address that can be asked"
+            raise _Refused(message) from error
         except (
             urllib.error.URLError,
             http.client.HTTPException,
@@ -229,8 +281,10 @@ class _Transfer:
             TimeoutError,
         ) as error:
             raise _Lost(str(error) or type(error).__name__) from error
+        with response:
+            yield response
 
-    def _judge(self, error: urllib.error.HTTPError) -> None:
+    def _judge(self, error: urllib.error.HTTPError) -> NoReturn:
         reason = f"the server answers {error.code} {error.reason}"
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             self._forget()  # the part is longer than the file: it is of another one
@@ -285,7 +339,8 @@ class _Transfer:
             note = json.loads(self.note.read_text("utf-8"))
         except (OSError, ValueError):
             return {}
-        usable = isinstance(note, dict) and note.get("url") == self.url and note.get("validator")
+        known = isinstance(note, dict) and note.get("url") == without_password(self.url)
+        usable = known and isinstance(note.get("validator"), str) and note["validator"]
         return note if usable else {}
 
     def _write_note(self, response: http.client.HTTPResponse, total: int | None) -> None:
@@ -293,7 +348,7 @@ class _Transfer:
         tag = response.headers.get("ETag", "")
         validator = response.headers.get("Last-Modified", "") if tag.startswith("W/") else tag
         validator = validator or response.headers.get("Last-Modified", "")
-        note = {"url": self.url, "validator": validator, "size": total}
+        note = {"url": without_password(self.url), "validator": validator, "size": total}
         self.note.write_text(json.dumps(note), "utf-8")
 
     def _forget(self) -> None:
@@ -310,7 +365,7 @@ def _extent(response: http.client.HTTPResponse, offset: int) -> tuple[int, int |
             raise _Refused(message)
         return offset, int(found[2])
     length = response.headers.get("Content-Length", "")
-    return 0, int(length) if length.isdigit() else None
+    return 0, int(length) if length.isascii() and length.isdecimal() else None
 
 
 @contextmanager
