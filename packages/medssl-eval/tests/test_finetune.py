@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from medssl_eval.errors import DivergedError, InfeasibleError
 from medssl_eval.experiments.finetune import finetune
 from medssl_eval.experiments.predictions import predictions_folder, read_predictions
 from medssl_eval.experiments.settings import FinetuneOptions, FinetuneSettings, preset
+from medssl_eval.training.checkpoint import read_checkpoint
 from medssl_models import ExtractionSettings, RunContext, create_model, read_records
 from medssl_models.console import run as run_app
 from medssl_models.conversion.verification import verify
@@ -152,8 +154,6 @@ def test_the_protocols_part_where_they_should(scans, tmp_path):
 def test_soft_targets_train_and_the_study_truncates_them(scans):
     data = split(scans)
     soft = np.where(data.labels == 1, 0.7, 0.0)
-    from dataclasses import replace
-
     manifest = replace(data.manifest, targets=tuple(soft.tolist()))
     data = type(data)(manifest, data.card, data.cache)
     records = finetune(tiny_backbone(), data, settings=settings(), context=PLAIN)
@@ -176,6 +176,41 @@ def test_the_search_takes_the_best_and_passes_over_what_diverges(scans, tmp_path
     assert records[0].details["learning_rate"] in {0.1, 1e-4}
     assert len(list(tmp_path.glob("*/training.safetensors"))) == 6
     assert len(list(tmp_path.glob("*/model"))) == 1
+
+
+def test_the_studys_search_runs_all_steps_and_takes_the_last_weights(scans, tmp_path):
+    chosen = settings("published", search=True, steps=8, validate_every=2, patience=1, side=32)
+    (record, *_) = finetune(tiny_backbone(), split(scans), settings=chosen, **kept(tmp_path))
+    assert any("search chose" in note for note in record.notes)
+    runs = [read_checkpoint(path)[1] for path in tmp_path.glob("*/training.safetensors")]
+    looks = [
+        [p["step"] for p in run["points"] if p["validation_score"] is not None] for run in runs
+    ]
+    assert looks.count([8]) >= 5  # a rate may diverge; the final run looks every two steps
+    assert len(looks) == looks.count([8]) + 1
+
+
+def test_a_metric_without_value_on_the_validation_part_is_refused(scans, tmp_path):
+    for number in range(8):
+        path = scans / "third" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes((scans / "normal" / f"{number:02}.png").read_bytes())
+    data = split(scans)
+    third = data.classes.index("third")
+    splits = tuple(
+        "train" if (part, label) == ("val", third) else part
+        for part, label in zip(data.splits, data.labels, strict=True)
+    )
+    data = type(data)(replace(data.manifest, splits=splits), data.card, data.cache)
+    for metric in ("balanced_accuracy", "auroc"):
+        chosen = settings("published", select=metric)
+        with pytest.raises(
+            InfeasibleError, match=rf"has no {metric} to choose by: no row of class"
+        ):
+            finetune(tiny_backbone(), data, settings=chosen, **kept(tmp_path / "runs"))
+    chosen = settings("published", select="brier", steps=4, side=64)
+    records = finetune(tiny_backbone(), data, settings=chosen, **kept(tmp_path / "runs"))
+    assert records[0].details["best_score"] <= 0  # higher is better, of errors too
 
 
 def test_a_rate_that_diverges_leaves_no_model(scans, tmp_path):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from medssl_eval.training.images import Augmentation, TrainingImages, random_crop
+from medssl_eval.training.images import Augmentation, TrainingImages, random_crop, stretches
 from medssl_models.testing.sources import NoiseSource
 from torchvision.transforms import v2
 
@@ -27,6 +27,26 @@ def test_every_epoch_meets_every_row_once(rows, seed):
     met = [sequence.row(position) for position in range(len(sequence))]
     for epoch in range(3):
         assert sorted(met[epoch * rows : (epoch + 1) * rows]) == list(range(3, 3 + rows))
+
+
+@examples(deadline=None)
+@given(rows=st.integers(1, 40), size=st.integers(1, 12), steps=st.integers(1, 30), data=st.data())
+def test_short_batches_are_those_of_torchs_loader(rows, size, steps, data):
+    """Its loader is asked for a few epochs; a last batch of one image is passed over."""
+    loader = torch.utils.data.DataLoader(range(rows), batch_size=size)
+    usable = [batch.tolist() for batch in loader]
+    if len(usable) > 1 and len(usable[-1]) == 1 < size:
+        usable.pop()
+    expected = [
+        [image + epoch * rows for image in batch] for epoch in range(steps) for batch in usable
+    ][:steps]
+    start = data.draw(st.integers(0, steps - 1))
+    found = [
+        stretch[first : first + size].tolist()
+        for stretch in stretches(rows, size, steps, start=start, full=False)
+        for first in range(0, len(stretch), size)
+    ]
+    assert found == expected[start:]
 
 
 def test_a_position_is_the_same_whatever_was_read_before():

@@ -149,6 +149,12 @@ def _labelled(record: Record) -> float | None:
 _LABELS = Curve("fraction", _labelled, "labelled images")
 
 
+def _filled_every_batch(record: dict[str, Any]) -> None:
+    """Version 0.1 knew nothing else."""
+    former = {"last_batch": "full", "search_stopping": "early"}
+    record["settings"] = former | record["settings"]
+
+
 def _linear_label(settings: Mapping[str, Any]) -> str:
     folds = ", folds" if settings.get("evaluation") == "nested_folds" else ""
     return _fraction_label("linear", settings) + folds
@@ -250,5 +256,5 @@ FINETUNE = Experiment(
     sorted_by=("fraction",),
     curve=_LABELS,
     released=Released(("finetune",), _metric_of, _whole),
-    formerly=Formerly(values=_INPUT),
+    formerly=Formerly(values=_INPUT, adapt=_filled_every_batch),
 )

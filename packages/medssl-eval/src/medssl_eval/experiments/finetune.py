@@ -16,7 +16,7 @@ from medssl_eval.experiments.features import prepare
 from medssl_eval.experiments.partition import truncate_targets
 from medssl_eval.experiments.predictions import Predictions
 from medssl_eval.experiments.scoring import Scored, metrics_of, predictions_of, selection
-from medssl_eval.statistics.metrics import metric
+from medssl_eval.statistics.metrics import metric, validation_score
 from medssl_eval.training.run import TrainingRun, parts_of
 
 if TYPE_CHECKING:
@@ -120,14 +120,19 @@ def trainable(data: ImageDataset, settings: FinetuneSettings) -> None:
     """Say before any image is opened whether the parts can serve.
 
     Raises:
-        InfeasibleError: A part is missing, or lacks a class.
+        InfeasibleError: A part is missing, or lacks a class, or the metric that decides has no
+            value on the validation part.
         UnknownNameError: No metric has the name that the best weights are chosen by.
     """
-    metric(selection(data, settings))
+    chosen = metric(selection(data, settings)).name
     if settings.targets == "truncated":
         data = truncate_targets(data)
     for fraction in settings.fractions:
-        parts_of(data, settings, fraction)
+        parts = parts_of(data, settings, fraction)
+        if settings.early_stopping or settings.search:
+            classes, held = np.unique(data.labels[parts.train]), data.labels[parts.validation]
+            unsure = np.full((len(held), len(classes)), 1 / len(classes))
+            validation_score(chosen, np.searchsorted(classes, held), unsure)
 
 
 def _run(run: TrainingRun, names: tuple[str, ...]) -> list[Record]:
@@ -141,11 +146,14 @@ def _run(run: TrainingRun, names: tuple[str, ...]) -> list[Record]:
 
 
 def _searched(run: TrainingRun) -> tuple[TrainingRun, tuple[str, ...]]:
-    """Train all candidates with early stopping; a run that diverges is none."""
+    """Train all candidates on the training part alone; a run that diverges is none."""
+    changes: dict[str, object] = {"early_stopping": True}
+    if run.settings.search_stopping == "never":
+        changes |= {"validate_every": run.settings.steps, "tested_weights": "last"}
     scores: dict[tuple[float, float], float] = {}
     notes = []
     for rate, decay in candidates():
-        trial = run.changed(learning_rate=rate, weight_decay=decay, early_stopping=True)
+        trial = run.changed(learning_rate=rate, weight_decay=decay, **changes)
         try:
             with trial.locked() as folder:
                 _, state = trial.trained(folder)
@@ -171,7 +179,7 @@ def _left_behind(
         "steps": state.step,
         "tested_step": tested,
         "best_step": state.best_step,
-        "validation": state.best_score,
+        "best_score": state.best_score,
         "learning_rate": run.settings.learning_rate,
         "weight_decay": run.settings.weight_decay,
         "curve": [[point.step, point.train_loss] for point in state.points],

@@ -302,6 +302,12 @@ class FinetuneSettings(TrainedSettings):
         option=Option(("--learning-rate", "--lr")),
     )
     weight_decay: NonNegativeFloat = setting("L2 penalty of SGD.", corrected=1e-8, option=Option())
+    last_batch: Literal["full", "short"] = setting(
+        "Where the images of an epoch do not fill its last batch. full: the next epoch's do. "
+        "short: it stays short, or is left out if it is one image, too little for BatchNorm.",
+        corrected="full",
+        published="short",
+    )
     momentum: Annotated[float, Field(ge=0, lt=1)] = setting(
         "Nesterov momentum; 0 is plain SGD.", corrected=0.9
     )
@@ -310,6 +316,12 @@ class FinetuneSettings(TrainedSettings):
         "the rate, and take the best on validation; learning_rate and weight_decay are not used.",
         corrected=False,
         option=Option(("--search/--no-search",)),
+    )
+    search_stopping: Literal["early", "never"] = setting(
+        "When a candidate of the search ends. early: as any run, and its best validation counts. "
+        "never: after all steps, and its last weights count.",
+        corrected="early",
+        published="never",
     )
     early_stopping: bool = setting(
         "Validate now and then and stop when it gets worse. Without it, validation images train "

@@ -1,8 +1,8 @@
 """The images of a training run as one long sequence that depends on nothing but the seed.
 
-Epochs follow one another without a gap, so that every batch is full, and what is at a position
-(which image, which crop, mirrored or not) is decided by seed and position alone: a run that goes
-on after a crash meets the images that it would have met, whoever reads them ahead.
+What is at a position (which image, which crop, mirrored or not) is decided by seed and position
+alone: a run that goes on after a crash meets the images that it would have met, whoever reads them
+ahead. Epochs follow one another without a gap; `stretches` says where batches begin and end.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from medssl_models import ImageSource
     from numpy.typing import NDArray
     from PIL import Image
 
-__all__ = ["Augmentation", "TrainingImages", "random_crop"]
+__all__ = ["Augmentation", "TrainingImages", "random_crop", "stretches"]
 
 RATIOS = (3 / 4, 4 / 3)
 ATTEMPTS = 10
@@ -119,6 +119,38 @@ def _centred(height: int, width: int) -> Box:
     return (height - tall) // 2, (width - wide) // 2, tall, wide
 
 
+def stretches(
+    images: int, size: int, steps: int, *, start: int = 0, full: bool = True
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the positions of a run, in stretches that are cut into batches one by one.
+
+    Args:
+        images: In an epoch, N.
+        size: Of a batch.
+        steps: Of the run.
+        start: The first step that is wanted.
+        full: Whether all is one stretch, so that every batch is full. Else an epoch is one, so that
+            its last batch may be short; a short batch of one image is left out.
+
+    Example:
+        >>> [stretch.tolist() for stretch in stretches(5, 3, 4, full=False)]
+        [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+        >>> [stretch.tolist() for stretch in stretches(5, 3, 4, start=2)]
+        [[6, 7, 8, 9, 10, 11]]
+    """
+    if full:
+        yield np.arange(start * size, steps * size)
+        return
+    used = images - (1 if images > size > 1 and images % size == 1 else 0)
+    batches = math.ceil(used / size)
+    while start < steps:
+        epoch, before = divmod(start, batches)
+        count = min(batches - before, steps - start)
+        ends = min((before + count) * size, used)
+        yield np.arange(before * size, ends) + epoch * images
+        start += count
+
+
 @dataclass(frozen=True)
 class TrainingImages:
     """What a run is trained on, position after position; an `ImageSource` for the reader.
@@ -126,7 +158,7 @@ class TrainingImages:
     Args:
         source: The data set.
         rows: (N,) int64, the rows of it that are trained on.
-        length: Number of positions: steps x batch size.
+        length: Number of positions: steps x batch size, or more than are used.
         augment: What is done to each image.
         seed: Of order and augmentation.
     """

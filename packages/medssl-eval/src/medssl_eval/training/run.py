@@ -15,7 +15,7 @@ import numpy as np
 
 from medssl_eval.experiments.partition import partition
 from medssl_eval.experiments.scoring import resolved, selection
-from medssl_eval.statistics.metrics import metric
+from medssl_eval.statistics.metrics import validation_score
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,7 +161,7 @@ class TrainingRun:
         """Read the batches from a step on, cropped and mirrored at random."""
         import torch
 
-        from medssl_eval.training.images import Augmentation, TrainingImages
+        from medssl_eval.training.images import Augmentation, TrainingImages, stretches
 
         settings, own = self.settings, self.preprocessing
         parts, size = self.parts, settings.batch_size
@@ -173,11 +173,13 @@ class TrainingRun:
         images = TrainingImages(self.data, rows, length, augment, seed=settings.seed)
         reader = self._reader(images, own.replace(resize=(own.crop, own.crop)), size)
         targets = self._targets()
-        for batch in reader.batches(np.arange(start * size, length)):
-            good = batch.readable
-            chosen = [images.row(int(position)) for position in batch.rows[good]]
-            if chosen:
-                yield batch.images[torch.from_numpy(good)], torch.from_numpy(targets[chosen])
+        full = settings.last_batch == "full"
+        for positions in stretches(len(rows), size, settings.steps, start=start, full=full):
+            for batch in reader.batches(positions):
+                good = np.flatnonzero(batch.readable)
+                chosen = [images.row(int(position)) for position in batch.rows[good]]
+                if chosen:
+                    yield batch.images[torch.from_numpy(good)], torch.from_numpy(targets[chosen])
 
     def _reader(self, images: ImageSource, preprocessing: Preprocessing, size: int) -> Reader:
         from medssl_models.features.source import Reader as BatchReader
@@ -203,11 +205,9 @@ class TrainingRun:
         shares = targets if targets.ndim == 2 else np.eye(len(self.classes))[targets]
         tiny = np.finfo(np.float64).tiny
         loss = float(-(shares * np.log(np.maximum(probabilities, tiny))).sum(axis=1).mean())
-        chosen = metric(selection(self.data, self.settings))
+        chosen = selection(self.data, self.settings)
         labels = np.searchsorted(self.classes, self.data.labels[rows])
-        measured = chosen(labels, self.judged(chosen.name, probabilities))
-        value = -math.inf if measured.value is None else measured.value
-        return Found(loss, chosen.sign * value)
+        return Found(loss, validation_score(chosen, labels, self.judged(chosen, probabilities)))
 
     def judged(self, name: str, probabilities: Floats) -> Floats:
         """Return decisions for probabilities where the area under the curve is to see those."""
