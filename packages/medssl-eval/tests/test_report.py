@@ -294,3 +294,97 @@ def test_wrong_use_is_one_line(arguments, code, word, capsys):
     assert captured.out == ""
     assert word in captured.err
     assert "Traceback" not in captured.err
+
+
+@pytest.fixture
+def grown(tmp_path):
+    """Two models with a fraction of the labels and all of them, on two data sets."""
+    path = tmp_path / "grown.jsonl"
+    found = [
+        record(
+            model, data, value + 10 * fraction, experiment="linear", metric=metric, unit=unit,
+            settings={"fraction": fraction, "select": "accuracy"}, n=44,
+            details={"labelled_images": round(300 * fraction), "images": 44, "patients": 39,
+                     "control": model == "random_r18", "interval": "over 39 test patients"},
+        )
+        for model, value in (("random_r18", 60.0), ("moco-v2", 75.0))
+        for data in ("lungs", "eyes")
+        for fraction in (0.1, 0.5, 1.0)
+        for metric, unit in (("accuracy", "%"), ("auroc", ""))
+    ]  # fmt: skip
+    found += [record("moco-v2", "lungs", 80.0 + shots, settings={"ways": 2, "shots": shots},
+                     details={"images": 60}) for shots in (1, 5, 20)]  # fmt: skip
+    found.append(record("moco-v2", "lungs", 50.0, experiment="linear", metric="brier", unit="",
+                        settings={"fraction": 1.0, "select": "accuracy"}))  # fmt: skip
+    append_records(path, found)
+    return path
+
+
+def test_more_labels_make_a_curve_for_each_data_set_and_metric(grown):
+    content = read_content([grown])
+    curves = {curve.title: curve for curve in content.growth}
+    assert set(curves) == {
+        *(f"linear, {metric}, corrected, {data}" for metric in ("accuracy", "auroc")
+          for data in ("lungs", "eyes")),
+        "few-shot, 2-way, accuracy, corrected, lungs",
+    }  # fmt: skip
+    lines = curves["linear, accuracy, corrected, lungs"].lines
+    assert list(lines) == ["moco-v2", "random_r18"]
+    assert [entry.learnt_from for entry in lines["moco-v2"]] == [30, 150, 300]
+    assert [entry.value for entry in lines["moco-v2"]] == [76, 80, 85]
+    shots = curves["few-shot, 2-way, accuracy, corrected, lungs"]
+    assert [entry.learnt_from for entry in shots.lines["moco-v2"]] == [1, 5, 20]
+    page = write_page(content)
+    images = parsed(page).images
+    assert any(
+        "linear, accuracy, corrected, lungs against labelled images. moco-v2: 76 from 30, 80 from "
+        "150, 85 from 300; random_r18: 61 from 30" in text
+        for text in images
+    )
+    assert "labelled images of a class (logarithmic)" in page
+    assert page.count("Bands are 95 % intervals.") == 5
+    assert 'href="#labels"' in page
+
+
+def test_other_settings_are_other_curves(grown):
+    more = [
+        record("moco-v2", "lungs", 70.0 + fraction, experiment="linear",
+               settings={"fraction": fraction, "select": "auroc"},
+               details={"labelled_images": round(300 * fraction)})
+        for fraction in (0.5, 1.0)
+    ]  # fmt: skip
+    append_records(grown, more)
+    titles = [curve.title for curve in read_content([grown]).growth if "lungs" in curve.title]
+    assert len(titles) == len(set(titles)) == 4
+    assert any("select auroc" in title for title in titles)
+
+
+def test_one_point_makes_no_curve(results):
+    content = read_content([results])
+    assert content.growth == []
+    assert 'href="#labels"' not in write_page(content)
+
+
+def test_n_and_controls_stand_in_every_table(grown):
+    content = read_content([grown])
+    page, markdown = write_page(content), export(content, "markdown")
+    assert "lungs <small>n = 44, 39 patients</small>" in page
+    assert '<th scope="row">random_r18 (control)</th>' in page
+    assert "<td>n = 44, 39 patients</td>" in page
+    assert "| model | lungs (n = 44, 39 patients) | eyes (n = 44, 39 patients) |" in markdown
+    assert "| random_r18 (control) |" in markdown
+    assert "random\\_r18 (control)" in export(content, "latex")
+    first = next(csv.DictReader(io.StringIO(export(content, "csv"))))
+    assert (first["images"], first["patients"], first["control"]) == ("44", "39", "1")
+    assert "over 39 test patients" in page
+
+
+def test_cells_that_rest_on_other_numbers_of_images_say_so(tmp_path):
+    path = tmp_path / "mixed.jsonl"
+    append_records(
+        path, [record(model, details={"images": n}) for model, n in (("a", 44), ("b", 9))]
+    )
+    content = read_content([path])
+    assert "(n = 9)" in export(content, "markdown")
+    assert "| model | scans |" in export(content, "markdown")
+    assert "<small>[69.0, 71.0] n = 9</small>" in write_page(content)
