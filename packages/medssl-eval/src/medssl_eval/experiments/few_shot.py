@@ -44,6 +44,7 @@ __all__ = [
     "few_shot",
     "few_shot_preprocessing",
     "few_shot_tables",
+    "over_images",
     "quick_few_shot",
     "run_few_shot",
     "summarise",
@@ -332,7 +333,7 @@ def _record(
         correct,
         seed=entropy,
     )
-    over = {"episodes": summary.interval, "images": _over_images(summary, influences)}
+    over = {"episodes": summary.interval, "images": over_images(summary, influences)}
     low, high = over[settings.interval]
     units = len(influences.units) - plan.episodes
     folder = predictions_of(context)
@@ -399,7 +400,7 @@ def _ends(record: Record, name: str) -> str:
     return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
 
 
-def _over_images(
+def over_images(
     summary: Summary, influences: Influences
 ) -> tuple[float, float] | tuple[None, None]:
     """The interval over patients; the rarest class decides what none of them shows."""
