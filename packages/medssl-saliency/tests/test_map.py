@@ -119,6 +119,17 @@ def test_batchnorm_in_training_mode_changes_the_map_but_not_the_network(tiny_mod
     assert not any(module.training for module in backbone.modules())
 
 
+@pytest.mark.parametrize(("model", "crop"), [("random_d121", 44), ("random_r18", 32)])
+def test_a_crop_without_batch_statistics_is_refused_in_a_sentence(command, scan, model, crop):
+    """The deepest maps have one position: torch cannot normalise one value by its own mean."""
+    small = ("--protocol", "published", "--resize", crop, "--crop", crop, *QUICK)
+    code, _, err = command("map", scan, "-m", model, *small, "--batchnorm", "training")
+    assert code == 2
+    assert f"at a crop of {crop} pixels the deepest maps of {model} have one position" in err
+    assert "Traceback" not in err
+    assert command("map", scan, "-m", model, *small)[0] == 0
+
+
 @pytest.mark.parametrize("changes", [{"stride": 3}, {"fidelity": 0.95}, {"precision": "bf16"}])
 def test_approximate_modes_state_an_error_that_holds(tiny_models, scan, place, changes):
     backbone, (item,) = tiny_models("random_r18"), from_files([scan])

@@ -74,9 +74,26 @@ class FeatureExtractor:
 
     @cached_property
     def network(self) -> nn.Module:
-        """The network to run: the backbone's own, or a copy with BatchNorm in training mode."""
+        """The network to run: the backbone's own, or a copy with BatchNorm in training mode.
+
+        Raises:
+            SettingsError: The crop is so small that a map has one position: no statistics.
+        """
         trunk = self.backbone.trunk
-        return batch_statistics(trunk) if self.settings.batchnorm == "training" else trunk
+        if self.settings.batchnorm != "training":
+            return trunk
+        network, crop = batch_statistics(trunk), self.preprocessing.crop
+        device = next(trunk.parameters()).device
+        try:
+            with torch.inference_mode():
+                network(torch.zeros(1, 3, crop, crop, device=device))
+        except ValueError as error:
+            message = (
+                f"batchnorm training: at a crop of {crop} pixels the deepest maps of {self.name} "
+                "have one position, of which there are no statistics; take a larger crop"
+            )
+            raise SettingsError(message) from error
+        return network
 
     @cached_property
     def weights(self) -> str:
