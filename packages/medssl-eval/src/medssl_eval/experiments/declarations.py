@@ -124,7 +124,13 @@ def _metric_of(number: ReleasedNumber) -> str:
 
 
 def _whole(_: ReleasedNumber) -> Mapping[str, object]:
-    return {"fraction": 1.0}
+    return {"fraction": 1.0, "stratum": None, "adjusted": None}
+
+
+def _within(settings: Mapping[str, Any]) -> str:
+    """Word the part of the test images that was scored, and what scores are adjusted for."""
+    stratum, adjusted = settings.get("stratum"), settings.get("adjusted")
+    return (f", {stratum}" if stratum else "") + (f", adjusted for {adjusted}" if adjusted else "")
 
 
 def _test_part(number: ReleasedNumber) -> Mapping[str, object]:
@@ -157,7 +163,7 @@ def _filled_every_batch(record: dict[str, Any]) -> None:
 
 def _linear_label(settings: Mapping[str, Any]) -> str:
     folds = ", folds" if settings.get("evaluation") == "nested_folds" else ""
-    return _fraction_label("linear", settings) + folds
+    return _fraction_label("linear", settings) + folds + _within(settings)
 
 
 def _fraction_label(name: str, settings: Mapping[str, Any]) -> str:
@@ -204,7 +210,8 @@ LINEAR = Experiment(
 def _knn_label(settings: Mapping[str, Any]) -> str:
     chosen = settings.get("neighbours")
     votes = "k by validation" if chosen == "validated" else f"k = {chosen}"
-    return votes if settings.get("evaluation") == "test_part" else f"{votes}, folds"
+    folds = "" if settings.get("evaluation") == "test_part" else ", folds"
+    return votes + folds + _within(settings)
 
 
 KNN = Experiment(
@@ -252,7 +259,7 @@ FINETUNE = Experiment(
         "medssl-eval finetune -m moco-v2 -d chexpert --precision bf16",
         "medssl-eval finetune -m random_r18 -d medmnist:pneumoniamnist.npz --side 64 --steps 600",
     ),
-    label=lambda settings: _fraction_label("finetune", settings),
+    label=lambda settings: _fraction_label("finetune", settings) + _within(settings),
     sorted_by=("fraction",),
     curve=_LABELS,
     released=Released(("finetune",), _metric_of, _whole),

@@ -15,8 +15,10 @@ from medssl_eval.errors import DivergedError
 from medssl_eval.experiments.features import prepare
 from medssl_eval.experiments.partition import truncate_targets
 from medssl_eval.experiments.predictions import Predictions
-from medssl_eval.experiments.scoring import Scored, metrics_of, predictions_of, selection
+from medssl_eval.experiments.scoring import Scored, metrics_of, selection
 from medssl_eval.statistics.metrics import metric, validation_score
+from medssl_eval.stratified.columns import check_columns
+from medssl_eval.stratified.records import records_of
 from medssl_eval.training.run import TrainingRun, parts_of
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def run_finetune(
     for fraction in settings.fractions:
         run = TrainingRun(backbone, data, settings, context, preprocessing, provenance, fraction)
         known = context.recall("finetune", names, run.identity, provenance)
-        found += _run(run, names) if known is None else known
+        found += _run(run, names) if known is None else _known(run, names, known)
     return found
 
 
@@ -125,6 +127,7 @@ def trainable(data: ImageDataset, settings: FinetuneSettings) -> None:
         UnknownNameError: No metric has the name that the best weights are chosen by.
     """
     chosen = metric(selection(data, settings)).name
+    check_columns(data, settings)
     if settings.targets == "truncated":
         data = truncate_targets(data)
     for fraction in settings.fractions:
@@ -246,13 +249,20 @@ def _written(
         notes=(*parts.notes, *notes),
         given="one training run",
     )
-    found: list[Record] = scored.records(names, folder=predictions_of(run.context))
+    found = records_of(scored, names, data, run.settings, run.context)
     if run.settings.auroc == "probabilities" or "auroc" not in names:
         return found
     decided = run.judged("auroc", probabilities)
     judged = replace(scored, predictions=replace(scored.predictions, probabilities=decided))
-    areas = {record.metric: record for record in judged.records(("auroc",), folder=None)}
-    return [areas.get(record.metric, record) for record in found]
+    unkept = replace(run.context, results=None)
+    areas = {r.key: r for r in records_of(judged, ("auroc",), data, run.settings, unkept)}
+    return [areas.get(record.key, record) for record in found]
+
+
+def _known(run: TrainingRun, names: tuple[str, ...], known: list[Record]) -> list[Record]:
+    """Stratify what is known; areas of decisions cannot be read off the predictions."""
+    kept = names if run.settings.auroc == "probabilities" else (n for n in names if n != "auroc")
+    return records_of(known, tuple(kept), run.data, run.settings, run.context)
 
 
 def candidates() -> list[tuple[float, float]]:

@@ -18,12 +18,13 @@ from medssl_eval.experiments.predictions import Predictions
 from medssl_eval.experiments.scoring import (
     Scored,
     metrics_of,
-    predictions_of,
     resolved,
     selection,
 )
 from medssl_eval.experiments.settings import KnnSettings
 from medssl_eval.statistics.metrics import validation_score
+from medssl_eval.stratified.columns import check_columns
+from medssl_eval.stratified.records import records_of
 
 if TYPE_CHECKING:
     from medssl_data import ImageDataset
@@ -113,13 +114,13 @@ def run_knn(
     names, identity = metrics_of(data, settings), resolved(data, settings)
     known = context.recall("knn", names, identity, provenance)
     if known is not None:
-        return known
+        return records_of(known, names, data, settings, context)
     features = collect(
         backbone, data, preprocessing=preprocessing, provenance=provenance, context=context
     )
     evaluate = _ask_folds if settings.evaluation == "folds" else _ask_test_part
     asked, probabilities, details = evaluate(data, features, settings)
-    return Scored(
+    scored = Scored(
         experiment="knn",
         predictions=_predictions(data, features, asked, probabilities),
         settings=identity,
@@ -128,7 +129,8 @@ def run_knn(
         given=f"these {settings.folds} folds"
         if settings.evaluation == "folds"
         else "the images that answer",
-    ).records(names, folder=predictions_of(context))
+    )
+    return records_of(scored, names, data, settings, context)
 
 
 def quick_knn(data: ImageDataset, seed: int) -> KnnSettings:
@@ -159,6 +161,7 @@ def foldable(data: ImageDataset, settings: KnnSettings) -> None:
         UnknownNameError: No metric has the name that neighbours are to be chosen by.
     """
     selection(data, settings)
+    check_columns(data, settings)
     if settings.evaluation == "test_part":
         partition(data, separate=settings.patients == "separate", seed=settings.seed)
         return

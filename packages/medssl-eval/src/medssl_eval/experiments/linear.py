@@ -28,7 +28,6 @@ from medssl_eval.experiments.predictions import Predictions
 from medssl_eval.experiments.scoring import (
     Scored,
     metrics_of,
-    predictions_of,
     resolved,
     selection,
 )
@@ -37,6 +36,8 @@ from medssl_eval.solver.logistic import choose_c, published_cs, solve, solve_pat
 from medssl_eval.solver.published_fit import fit_published
 from medssl_eval.solver.scaling import Scaling
 from medssl_eval.statistics.metrics import validation_score
+from medssl_eval.stratified.columns import check_columns
+from medssl_eval.stratified.records import records_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -147,11 +148,8 @@ def run_linear(
         )
     found: list[Record] = []
     for fraction, records in known.items():
-        if records is None:
-            scored = _evaluate(data, features, settings, fraction)
-            found += scored.records(names, folder=predictions_of(context))
-        else:
-            found += records
+        scored = _evaluate(data, features, settings, fraction) if records is None else records
+        found += records_of(scored, names, data, settings, context)
     return found
 
 
@@ -163,6 +161,7 @@ def separable(data: ImageDataset, settings: LinearSettings) -> None:
         UnknownNameError: No metric has the name that C is to be chosen by.
     """
     selection(data, settings)
+    check_columns(data, settings)
     if settings.targets == "truncated":
         data = truncate_targets(data)
     settings = evaluated(data, settings)

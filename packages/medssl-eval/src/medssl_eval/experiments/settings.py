@@ -19,6 +19,7 @@ from medssl_models.experiments.settings import (
 )
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -42,6 +43,9 @@ __all__ = [
 ]
 
 Share = Annotated[float, Field(gt=0, le=1)]
+Columns = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
 
 
 class ImageSettings(ExperimentSettings):
@@ -84,6 +88,24 @@ class ScoredSettings(ImageSettings):
         option=Option(
             ("--ordered/--not-ordered",),
             help="The classes are grades: measure quadratic kappa (default: the card tells).",
+        ),
+    )
+
+
+    by: Columns = setting(
+        "Columns of the data set, such as view, sex or site: each of their values is scored apart "
+        "too, a record each; numbers are cut into quarters.",
+        corrected=(),
+        option=Option(
+            metavar="COLUMN,...", help="Score the values of these columns apart too, such as view."
+        ),
+    )
+    adjust: Columns = setting(
+        "Columns that scores are adjusted for too: the AUROC is taken within their values, the "
+        "other metrics with weights that make label and columns independent.",
+        corrected=(),
+        option=Option(
+            metavar="COLUMN,...", help="Adjust scores for these columns too, such as view."
         ),
     )
 

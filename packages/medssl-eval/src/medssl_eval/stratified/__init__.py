@@ -1,0 +1,1 @@
+"""Scores within the values of a column, and scores that are adjusted for it."""

@@ -1,0 +1,188 @@
+"""Metrics as they would be if the label did not follow a column. Arrays in, numbers out."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from medssl_models.experiments.intervals import percentile_interval
+
+from medssl_eval.statistics.intervals import (
+    RESAMPLES,
+    TOLERATED,
+    Estimate,
+    bootstrap_weights,
+    checked_units,
+)
+from medssl_eval.statistics.metrics import checked_predictions, metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+    Integers = NDArray[np.int64]
+    Adjusted = Callable[[Integers, Floats, Integers, Floats], Floats]
+
+__all__ = ["ADJUSTABLE", "adjusted_auroc", "estimate_adjusted", "independent_weights"]
+
+_NOWHERE = "no stratum holds all classes: the column alone tells them apart"
+
+
+def independent_weights(labels: Integers, strata: Integers, weights: Floats) -> Floats:
+    """Weigh rows so that label and stratum are independent, and both as common as they were.
+
+    A row of class c in stratum s weighs P(c) P(s) / P(c, s): direct standardisation of each class
+    to the strata of all. Rows of a stratum that lacks a class weigh nothing.
+
+    Args:
+        labels: (N,) in 0..C-1.
+        strata: (N,) in 0..S-1.
+        weights: (B, N), such as how often each row was drawn.
+
+    Returns:
+        (B, N).
+
+    References:
+        Hernán and Robins, Estimating causal effects from epidemiological data, 2006 (stabilised
+        inverse probability weights, and that they are standardisation).
+
+    Example:
+        >>> labels, strata = np.array([0, 0, 0, 1, 0, 1, 1, 1]), np.repeat([0, 1], 4)
+        >>> independent_weights(labels, strata, np.ones((1, 8))).round(2).tolist()
+        [[0.67, 0.67, 0.67, 2.0, 2.0, 0.67, 0.67, 0.67]]
+    """
+    classes, count = int(labels.max()) + 1, int(strata.max()) + 1
+    cells = labels * count + strata
+    mass = (weights @ np.eye(classes * count)[cells]).reshape(-1, classes, count)
+    mass = np.where((mass > 0).all(axis=1, keepdims=True), mass, 0.0)
+    total = mass.sum(axis=(1, 2), keepdims=True)
+    expected = mass.sum(axis=2, keepdims=True) * mass.sum(axis=1, keepdims=True)
+    factors = np.where(mass > 0, expected / np.where(mass > 0, mass * total, 1), 0.0)
+    return np.asarray(weights * factors.reshape(len(weights), -1)[:, cells])
+
+
+def adjusted_auroc(
+    labels: Integers, probabilities: Floats, strata: Integers, weights: Floats
+) -> Floats:
+    """Compute the AUROC within strata, averaged as the positives are spread over them.
+
+    It is the chance that a positive scores above a negative of its own stratum. With more than two
+    classes the mean of each against the rest.
+
+    Args:
+        labels: (N,) in 0..C-1.
+        probabilities: (N, C).
+        strata: (N,) in 0..S-1.
+        weights: (B, N).
+
+    Returns:
+        (B,); NaN where no stratum holds all classes.
+
+    References:
+        Janes and Pepe, Adjusting for covariate effects on classification accuracy using the
+        covariate-adjusted receiver operating characteristic curve, Biometrika 96, 2009, section 2
+        (the area under it is the mean of the covariate-specific placement values of the cases).
+    """
+    classes = probabilities.shape[1]
+    held = independent_weights(labels, strata, weights) > 0
+    kept = np.where(held, weights, 0.0)
+    found = []
+    for positive in [1] if classes == 2 else range(classes):
+        area, mass = np.zeros(len(weights)), np.zeros(len(weights))
+        for stratum in np.unique(strata):
+            rows = strata == stratum
+            truth = (labels[rows] == positive).astype(np.int64)
+            scores = np.stack([1 - probabilities[rows, positive], probabilities[rows, positive]], 1)
+            inside = metric("auroc").compute(truth, scores, kept[:, rows])
+            positives = kept[:, rows] @ truth
+            area += np.where(positives > 0, np.nan_to_num(inside) * positives, 0.0)
+            mass += positives
+        found.append(np.where(mass > 0, area / np.where(mass > 0, mass, 1), np.nan))
+    return np.asarray(np.mean(found, axis=0))
+
+
+def _standardised(name: str) -> Adjusted:
+    def compute(
+        labels: Integers, probabilities: Floats, strata: Integers, weights: Floats
+    ) -> Floats:
+        return metric(name).compute(
+            labels, probabilities, independent_weights(labels, strata, weights)
+        )
+
+    return compute
+
+
+ADJUSTABLE: Mapping[str, Adjusted] = MappingProxyType(
+    {
+        "accuracy": _standardised("accuracy"),
+        "balanced_accuracy": _standardised("balanced_accuracy"),
+        "auroc": adjusted_auroc,
+        "brier": _standardised("brier"),
+    }
+)
+"""Metrics that can be adjusted, and how."""
+
+
+def estimate_adjusted(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    strata: Integers,
+    names: Sequence[str],
+    *,
+    clusters: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Measure adjusted metrics with 95 % percentile intervals, by patient.
+
+    The weights are found anew in each resample, so that the interval covers them too.
+
+    Args:
+        labels: (N,) in 0..C-1.
+        probabilities: (N, C), or (N,) for the second of two classes.
+        strata: (N,) in 0..S-1.
+        names: Of `ADJUSTABLE`.
+        clusters: N patient names, None where each row is independent.
+        resamples: Number of resamples.
+        seed: Equal seeds and clusters give equal resamples.
+
+    Example:
+        >>> labels, view = np.array([0, 0, 0, 1, 0, 1, 1, 1]), np.repeat([0, 1], 4)
+        >>> by_view = np.where(view == 1, 0.9, 0.1)
+        >>> estimate_adjusted(labels, by_view, view, ["auroc"])["auroc"].value
+        0.5
+    """
+    truth, scores = checked_predictions(labels, probabilities)
+    units, count = checked_units(len(truth), clusters)
+    once = np.ones((1, len(truth)))
+    drawn: dict[str, list[Floats]] = {name: [] for name in names}
+    for weights in bootstrap_weights(units, count, resamples=resamples, seed=seed):
+        for name in names:
+            drawn[name].append(ADJUSTABLE[name](truth, scores, strata, weights))
+    return {
+        name: _estimate(
+            name,
+            float(ADJUSTABLE[name](truth, scores, strata, once)[0]),
+            np.concatenate(drawn[name]),
+            count,
+        )
+        for name in names
+    }
+
+
+def _estimate(name: str, value: float, drawn: Floats, units: int) -> Estimate:
+    undefined = int(np.isnan(drawn).sum())
+    if np.isnan(value):
+        return Estimate(name, None, None, None, units, undefined, _NOWHERE)
+    low, high = percentile_interval(drawn)
+    if low == high:
+        reason = f"all resamples give the same value: {units} units are too few for an interval"
+        return Estimate(name, value, None, None, units, undefined, reason)
+    rough = (
+        f"{undefined} of {len(drawn)} resamples lack a stratum with all classes: a rough interval"
+    )
+    reason = rough if undefined > TOLERATED * len(drawn) else None
+    return Estimate(name, value, low, high, units, undefined, reason)
