@@ -115,6 +115,57 @@ def test_errors_are_one_line_and_a_code(capsys, error, code, line):
     assert last.startswith(line)
 
 
+def answering(document: object, error: Exception) -> typer.Typer:
+    """A command that writes a document, where it is given one, and fails."""
+    app = create_app("medssl-models", "Help.")
+
+    @app.command("try")
+    def attempt(as_json: JsonOption = False) -> None:
+        if document is not None:
+            Console(json=as_json).document(document)
+        raise error
+
+    @app.command("other")
+    def other() -> None:
+        pass
+
+    return app
+
+
+@pytest.mark.parametrize("document", [None, {"done": 1}])
+def test_with_json_an_error_is_the_document_unless_there_is_one(capsys, document):
+    app = answering(document, MissingWeightsError("no weights"))
+    assert run(app, ["try", "--json"]) == 4
+    out, err = capsys.readouterr()
+    assert json.loads(out) == (document or {"error": "no weights", "exit_code": 4})
+    assert err == "error: no weights\n"
+
+
+def test_with_json_wrong_usage_is_the_document(capsys):
+    assert run(make_app(), ["try", "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"error": "Missing option '--model' / '-m'.", "exit_code": 2}
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe"
+
+
+def test_no_name_moves_the_terminal(capsys):
+    console = Console()
+    console.table([HOSTILE], [[HOSTILE]], title=HOSTILE)
+    console.write(HOSTILE)
+    console.say(HOSTILE)
+    console.warn(HOSTILE)
+    run(answering(None, MissingWeightsError(HOSTILE)), ["try"])
+    out, err = capsys.readouterr()
+    Console(json=True).document({HOSTILE: HOSTILE})
+    document = capsys.readouterr().out
+    assert json.loads(document) == {HOSTILE: HOSTILE}
+    out += document
+    assert not set(out + err) & set("\x1b\x07\x9b\u202e")
+    assert r"\u001b]0;owned\u0007\u001b[2J\u009b31m\u202egnp.exe" in err
+
+
 def test_notes_of_an_error_are_told(capsys):
     stop = KeyboardInterrupt()
     stop.add_note("12 of 30 rows are kept")

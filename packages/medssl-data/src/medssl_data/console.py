@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -58,6 +59,18 @@ QuietOption = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do again what is done already.")]
 
+_UNSEEN = {
+    code: f"\\u{code:04x}"  # JSON's way too
+    for code in (
+        *(code for code in range(32) if chr(code) not in "\n\t"),
+        *range(127, 160),
+        *(0x200E, 0x200F),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+}
+"""What moves a terminal's cursor, colours it or turns the direction of writing."""
+_IS_ANSWERED: ContextVar[bool] = ContextVar("whether a command has written its document")
 _USAGE = 2
 _INTERRUPTED = 130
 
@@ -86,6 +99,7 @@ class Console:
         """
         if self.json:
             return
+        columns, title = [printable(column) for column in columns], printable(title)
         cells = [[_cell(value) for value in row] for row in rows]
         if sys.stdout.isatty():
             _print_rich(columns, cells, title)
@@ -96,21 +110,22 @@ class Console:
         """Print one JSON document under `--json`; nothing without it."""
         if self.json:
             text = json.dumps(value, indent=2, ensure_ascii=_only_ascii(), default=_jsonable)
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(printable(text) + "\n")
+            _IS_ANSWERED.set(True)
 
     def line(self, text: str) -> None:
         """Print one line of the result for people; nothing under `--json`."""
         if not self.json:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(printable(text) + "\n")
 
     def say(self, text: str) -> None:
         """Write a note to stderr unless quiet."""
         if not self.quiet:
-            sys.stderr.write(text + "\n")
+            sys.stderr.write(printable(text) + "\n")
 
     def warn(self, text: str) -> None:
         """Write a warning to stderr, always."""
-        sys.stderr.write(f"warning: {text}\n")
+        sys.stderr.write(f"warning: {printable(text)}\n")
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -130,7 +145,7 @@ class Console:
         from rich.progress import Progress
 
         with Progress(console=Terminal(stderr=True), transient=True) as bar:
-            task = bar.add_task(description, total=total)
+            task = bar.add_task(printable(description), total=total)
 
             def advance(n: int = 1) -> None:
                 bar.advance(task, n)
@@ -180,15 +195,17 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 done, 1 failed, 2 wrong usage, 3 bad input, 4 something must be brought, 130 interrupted.
+        With `--json` a failure is a document on stdout too, `{"error": SENTENCE, "exit_code": N}`.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     _settle_streams()
+    _IS_ANSWERED.set(False)
     try:
         code = app(args=words or ["--help"], prog_name=app.info.name, standalone_mode=False)
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one place where failures become sentences
-        return _report(error)
+        return _report(error, as_json="--json" in words)
     if code == _INTERRUPTED:
         sys.stderr.write(
             "interrupted: files that were finished are kept, nothing is half-written\n"
@@ -198,7 +215,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, *, as_json: bool) -> int:
     if os.environ.get("MEDSSL_DEBUG") == "1":
         traceback.print_exception(error)
     if isinstance(error.__cause__, KeyboardInterrupt):
@@ -208,7 +225,11 @@ def _report(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         _silence_stdout()
     else:
-        sys.stderr.write(f"error: {' '.join(_sentence(error).split())}\n")
+        line = printable(" ".join(_sentence(error).split()))
+        sys.stderr.write(f"error: {line}\n")
+        code = code if isinstance(code, int) else 1
+        answered = _IS_ANSWERED.get()
+        Console(json=as_json and not answered).document({"error": line, "exit_code": code})
     return code if isinstance(code, int) else 1
 
 
@@ -250,10 +271,20 @@ def _advance_silently(n: int = 1) -> None:
     del n
 
 
+def printable(text: str) -> str:
+    r"""Show characters that a terminal would obey: names of files, classes and tensors hold any.
+
+    Example:
+        >>> printable("a\x1b[2J")
+        'a\\u001b[2J'
+    """
+    return text.translate(_UNSEEN)
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:

@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 import traceback
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, ParamSpec, Protocol, TypeVar, get_args
@@ -58,6 +59,18 @@ __all__ = [
 ]
 
 LOG = logging.getLogger("medssl")
+_UNSEEN = {
+    code: f"\\u{code:04x}"  # JSON's way too
+    for code in (
+        *(code for code in range(32) if chr(code) not in "\n\t"),
+        *range(127, 160),
+        *(0x200E, 0x200F),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+}
+"""What moves a terminal's cursor, colours it or turns the direction of writing."""
+_IS_ANSWERED: ContextVar[bool] = ContextVar("whether a command has written its document")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -235,10 +248,11 @@ class Console:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(title) if title else None, box=SIMPLE_HEAD, title_justify="left")
+        heading = Text(printable(title)) if title else None
+        table = Table(title=heading, box=SIMPLE_HEAD, title_justify="left")
         for index, column in enumerate(columns):
             justify = "right" if _is_numeric([row[index] for row in rows]) else "left"
-            table.add_column(Text(column), justify=justify, overflow="fold")  # type: ignore[arg-type] # a literal
+            table.add_column(Text(printable(column)), justify=justify, overflow="fold")  # type: ignore[arg-type] # a literal
         for row in rows:
             table.add_row(*(Text(_cell(value)) for value in row))
         width = None if sys.stdout.isatty() else 10_000  # a pipe has no width: never truncate
@@ -254,21 +268,22 @@ class Console:
             text = json_text.dumps(
                 plain(value), indent=2, ensure_ascii=_only_ascii(), allow_nan=False
             )
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(printable(text) + "\n")
+            _IS_ANSWERED.set(True)
 
     def write(self, text: str) -> None:
         """Write a line of the result for people to stdout; nothing with `json`."""
         if not self.json:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(printable(text) + "\n")
 
     def say(self, text: str) -> None:
         """Write a note to stderr; nothing with `quiet`."""
         if not self.quiet:
-            sys.stderr.write(text + "\n")
+            sys.stderr.write(printable(text) + "\n")
 
     def warn(self, text: str) -> None:
         """Write a warning to stderr."""
-        sys.stderr.write(f"warning: {text}\n")
+        sys.stderr.write(f"warning: {printable(text)}\n")
 
     @contextlib.contextmanager
     def progress(self, description: str, total: int) -> Iterator[Advance]:
@@ -296,11 +311,11 @@ class Console:
             bars.TimeRemainingColumn(),
         )
         with bars.Progress(*columns, console=RichConsole(file=sys.stderr)) as bar:
-            task = bar.add_task(description, total=total)
+            task = bar.add_task(printable(description), total=total)
 
             def advance(n: int = 1, *, note: str = "") -> None:
                 if note:
-                    bar.update(task, description=f"{description}, {note}")
+                    bar.update(task, description=printable(f"{description}, {note}"))
                 bar.advance(task, n)
 
             yield advance
@@ -310,8 +325,18 @@ def _count_silently(n: int = 1, *, note: str = "") -> None:
     """Satisfy `Advance` where nothing is shown."""
 
 
+def printable(text: str) -> str:
+    r"""Show characters that a terminal would obey: names of files, classes and tensors hold any.
+
+    Example:
+        >>> printable("a\x1b[2J")
+        'a\\u001b[2J'
+    """
+    return text.translate(_UNSEEN)
+
+
 def _cell(value: object) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None else printable(str(value))
 
 
 def _is_numeric(values: Sequence[object]) -> bool:
@@ -419,8 +444,9 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     """Run a command and turn its errors into one line on stderr and an exit code.
 
     Every exception with an integer attribute `exit_code` is a sentence for the user, as is an
-    `OSError`. Anything else is a defect of ours and keeps its traceback. `MEDSSL_DEBUG=1` shows all
-    tracebacks.
+    `OSError`; with `--json` it is the document on stdout too unless one was written before,
+    `{"error": SENTENCE, "exit_code": 3}`. Anything else is a defect of ours and keeps its
+    traceback. `MEDSSL_DEBUG=1` shows all tracebacks.
 
     Args:
         app: What `create_app` made.
@@ -432,31 +458,31 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     _settle_streams()
+    _IS_ANSWERED.set(False)
     with _log_on_stderr():
         try:
             outcome = app(args=words or ["--help"], standalone_mode=False)
             sys.stdout.flush()
         except KeyboardInterrupt:
-            return _fail("interrupted before the work began", 130)
+            return _fail("interrupted before the work began", 130, kind="interrupted")
         except BrokenPipeError:  # as in `medssl-models list | head -1`
             _close_stdout()
             return 1
         except Exception as error:  # noqa: BLE001 # raised again unless it is for the user
-            return _report(error)
+            return _report(error, as_json="--json" in words)
     if not words:
         return 2
     return outcome if isinstance(outcome, int) else 0
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, *, as_json: bool) -> int:
     code = getattr(error, "exit_code", 1 if isinstance(error, OSError) else None)
     if not isinstance(code, int):
         raise error
     if os.environ.get("MEDSSL_DEBUG") == "1":
         traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, Interrupted):
-        return _fail(str(error), code, kind="interrupted")
-    return _fail(_sentence(error), code)
+    kind = "interrupted" if isinstance(error, Interrupted) else "error"
+    return _fail(_sentence(error), code, kind=kind, as_json=as_json)
 
 
 def _sentence(error: Exception) -> str:
@@ -470,10 +496,11 @@ def _sentence(error: Exception) -> str:
     return "; ".join([text, *getattr(error, "__notes__", [])])
 
 
-def _fail(text: str, code: int, *, kind: str = "error") -> int:
-    line = " ".join(text.split("\n")).strip()
+def _fail(text: str, code: int, *, kind: str = "error", as_json: bool = False) -> int:
+    line = printable(" ".join(text.split("\n")).strip())
     if line:
         sys.stderr.write(f"{kind}: {line}\n")
+        Console(json=as_json and not _IS_ANSWERED.get()).document({kind: line, "exit_code": code})
     return code
 
 
@@ -517,5 +544,5 @@ def _log_on_stderr() -> Iterator[None]:
 
 class _NoteFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
+        text = printable(record.getMessage())
         return text if record.levelno < logging.WARNING else f"warning: {text}"
