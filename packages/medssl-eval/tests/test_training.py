@@ -11,6 +11,7 @@ from medssl_eval.errors import CheckpointFileError, DivergedError
 from medssl_eval.experiments.settings import FinetuneSettings, preset
 from medssl_eval.training.classifier import (
     Classifier,
+    laid_out,
     learning_rate,
     make_optimiser,
     predict,
@@ -146,6 +147,17 @@ def test_steps_are_those_of_a_plain_loop(width, soft):
         torch.testing.assert_close(
             ours.classifier.state_dict()[name], tensor, rtol=2e-5, atol=2e-6, msg=name
         )
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "last"), [(8, 8, True), (8, 1, False), (6, 6, False)]
+)
+def test_channels_come_last_on_a_cpu_for_depthwise_convolutions_only(channels, groups, last):
+    network = nn.Sequential(
+        nn.Conv2d(3, channels, 3), nn.Conv2d(channels, channels, 3, groups=groups)
+    )
+    weight = laid_out(network, CPU)[0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == last
 
 
 @pytest.mark.parametrize(
