@@ -109,6 +109,7 @@ def fit_published(
             solution, start = part.fit(c, start)
             path.append(solution)
             scores.append(score(truth, solution.probabilities(held)))
+        del part  # holds the features in float64, as the next one does
     chosen = choose_c(grid, scores) if scores else 0
     both, both_labels = np.concatenate([rows, held]), np.concatenate([labels, truth])
     whole = _CutOff.of(both, both_labels, softmax=softmax, max_iterations=max_iterations)
@@ -162,7 +163,7 @@ class _CutOff:
 
         found = minimize(
             objective,
-            np.zeros(shape).ravel() if start is None else start.ravel(),
+            (np.zeros(shape) if start is None else start).ravel(),
             method="L-BFGS-B",
             jac=True,
             options={"maxiter": self.max_iterations, **STOPPING},
