@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -79,6 +80,8 @@ def test_an_unknown_option_is_a_usage_error(module, path, callback, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Traceback" not in captured.err
+    assert run(module, *path, "--no-such-option", "--json") == 2
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 2
 
 
 def test_shared_options_have_one_meaning():

@@ -31,8 +31,10 @@ def site(tmp_path: Path) -> Path:
     """A folder of installed packages: a pure wheel is installed by unpacking it."""
     wheel = tmp_path / "knee_data-1.0-py3-none-any.whl"
     entries = "[medssl.datasets]\nknees = knee_data:knees\nelbows = knee_data:nothing\n"
+    entries += "rude = rude_data:set\n"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("knee_data.py", MODULE)
+        archive.writestr("rude_data.py", "import sys\nprint('noise')\nsys.exit(7)\n")
         archive.writestr(
             "knee_data-1.0.dist-info/METADATA",
             "Metadata-Version: 2.1\nName: knee-data\nVersion: 1.0\n",
@@ -60,6 +62,7 @@ def test_an_installed_plug_in_is_a_data_set_and_a_broken_one_harms_nobody(site, 
     (card,) = [card for card in shown["datasets"] if card["name"] == "knees"]
     assert card["origin"] == "knee-data"
     assert "AttributeError" in shown["broken"]["elbows"]
+    assert "SystemExit: 7" in shown["broken"]["rude"]
     (tmp_path / "knees").mkdir()
     facts = json.loads(medssl_data(site, "show", "knees", "--root", str(tmp_path), "--json").stdout)
     assert facts["counts"] == "sound 1, worn 1"

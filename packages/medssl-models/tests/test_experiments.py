@@ -223,6 +223,18 @@ def test_a_broken_experiment_is_named_and_harms_no_other(tmp_path, monkeypatch):
         find_experiment("broken")
 
 
+def test_an_experiment_that_prints_and_exits_is_only_broken(tmp_path, monkeypatch, capsys):
+    package = tmp_path / "rude-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: rude\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[medssl.experiments]\nrude = rude_experiment:X\n")
+    (tmp_path / "rude_experiment.py").write_text("import sys\nprint('noise')\nsys.exit(7)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UnknownExperimentError, match="'rude' is broken: .* end the program with 7"):
+        find_experiment("rude")
+    assert capsys.readouterr().out == ""
+
+
 def test_a_probe_of_0_1_still_works_and_says_that_it_will_not(tmp_path, monkeypatch, caplog):
     package = tmp_path / "old-1.0.dist-info"
     package.mkdir()

@@ -59,6 +59,7 @@ acme = acme_models:PLUGINS
 absent = acme_models:NOT_THERE
 thief = acme_models:THIEF
 unimportable = acme_models.no_such_module:PLUGIN
+rude = acme_models.rude:PLUGIN
 """
 METADATA = "Metadata-Version: 2.1\nName: acme-models\nVersion: 1.0\n"
 WHEEL = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -69,6 +70,7 @@ def build_wheel(folder):
     path = folder / "acme_models-1.0-py3-none-any.whl"
     members = {
         "acme_models/__init__.py": MODULE,
+        "acme_models/rude.py": "import sys\nprint('noise')\nsys.exit(7)\n",
         "acme_models-1.0.dist-info/METADATA": METADATA,
         "acme_models-1.0.dist-info/WHEEL": WHEEL,
         "acme_models-1.0.dist-info/entry_points.txt": ENTRY_POINTS,
@@ -156,7 +158,7 @@ def test_an_installed_package_adds_its_models_and_harms_none(done):
     assert rows["acme"]["here"]
     assert not rows["acme-trained"]["here"]
     assert {name for name, row in rows.items() if row.get("broken")} == {
-        "absent", "thief", "unimportable",
+        "absent", "thief", "unimportable", "rude",
     }  # fmt: skip
     assert "belongs to another model" in rows["thief"]["broken"]
     assert rows["byol"]["architecture"] == "resnet50"

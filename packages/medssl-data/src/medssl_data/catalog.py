@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
 import tomllib
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module, metadata, resources
@@ -329,12 +330,13 @@ def _entry_points() -> tuple[dict[str, Plugin], dict[str, str]]:
     broken: dict[str, str] = {}
     for entry in metadata.entry_points(group=_GROUP):
         try:
-            loaded = entry.load()
-            plugin = loaded() if callable(loaded) and not isinstance(loaded, Plugin) else loaded
+            with redirect_stdout(sys.stderr):  # stdout is ours
+                loaded = entry.load()
+                plugin = loaded() if callable(loaded) and not isinstance(loaded, Plugin) else loaded
             if not isinstance(plugin, Plugin):
                 message = f"{entry.value} is a {type(plugin).__name__}, not a medssl_data.Plugin"
                 raise TypeError(message)
-        except Exception as error:  # noqa: BLE001 - a third package may fail in any way
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a third package may fail in any way
             broken[entry.name] = f"{entry.value}: {type(error).__name__}: {error}"
             continue
         origin = entry.dist.name if entry.dist else "plug-in"

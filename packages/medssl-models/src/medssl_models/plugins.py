@@ -6,7 +6,9 @@ harms no other model. Importing this module imports no torch.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from medssl_models.card import ModelCard
     from medssl_models.networks.trunks import TrunkLike
 
-__all__ = ["GROUP", "BrokenPlugin", "ModelPlugin", "Plugins", "load_plugins"]
+__all__ = ["GROUP", "BrokenPlugin", "ModelPlugin", "Plugins", "foreign_code", "load_plugins"]
 
 GROUP = "medssl.models"
 
@@ -63,6 +65,21 @@ class Plugins:
         return ((name, plugin) for name, plugins in self.usable.items() for plugin in plugins)
 
 
+@contextmanager
+def foreign_code() -> Iterator[None]:
+    """Run what another package brings: stdout stays ours, and its wish to exit is its failure.
+
+    Raises:
+        RuntimeError: It called `sys.exit`.
+    """
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except SystemExit as stop:
+        message = f"it would end the program with {stop.code!r}"
+        raise RuntimeError(message) from stop
+
+
 @cache
 def load_plugins() -> Plugins:
     """Load every entry point of the group; asked for once in a process."""
@@ -70,7 +87,8 @@ def load_plugins() -> Plugins:
     broken: list[BrokenPlugin] = []
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
-            usable[entry.name] = _plugins_of(entry)
+            with foreign_code():
+                usable[entry.name] = _plugins_of(entry)
         except Exception as error:  # noqa: BLE001 # another package's code may raise anything
             broken.append(BrokenPlugin(entry.name, f"{type(error).__name__}: {error}"))
     return Plugins(usable, tuple(broken))

@@ -17,6 +17,7 @@ from medssl_models.experiments.experiment import GROUP, Experiment
 from medssl_models.experiments.former.probes import GROUP as OLD_GROUP
 from medssl_models.experiments.former.probes import as_experiment
 from medssl_models.experiments.metric import Metric
+from medssl_models.plugins import foreign_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -158,9 +159,10 @@ def _load(name: str, entries: tuple[EntryPoint, ...]) -> Experiment:
         raise UnknownExperimentError(message)
     (entry,) = entries
     try:
-        found = entry.load()
-        if entry.group == OLD_GROUP:
-            found = as_experiment(name, found)
+        with foreign_code():
+            found = entry.load()
+            if entry.group == OLD_GROUP:
+                found = as_experiment(name, found)
     except Exception as error:  # another package's code may raise anything
         message = f"experiment {name!r} is broken: {type(error).__name__}: {error}"
         raise UnknownExperimentError(message) from error
