@@ -31,14 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PublishedFit", "fit_published"]
 
-STOPPING = {
-    "gtol": 1e-4,
-    "ftol": 1e7 * float(np.finfo(float).eps),
-    "maxls": 20,
-    "maxcor": 10,
-    "maxfun": 15_000,
-}
-"""scikit-learn's tolerance, and what SciPy's L-BFGS-B took of itself in 2022."""
+TOLERANCE = 1e-4
+"""scikit-learn's, on the largest element of the gradient."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +147,7 @@ class _CutOff:
         Returns:
             The solution, and the parameters from which the next C starts.
         """
-        from scipy.optimize import minimize
+        from scipy.optimize import fmin_l_bfgs_b
 
         shape = self.problem.targets.shape[1], self.problem.design.columns + 1
 
@@ -161,22 +155,25 @@ class _CutOff:
             point = evaluate(self.problem, flat.reshape(shape).T, c)
             return point.objective / c, point.gradient.T.ravel() / c
 
-        found = minimize(
+        found, _, course = fmin_l_bfgs_b(
             objective,
             (np.zeros(shape) if start is None else start).ravel(),
-            method="L-BFGS-B",
-            jac=True,
-            options={"maxiter": self.max_iterations, **STOPPING},
+            pgtol=TOLERANCE,
+            maxiter=self.max_iterations,
+            m=10,  # from here on what SciPy took of itself in 2022
+            factr=1e7,
+            maxfun=15_000,
+            maxls=20,
         )
-        end = found.x.reshape(shape)
+        end = found.reshape(shape)
         if self.twins:  # scikit-learn keeps the second vector and lets the first mirror it
             end = np.stack([-end[1], end[1]])
         solution = LogisticSolution.at(
             evaluate(self.problem, end.T, c),
             np.zeros(shape[1] - 1),
             c=float(c),
-            iterations=int(found.nit),
-            converged=found.status == 0,
+            iterations=int(course["nit"]),
+            converged=course["warnflag"] == 0,
         )
         if self.twins:  # so does its prediction: the log-odds are twice what the second one says
             doubled = 2 * solution.coefficients[1:], 2 * solution.intercepts[1:]
