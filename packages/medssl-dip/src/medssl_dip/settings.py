@@ -135,7 +135,6 @@ class ReconstructionSettings(InputSettings):
         "published: the one that stood for the data set in the study, where it is here.",
         corrected=(),
         published="published",
-        entries=("I-38",),
         option=Option(("--picture",), "ID,...", "Images of the data set; else its first one."),
     )
     layer: tuple[str, ...] = setting(

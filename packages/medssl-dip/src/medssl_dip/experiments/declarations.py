@@ -117,6 +117,7 @@ RECONSTRUCTION = Experiment(
     per_dataset=frozenset({"picture"}),
     tables=reconstruction_tables,
     released=Released(("perceptual-distance",), _net, _as_the_study),
+    alike={"I-38": "one picture stands for a data set unless picture names more"},
     formerly=Formerly(
         metrics=_FORMER_METRICS,
         fields={"scale": "preset"},
