@@ -9,6 +9,7 @@ from medssl_eval.errors import FeatureError, LabelError, SettingsError
 from medssl_eval.statistics.intervals import (
     bootstrap_p,
     bootstrap_weights,
+    bounded_interval,
     checked_units,
     coin_flips,
     estimate,
@@ -71,7 +72,7 @@ def test_resamples_do_not_depend_on_how_many_are_computed_at_a_time(monkeypatch)
 
 def test_an_interval_agrees_with_scipy_on_independent_rows():
     labels, scores = sample(200)
-    ours = estimate(labels, scores, ["accuracy", "auroc"], resamples=4000)
+    ours = estimate(labels, scores, ["accuracy", "auroc"], resamples=4000, interval="percentile")
     right = (scores > 0.5) == labels
     theirs = stats.bootstrap(
         (right,),
@@ -121,9 +122,57 @@ def test_an_interval_lies_around_the_value_and_equal_seeds_agree(seed, name):
     assert estimate(labels, scores, [name], seed=seed)[name] == found
 
 
+def test_the_interval_of_a_calibrated_model_holds_no_error_and_its_own_value():
+    rng = np.random.default_rng(5)
+    hits = 0
+    for trial in range(100):
+        scores = rng.random(200)
+        labels = (rng.random(200) < scores).astype(int)
+        found = estimate(labels, scores, ["calibration_error"], resamples=200, seed=trial)
+        error = found["calibration_error"]
+        assert 0 <= error.low < error.value < error.high
+        hits += error.low == 0
+    assert stats.binomtest(hits, 100, 0.95).pvalue > 0.01
+
+
+def test_a_model_that_is_never_sure_enough_is_told_from_a_calibrated_one():
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 2, 1000)
+    scores = np.where(labels == 1, 0.6, 0.4)  # right always, and 60 % sure
+    error = estimate(labels, scores, ["calibration_error"])["calibration_error"]
+    assert error.value == pytest.approx(0.4)
+    assert error.low > 0.35
+
+
+def test_near_a_bound_the_interval_holds_the_truth_where_percentiles_do_not():
+    rng = np.random.default_rng(11)
+    hits = {"log_odds": 0, "percentile": 0}
+    for trial in range(150):
+        scores = np.where(rng.random(60) < 0.97, 0.9, 0.1)
+        for way in hits:
+            found = estimate(
+                np.ones(60, int), scores, ["accuracy"], resamples=200, seed=trial, interval=way
+            )["accuracy"]
+            hits[way] += found.low is not None and found.low <= 0.97 <= found.high
+    assert stats.binomtest(hits["log_odds"], 150, 0.95).pvalue > 0.01
+    assert stats.binomtest(hits["percentile"], 150, 0.95).pvalue < 0.001
+
+
+def test_an_interval_within_bounds_of_nothing_wrong_is_the_rule_of_three():
+    assert bounded_interval(100, 0, np.inf, units=100) == (97, 100)
+    assert bounded_interval(0, 0, np.inf, units=100) == (0, 3)
+    low, high = bounded_interval(60, 5, 30, units=100)
+    assert (low, high) == pytest.approx((60 - 2.04 * 5, 60 + 2.04 * 5), abs=0.6)
+    assert bounded_interval(99.9, 30, 3, units=100)[1] <= 100
+
+
 def test_where_there_is_no_interval_the_reason_says_so():
-    found = estimate([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], ["accuracy"])["accuracy"]
+    right = [0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], ["accuracy"]
+    found = estimate(*right, interval="percentile")["accuracy"]
     assert (found.value, found.low, found.high) == (1.0, None, None)
+    # None of four was wrong: half of all may be, for all one knows.
+    bounded = estimate(*right)["accuracy"]
+    assert (bounded.value, bounded.low, bounded.high) == (1.0, 0.5, 1.0)
     assert "too few" in found.reason
     one_class = estimate([0, 0, 0], [0.1, 0.9, 0.2], ["auroc"])["auroc"]
     assert one_class.value is one_class.low is None

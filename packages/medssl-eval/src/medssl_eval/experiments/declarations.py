@@ -139,7 +139,8 @@ def _test_part(number: ReleasedNumber) -> Mapping[str, object]:
 
 def _asked_a_test_part(record: dict[str, Any]) -> None:
     """Version 0.1 knew nothing else."""
-    record["settings"] = {"evaluation": "test_part", "refits": 0} | record["settings"]
+    former = {"evaluation": "test_part", "refits": 0, "interval": "percentile"}
+    record["settings"] = former | record["settings"]
 
 
 def _labelled(record: Record) -> float | None:
@@ -155,9 +156,14 @@ def _labelled(record: Record) -> float | None:
 _LABELS = Curve("fraction", _labelled, "labelled images")
 
 
+def _stated_percentiles(record: dict[str, Any]) -> None:
+    """Version 0.1 knew nothing else."""
+    record["settings"] = {"interval": "percentile"} | record["settings"]
+
+
 def _filled_every_batch(record: dict[str, Any]) -> None:
     """Version 0.1 knew nothing else."""
-    former = {"last_batch": "full", "search_stopping": "early"}
+    former = {"last_batch": "full", "search_stopping": "early", "interval": "percentile"}
     record["settings"] = former | record["settings"]
 
 
@@ -233,7 +239,7 @@ KNN = Experiment(
         "medssl-eval knn -m moco-v2 -d shenzhencxr --split patient",
     ),
     label=_knn_label,
-    formerly=Formerly(values=_INPUT),
+    formerly=Formerly(values=_INPUT, adapt=_stated_percentiles),
 )
 
 

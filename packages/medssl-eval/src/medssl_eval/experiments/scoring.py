@@ -105,6 +105,9 @@ class Scored:
         given: What the interval is conditional on.
         refits: (N, K) probabilities by each refit to resampled training patients: with them the
             interval covers the choice of the training patients too.
+        apart: Whether no image that is asked trains. In folds each trains for the others, which
+            moves both at once: the whole deviation over refits is counted then, not only what they
+            share, as simulations show to be needed.
     """
 
     experiment: str
@@ -115,13 +118,15 @@ class Scored:
     notes: tuple[str, ...] = ()
     given: str = "one fit"
     refits: Sequence[NDArray[np.float64]] = ()
+    apart: bool = True
 
     def records(self, names: Sequence[str], *, folder: Path | None) -> list[Record]:
         """Measure and write down.
 
-        The intervals are percentiles of a bootstrap that draws patients, or images where patients
-        are unknown; its seed is fixed, so that all models are measured on the same resamples. With
-        refits they are widened by what the training patients add; see `widened`.
+        The intervals are from a bootstrap that draws patients, or images where patients are
+        unknown, in the way that the settings name; see `estimate`. Its seed is fixed, so that all
+        models are measured on the same resamples. With refits they are widened by what the training
+        patients add; see `widened`.
 
         Args:
             names: Metrics; one that is not defined on this test part gives a note and no record.
@@ -141,7 +146,10 @@ class Scored:
     def _estimates(self, names: Sequence[str]) -> dict[str, Estimate]:
         asked = self.predictions
         clusters = patients_of(asked.groups, separate=True)
-        return estimate(asked.labels, asked.probabilities, names, clusters=clusters)
+        interval = "log_odds" if self.settings.get("interval") == "log_odds" else "percentile"
+        return estimate(
+            asked.labels, asked.probabilities, names, clusters=clusters, interval=interval
+        )
 
     def _record(
         self, measured: Estimate, details: Mapping[str, object], notes: tuple[str, ...]
@@ -199,8 +207,11 @@ class Scored:
     def _spread(self, name: str) -> float:
         """By how much the choice of training patients moves a metric."""
         asked = self.predictions
-        clusters = patients_of(asked.groups, separate=True)
-        return shared_deviation(asked.labels, self.refits, name, clusters=clusters)
+        if self.apart:
+            clusters = patients_of(asked.groups, separate=True)
+            return shared_deviation(asked.labels, self.refits, name, clusters=clusters)
+        values = (metric(name)(asked.labels, refit).value for refit in self.refits)
+        return float(np.std([value for value in values if value is not None], ddof=1))
 
     def _trivial(self, name: str) -> float | None:
         """What the shares of the classes alone give: always the commonest class, or the shares."""

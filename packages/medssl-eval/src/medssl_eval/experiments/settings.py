@@ -90,8 +90,15 @@ class ScoredSettings(ImageSettings):
             help="The classes are grades: measure quadratic kappa (default: the card tells).",
         ),
     )
-
-
+    interval: Literal["percentile", "log_odds"] = setting(
+        "How the deviation over resampled patients becomes an interval. log_odds: on the scale of "
+        "log odds with Student's t, which stays within bounds and holds near them. percentile: the "
+        "percentiles of the resamples, too narrow near 0 and 1 and of few patients; the study "
+        "stated none.",
+        corrected="log_odds",
+        published="percentile",
+        option=Option(main=False),
+    )
     by: Columns = setting(
         "Columns of the data set, such as view, sex or site: each of their values is scored apart "
         "too, a record each; numbers are cut into quarters.",

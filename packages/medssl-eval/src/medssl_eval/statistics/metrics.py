@@ -46,6 +46,8 @@ class ClassifierMetric(Metric):
         compute: (labels (N,) int64, probabilities (N, K) float64, weights (B, N) float64) -> (B,)
             float64, NaN where undefined. Trusts its input.
         by_class: Whether it depends on the images of each class alone, however many there are.
+        parts: As `compute`, of a metric that is a sum of absolute values: its signed addends,
+            (B, parts). Noise lifts such a sum, so that its intervals are made otherwise.
 
     Example:
         >>> metric("auroc")([0, 1, 1], [0.2, 0.1, 0.9])
@@ -54,11 +56,20 @@ class ClassifierMetric(Metric):
 
     compute: Callable[[Labels, Floats, Floats], Floats] = field(kw_only=True, repr=False)
     by_class: bool = field(default=False, kw_only=True)
+    parts: Callable[[Labels, Floats, Floats], Floats] | None = field(
+        default=None, kw_only=True, repr=False
+    )
 
     @property
     def scale(self) -> float:
         """What a value is multiplied by to have the unit of records."""
         return 100.0 if self.unit == "%" else 1.0
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Least and greatest value, never in percent."""
+        least, greatest = self.bounds
+        return (least or 0.0) / self.scale, (greatest or 0.0) / self.scale
 
     def __call__(
         self, labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None
@@ -227,13 +238,21 @@ def _brier(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
     return _ratio(weights @ errors, weights.sum(axis=1))
 
 
-def _calibration_error(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
-    """Average the gap of confidence and accuracy in bins of equal width over the confidence."""
+def _calibration_gaps(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    """Gaps of accuracy and confidence in bins of equal width over the confidence, (B, bins).
+
+    Each is weighted by the share of rows in its bin.
+    """
     confidence = probabilities.max(axis=1)
     bins = np.ceil(confidence * CALIBRATION_BINS).astype(np.int64).clip(1, CALIBRATION_BINS) - 1
     gap = (probabilities.argmax(axis=1) == labels) - confidence
     surplus = weights @ (np.eye(CALIBRATION_BINS)[bins] * gap[:, None])
-    return _ratio(np.abs(surplus).sum(axis=1), weights.sum(axis=1))
+    return _ratio(surplus, np.broadcast_to(weights.sum(axis=1, keepdims=True), surplus.shape))
+
+
+def _calibration_error(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    """Sum the absolute gaps: the expected calibration error, above 0 even of a calibrated model."""
+    return np.asarray(np.abs(_calibration_gaps(labels, probabilities, weights)).sum(axis=1))
 
 
 _ALL = (
@@ -253,7 +272,12 @@ _ALL = (
     ClassifierMetric("auprc", "AUPRC", "higher", bounds=(0, 1), compute=_auprc),
     ClassifierMetric("brier", "Brier score", "lower", bounds=(0, 2), compute=_brier),
     ClassifierMetric(
-        "calibration_error", "calibration error", "lower", bounds=(0, 1), compute=_calibration_error
+        "calibration_error",
+        "calibration error",
+        "lower",
+        bounds=(0, 1),
+        compute=_calibration_error,
+        parts=_calibration_gaps,
     ),
     ClassifierMetric(
         "quadratic_kappa", "quadratic kappa", "higher", chance=0.0, bounds=(-1, 1), compute=_kappa
