@@ -402,6 +402,7 @@ def _evaluate(
         notes=answers.notes,
         given=answers.given,
         refits=answers.refits,
+        apart=settings.evaluation == "test_part",
     )
 
 
