@@ -178,7 +178,7 @@ def audit_manifest(
 
 def _confounded(found: Confounders) -> Iterator[Finding]:
     for one in found.ringing:
-        remedy = "it could explain a good score: balance it, or look at results within its values"
+        remedy = "a good score may come from it: balance it, or score with --by and --adjust"
         yield Finding("confounder", one.sentence, remedy, fatal=False)
 
 

@@ -73,7 +73,7 @@ class ChestXray:
             seed=self.seed,
             size=self.size,
         )
-        if exposed and self.confounder == "brightness":
+        if exposed and self.confounder in {"view", "brightness"}:
             plane = np.clip(plane + _BRIGHTER * exposed[0], 0, 1)
         pixels = np.rint(plane * 255).astype(np.uint8)
         stamp(pixels)
@@ -103,9 +103,9 @@ def chest_xray(
         difficulty: 0 plain to see, 1 invisible.
         seed: Another seed is another set of patients.
         size: Side of the pictures in pixels.
-        confounder: Plants what follows the class without being the disease: "view" makes a patient
-            AP or PA and burns that in, "marker" puts a bright square into the upper left corner,
-            "brightness" exposes the film more. "" plants nothing.
+        confounder: Plants what follows the class without being the disease: "brightness" exposes
+            the film more, "view" makes a patient AP, exposed more, or PA, and burns that in,
+            "marker" puts a bright square into the upper left corner. "" plants nothing.
         strength: Difference of its share between the classes, about Cramer's V; 0 plants it at
             random.
 

@@ -35,7 +35,8 @@ def independent_weights(labels: Integers, strata: Integers, weights: Floats) -> 
     """Weigh rows so that label and stratum are independent, and both as common as they were.
 
     A row of class c in stratum s weighs P(c) P(s) / P(c, s): direct standardisation of each class
-    to the strata of all. Rows of a stratum that lacks a class weigh nothing.
+    to the strata of all. Rows of a stratum that lacks a class weigh nothing, and the others of
+    their class take their place.
 
     Args:
         labels: (N,) in 0..C-1.
@@ -57,9 +58,10 @@ def independent_weights(labels: Integers, strata: Integers, weights: Floats) -> 
     classes, count = int(labels.max()) + 1, int(strata.max()) + 1
     cells = labels * count + strata
     mass = (weights @ np.eye(classes * count)[cells]).reshape(-1, classes, count)
+    wanted = mass.sum(axis=2, keepdims=True)
     mass = np.where((mass > 0).all(axis=1, keepdims=True), mass, 0.0)
     total = mass.sum(axis=(1, 2), keepdims=True)
-    expected = mass.sum(axis=2, keepdims=True) * mass.sum(axis=1, keepdims=True)
+    expected = wanted * mass.sum(axis=1, keepdims=True)
     factors = np.where(mass > 0, expected / np.where(mass > 0, mass * total, 1), 0.0)
     return np.asarray(weights * factors.reshape(len(weights), -1)[:, cells])
 
