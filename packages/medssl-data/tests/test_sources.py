@@ -1,5 +1,6 @@
 """The user's own files: folder:, table:, medmnist:."""
 
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -24,6 +25,7 @@ from medssl_data.errors import (
     UnsafePathError,
 )
 from medssl_data.images import archives
+from medssl_data.images.decoding import read_image
 from PIL import Image
 
 
@@ -326,6 +328,46 @@ def test_damage_inside_an_array_is_found_when_it_is_read(tmp_path: Path) -> None
     path.write_bytes(bytes(content))
     with pytest.raises(UnreadableImageError, match=r"x.npz"):
         load_dataset(name)[0]
+
+
+def test_an_array_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(
+        path, train_images=np.zeros((1, 9000, 9000), np.uint8), train_labels=np.zeros((1, 1), int)
+    )
+    with pytest.raises(UnreadableImageError, match="more than 200 times its size"):
+        load_dataset(f"medmnist:{path}")
+
+
+def test_labels_without_end_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "many.npz"
+    labels = np.array([[0], [10**12]])
+    np.savez(path, train_images=np.zeros((2, 4, 4), np.uint8), train_labels=labels)
+    with pytest.raises(LabelError, match="label 1000000000000 is beyond"):
+        load_dataset(f"medmnist:{path}")
+
+
+def test_a_header_of_nested_brackets_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.npz"
+    text = b"{'descr': " + b"(" * 5000 + b")" * 4900
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(
+            "train_images.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+        )
+    with pytest.raises(UnreadableImageError, match=r"deep\.npz"):
+        load_dataset(f"medmnist:{path}")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.mha", "a.csv", "a.npz", "a.dcm"])
+def test_a_pipe_is_no_image_and_nothing_waits_for_it(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    if name.endswith((".csv", ".npz")):
+        source = f"table:{tmp_path / name}" if name == "a.csv" else f"medmnist:{tmp_path / name}"
+        with pytest.raises(DataError):
+            load_dataset(source)
+    else:
+        with pytest.raises(UnreadableImageError, match="is a folder, a pipe or a device"):
+            read_image(tmp_path / name)
 
 
 # --- any source ------------------------------------------------------------------------------

@@ -1,5 +1,8 @@
 """Slices of volumes: position, window and orientation, written and read back with SimpleITK."""
 
+import gzip
+import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -159,3 +162,130 @@ def test_a_path_that_ends_like_a_setting_is_a_path(tmp_path: Path) -> None:
     small = load_dataset(f"folder:{folder},reduced=100,limit=400000")
     assert small.image(0).size == (160, 120)
     assert small.manifest.reading == Reading(reduced=100, pixel_limit=400_000)
+
+
+# ---------------------------------------------------------------------------------- headers
+
+
+WRITTEN = ("mha", "mhd", "nrrd", "nhdr", "nii", "nii.gz")
+KINDS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
+
+
+@pytest.mark.parametrize("suffix", WRITTEN)
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_the_toolkit_writes_is_read(tmp_path: Path, suffix, compressed, kind) -> None:
+    toolkit = pytest.importorskip("SimpleITK")
+    values = np.arange(60).reshape(5, 4, 3).astype(kind)
+    path = tmp_path / f"a b.{suffix}"
+    toolkit.WriteImage(toolkit.GetImageFromArray(values), str(path), compressed)
+    picture = read_image(path, reading=Reading(window=(0, 255)))
+    np.testing.assert_array_equal(picture.pixels, values[2].astype(np.uint8))
+
+
+def changed(path: Path, before: bytes, after: bytes) -> Path:
+    content = path.read_bytes()
+    assert content.count(before) == 1
+    path.write_bytes(content.replace(before, after))
+    return path
+
+
+ELSEWHERE = [
+    b"/etc/passwd", b"../secret.raw", b"../in/a.raw", b"sub/a.raw", b"/etc/host%s 1 1 1",
+    b"a%03d.raw 1 5 1", b"LIST", b"LIST 2", b"link.raw", b"pipe.raw", b"absent.raw", b".",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("named", ELSEWHERE, ids=lambda name: name.decode())
+@pytest.mark.parametrize("suffix", ["mha", "mhd", "nrrd", "nhdr"])
+def test_no_header_leads_to_another_file(tmp_path: Path, suffix: str, named: bytes) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for place in (tmp_path / "secret.raw", folder / "a%03d.raw", folder / "a.raw"):
+        place.write_bytes(bytes(1000))
+    (folder / "link.raw").symlink_to(tmp_path / "secret.raw")
+    os.mkfifo(folder / "pipe.raw")
+    path = saved(folder / f"v.{suffix}")
+    if suffix == "nrrd":
+        changed(path, b"endian:", b"data file: " + named + b"\nendian:")
+    else:
+        before = {"mha": b"= LOCAL", "mhd": b"= v.raw", "nhdr": b"file: v.raw"}[suffix]
+        changed(path, before, before.partition(b" ")[0] + b" " + named)
+    with pytest.raises(UnreadableImageError, match=rf"v\.{suffix} "):
+        read_image(path)
+
+
+LIES = [
+    ("mha", b"DimSize = 3 4 5", b"DimSize = 3 4 900"),
+    ("mha", b"DimSize = 3 4 5", b"DimSize = 99999 99999 99999"),
+    ("mha", b"DimSize = 3 4 5", b"DimSize = 3 4"),
+    ("mha", b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 nan 1"),
+    ("mha", b"Offset = 0 0 0", b"Offset = 0 inf 0"),
+    ("mha", b"ElementType = MET_SHORT", b"ElementType = MET_OTHER"),
+    ("mha", b"ElementType = MET_SHORT", b"ElementType = MET_SHORT\nElementNumberOfChannels = -1"),
+    ("mha", b"ElementType = MET_SHORT", b"ElementType = MET_SHORT\nHeaderSize = 99999999999999"),
+    ("nrrd", b"sizes: 3 4 5", b"sizes: 3 4 900"),
+    ("nrrd", b"sizes: 3 4 5", b"sizes: 3 -4 5"),
+    ("nrrd", b"dimension: 3", b"dimension: 3000000000"),
+    ("nrrd", b"type: short", b"type: block"),
+    ("nrrd", b"encoding: raw", b"encoding: hex"),
+    ("nrrd", b"encoding: raw", b"encoding: raw\nline skip: 1000000000"),
+    ("nrrd", b"space origin: (0,0,0)", b"space origin: (0,nan,0)"),
+    ("nrrd", b"NRRD000", b"NRRX000"),
+]
+
+
+@pytest.mark.parametrize(("suffix", "before", "after"), LIES, ids=lambda value: str(value)[:40])
+def test_headers_that_do_not_fit_their_file_are_refused(tmp_path, suffix, before, after) -> None:
+    path = changed(saved(tmp_path / f"a.{suffix}"), before, after)
+    with pytest.raises(UnreadableImageError, match=rf"a\.{suffix} "):
+        read_image(path)
+
+
+NIFTI_LIES = {
+    "dim": (40, struct.pack("<h", -3)),
+    "sizes": (42, struct.pack("<3h", 32000, 32000, 32000)),
+    "datatype": (70, struct.pack("<h", 1792)),
+    "vox_offset": (108, struct.pack("<f", np.nan)),
+    "slope": (112, struct.pack("<f", np.inf)),
+    "spacing": (80, struct.pack("<f", np.nan)),
+    "rows": (280, struct.pack("<f", np.inf)),
+    "a pair of files": (344, b"ni1\0"),
+    "length": (0, struct.pack("<i", 7)),
+}
+
+
+@pytest.mark.parametrize("lie", NIFTI_LIES)
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+def test_nifti_headers_that_do_not_fit_are_refused(tmp_path: Path, suffix: str, lie: str) -> None:
+    path = saved(tmp_path / f"a.{suffix}")
+    packed = suffix.endswith("gz")
+    content = bytearray(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
+    place, value = NIFTI_LIES[lie]
+    content[place : place + len(value)] = value
+    path.write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(UnreadableImageError, match=r"a\.nii"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", WRITTEN)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_none_are_refused(tmp_path: Path, suffix: str, value: float) -> None:
+    toolkit = pytest.importorskip("SimpleITK")
+    values = np.zeros((5, 4, 3), np.float32)
+    values[2, 1, 1] = value
+    path = tmp_path / f"a.{suffix}"
+    toolkit.WriteImage(toolkit.GetImageFromArray(values), str(path))
+    with pytest.raises(UnreadableImageError, match="NaN or infinite"):
+        read_image(path)
+
+
+def test_a_packed_volume_that_is_cut_off_or_damaged_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.nii.gz")
+    content = path.read_bytes()
+    damaged = bytearray(content)
+    damaged[-6] ^= 1  # of the checksum
+    for bad in (content[:-20], bytes(damaged), content[:5]):
+        path.write_bytes(bad)
+        with pytest.raises(UnreadableImageError, match=r"a\.nii\.gz"):
+            read_image(path)

@@ -26,6 +26,7 @@ __all__ = [
     "MissingDatasetError",
     "MissingExtraError",
     "MissingFileError",
+    "NotAFileError",
     "PairError",
     "PluginError",
     "SettingError",
@@ -103,6 +104,12 @@ class UnreadableImageError(DataError, OSError, ValueError):
     ) -> UnreadableImageError:
         """Say which file it is, why it is not a picture, and what to do."""
         return cls(f"{path} {reason}; {advice}")
+
+
+class NotAFileError(DataError, OSError):
+    """A pipe, a device or a socket where a file is needed."""
+
+    exit_code = 3
 
 
 class MissingFileError(DataError, FileNotFoundError):

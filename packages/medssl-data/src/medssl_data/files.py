@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
 
-from medssl_data.errors import SettingError
+from medssl_data.errors import NotAFileError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
 __all__ = [
     "check_replaceable",
     "clear_drafts",
     "home",
+    "open_plain",
     "replacing",
     "sha256_of",
     "write_atomically",
@@ -80,6 +82,33 @@ def sha256_of(content: Path | bytes) -> str:
         return hashlib.sha256(content).hexdigest()
     with content.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a plain file for reading; what is none is refused at once, without waiting for it.
+
+    Args:
+        path: The file, or a link to it.
+
+    Raises:
+        NotAFileError: It is a pipe, a device or a socket.
+        OSError: It cannot be opened; a folder is an `IsADirectoryError`.
+
+    Example:
+        >>> write_atomically(Path("a.csv"), b"a,b")
+        >>> with open_plain(Path("a.csv")) as file:
+        ...     file.read()
+        b'a,b'
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    message = f"{path} is a pipe, a device or a socket; name a file"
+    raise NotAFileError(message)
 
 
 def check_replaceable(path: Path) -> None:

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from tokenize import TokenError
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,9 @@ __all__ = ["ArrayHeader", "member_headers", "open_member", "read_item"]
 
 _IN_MEMORY = 256 * 2**20
 _LOCAL_HEADER = 30
+_FREE, _MAX_RATIO = 64 * 2**20, 200
+"""Bytes up to which any compression is harmless, and the most of pictures beyond."""
+_PIECE = 16 * 2**20
 _FAULTS = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError)
 
 
@@ -74,12 +78,18 @@ def member_headers(path: Path) -> dict[str, ArrayHeader]:
             }
     except PermissionError:
         raise
+    except (RecursionError, MemoryError, SyntaxError, TokenError) as error:  # of nested brackets
+        reason = "is not a readable .npz file (a header that cannot be parsed)"
+        raise UnreadableImageError.of(path, reason, "fetch it again") from error
     except _FAULTS as error:
         reason = f"is not a readable .npz file ({error})"
         raise UnreadableImageError.of(path, reason, "fetch it again") from error
 
 
 def _header_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayHeader:
+    if info.file_size > max(_FREE, _MAX_RATIO * info.compress_size):
+        message = f"{info.filename} unpacks to more than {_MAX_RATIO} times its size"
+        raise ValueError(message)
     with archive.open(info) as stream:
         header = _parse(stream)
     if header.offset + header.nbytes != info.file_size:
@@ -129,7 +139,9 @@ def _open_cached(path: Path, member: str, size: int, changed: int) -> npt.NDArra
         with zipfile.ZipFile(path) as archive:
             info = archive.getinfo(f"{member}.npy")
             if info.compress_type == zipfile.ZIP_STORED:
-                return _map(path, header, _data_offset(path, info) + header.offset)
+                start = _data_offset(path, info)
+                _check_sum(path, info, start)
+                return _map(path, header, start + header.offset)
             if header.nbytes <= _IN_MEMORY:
                 return _load(archive.read(info), header)
             unpacked = _unpack(archive, info, f"{path.resolve()}:{size}:{changed}")
@@ -158,6 +170,18 @@ def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
         head = stream.read(_LOCAL_HEADER)
     name, extra = struct.unpack("<HH", head[26:30])
     return int(info.header_offset + _LOCAL_HEADER + name + extra)
+
+
+def _check_sum(path: Path, info: zipfile.ZipInfo, start: int) -> None:
+    """Compare a stored member with its checksum: mapped, it is never read through zipfile."""
+    found, left = 0, info.file_size
+    with path.open("rb") as stream:
+        stream.seek(start)
+        while left > 0 and (piece := stream.read(min(left, _PIECE))):
+            found, left = zlib.crc32(piece, found), left - len(piece)
+    if found != info.CRC:
+        message = "it does not fit its checksum"
+        raise ValueError(message)
 
 
 def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, identity: str) -> Path:

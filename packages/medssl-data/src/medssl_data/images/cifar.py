@@ -171,8 +171,8 @@ def _scan(content: bytes) -> tuple[npt.NDArray[np.uint8], list[int]]:
                 key = text.decode("latin-1")
             elif key == "data" and len(text) >= _PIXELS:
                 pixels = text
-        elif key and code.name in _WHOLE_NUMBERS:
-            found[key].append(int(value))
+        elif key and isinstance(value, int) and code.name in _WHOLE_NUMBERS:
+            found[key].append(value)
     if not pixels or len(pixels) % _PIXELS:
         message = "it holds no pictures of 32 x 32 pixels"
         raise ValueError(message)

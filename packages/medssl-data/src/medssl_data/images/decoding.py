@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image
 
-from medssl_data.errors import MissingFileError, UnreadableImageError
+from medssl_data.errors import MissingFileError, NotAFileError, UnreadableImageError
+from medssl_data.files import open_plain
 from medssl_data.images.pillow import read_pillow
 from medssl_data.images.reading import Reading, read_slice_name
 
@@ -179,13 +180,13 @@ def _decode_item(path: Path, item: str, *, is_zip: bool) -> tuple[Image.Image, s
 
 def _head(path: Path) -> bytes:
     try:
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
             head = stream.read(132)
     except (FileNotFoundError, NotADirectoryError) as error:
         message = f"{path} is not there; check the table and the root"
         raise MissingFileError(message) from error
-    except IsADirectoryError as error:
-        raise UnreadableImageError.of(path, "is a folder") from error
+    except (IsADirectoryError, NotAFileError) as error:
+        raise UnreadableImageError.of(path, "is a folder, a pipe or a device") from error
     if not head:
         raise UnreadableImageError.of(path, "is empty (0 bytes)")
     return head

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from medssl_data.errors import MissingExtraError, UnreadableImageError
+from medssl_data.images.volume_headers import check_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["read_slice", "slice_index", "to_bytes"]
 
 _AXES = "xyz"
-
-_META = re.compile(rb"^[ \t]*(NDims|BinaryData)(?!\w)(.*)$", re.MULTILINE)
-"""What must be right in a MetaImage header, or the process may end; see `_check_header`."""
-_HEADER_BYTES = 2**16
-_META_SOUND = {"NDims": rb"[1-9]", "BinaryData": rb"([Tt].*|1)"}
 
 
 def read_slice(path: Path, reading: Reading) -> tuple[Image.Image, str]:
@@ -66,8 +61,8 @@ def _cut(path: Path, reading: Reading) -> tuple[npt.NDArray[np.float64], int]:
     except ImportError as error:
         message = f"{path} is a volume: pip install 'medssl-data[volumes]'"
         raise MissingExtraError(message) from error
-    _check_header(path)
     reader = toolkit.ImageFileReader()
+    reader.SetImageIO(check_header(path))
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     size = list(reader.GetSize())
@@ -83,29 +78,10 @@ def _cut(path: Path, reading: Reading) -> tuple[npt.NDArray[np.float64], int]:
         reader.SetExtractIndex(start)
         reader.SetExtractSize(size)
         return toolkit.GetArrayFromImage(reader.Execute()).astype(np.float64), index
-    volume = toolkit.DICOMOrient(toolkit.ReadImage(str(path)), "LPS")
+    volume = toolkit.DICOMOrient(reader.Execute(), "LPS")
     array = toolkit.GetArrayViewFromImage(volume)  # indexed z, y, x
     index = slice_index(path, array.shape[2 - reading.axis], reading.position)
     return array.take(index, 2 - reading.axis).astype(np.float64), index
-
-
-def _check_header(path: Path) -> None:
-    """Refuse a MetaImage header on which ITK crashes (SimpleITK 2.5) instead of raising.
-
-    It does so for a negative number of dimensions, and where it cuts a slice out of numbers that
-    are text, which is also what it takes a header without, or with a damaged, `BinaryData` for.
-    """
-    if path.suffix.casefold() not in {".mha", ".mhd"}:
-        return
-    with path.open("rb") as file:
-        head = file.read(_HEADER_BYTES).partition(b"ElementDataFile")[0]
-    found = _META.findall(head.replace(b"\r", b""))
-    for name, sound in _META_SOUND.items():
-        lines = [rest for key, rest in found if key == name.encode()]
-        pattern = re.compile(rb"[ \t]*[=:][ \t]*" + sound + rb"[ \t]*")
-        if not lines or not all(pattern.fullmatch(rest) for rest in lines):
-            reason = f"is not a binary MetaImage ({name})"
-            raise UnreadableImageError.of(path, reason, "write it again with BinaryData = True")
 
 
 def _is_upright(direction: tuple[float, ...]) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_medmnist"]
 
+_MOST_CLASSES = 10_000
 _PARTS = ("train", "val", "test")
 
 
@@ -98,7 +99,11 @@ def _columns(
             raise SettingError(message)
         columns = {part: array[:, 0].astype(int).tolist() for part, array in labels.items()}
         found = {label for column in columns.values() for label in column}
-        classes = known or [str(label) for label in range(max(found, default=-1) + 1)]
+        last = max(found, default=-1)
+        if last >= _MOST_CLASSES:
+            message = f"{path}: label {last} is beyond the limit of {_MOST_CLASSES:,} classes"
+            raise LabelError(message)
+        classes = known or [str(label) for label in range(last + 1)]
         strange = sorted(found - set(range(len(classes))))
         if strange:
             message = (

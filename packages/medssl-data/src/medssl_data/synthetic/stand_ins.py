@@ -168,9 +168,8 @@ def _grain(seed: int, number: int, size: int) -> npt.NDArray[np.float32]:
 
 
 def _save(pixels: npt.NDArray[np.uint8 | np.uint16], target: Path) -> None:
-    how = {"quality": 92} if target.suffix in {".jpg", ".jpeg"} else {}
     with replacing(target) as draft:
-        Image.fromarray(pixels).save(draft, **how)
+        Image.fromarray(pixels).save(draft, quality=92)  # JPEG's; others pass it over
 
 
 def _mha(voxels: npt.NDArray[np.int16]) -> bytes:

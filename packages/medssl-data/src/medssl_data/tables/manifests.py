@@ -9,7 +9,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from medssl_data.errors import LabelError, ManifestError
-from medssl_data.files import write_atomically
+from medssl_data.files import open_plain, write_atomically
 from medssl_data.images.reading import Reading
 from medssl_data.manifest import UNLABELLED, Manifest, Row
 from medssl_data.tables.text import open_text
@@ -25,7 +25,7 @@ _COLUMNS = ("id", "path", "item", "label", "group", "view", "split", "target")
 
 def is_manifest(path: Path) -> bool:
     """Tell whether a file starts like one of `write_manifest`."""
-    with path.open("rb") as stream:
+    with open_plain(path) as stream:
         return stream.read(len(_FORMAT)) == _FORMAT.encode()
 
 
