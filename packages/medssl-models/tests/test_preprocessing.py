@@ -264,3 +264,10 @@ def test_features_of_another_resampling_are_computed_anew(installed, tmp_path):
         table = extract(tiny_backbone(), NoiseSource(rows=2), store=store)
         assert table.computed == computed, release
         assert "pillow 13" not in table.provenance["preprocessing"]
+
+
+def test_a_very_narrow_image_is_refused_before_it_grows():
+    own = Preprocessing(resize=256, crop=224, normalisation={"kind": "imagenet"})
+    with pytest.raises(InputRangeError, match=r"1 x 20000 pixels.*short side of 256"):
+        own.fit(Image.new("L", (1, 20_000)))
+    assert own.fit(Image.new("L", (10, 2_000))).size == (224, 224)

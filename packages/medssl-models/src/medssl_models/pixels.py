@@ -26,6 +26,7 @@ TOP = 255.0
 # Bicubic resizing of a tensor overshoots by a few per cent at hard edges; an image that was
 # normalised before lies much further outside.
 OVERSHOOT = 0.05
+LARGEST = 2**26  # pixels of a resized image; a very narrow one grows without end
 
 
 class _Normalisation(Protocol):
@@ -60,11 +61,24 @@ def fit(preprocessing: _Recipe, image: Image.Image) -> Image.Image:
             "convert it to 8-bit RGB first (medssl_data.read_image does)"
         )
         raise InputRangeError(message)
+    _check_growth(preprocessing, image)
     resized = functional.resize(
         image.convert("RGB"), _size(preprocessing), InterpolationMode(preprocessing.interpolation)
     )
     cropped: Image.Image = functional.center_crop(resized, [preprocessing.crop, preprocessing.crop])
     return cropped
+
+
+def _check_growth(preprocessing: _Recipe, image: Image.Image) -> None:
+    """Refuse an image whose long side would become enormous when its short one is scaled."""
+    short, long = sorted(image.size)
+    side = preprocessing.resize
+    if isinstance(side, int) and side * side * long > LARGEST * max(short, 1):
+        message = (
+            f"image: {image.width} x {image.height} pixels, scaled to a short side of {side}, are "
+            f"over {LARGEST:,}; crop it first"
+        )
+        raise InputRangeError(message)
 
 
 def to_unit(preprocessing: _Recipe, fitted: Image.Image) -> Tensor:
