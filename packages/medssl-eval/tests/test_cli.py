@@ -367,7 +367,27 @@ def test_linear_json_is_one_document(capsys, parted):
     assert code == 0, err
     records = json.loads(out)["records"]
     assert {record["metric"] for record in records} >= {"auroc", "quadratic_kappa"}
-    assert records[0]["details"]["strength"] in (10, 0.1, 0.001)
+    assert set(np.ravel(records[0]["details"]["strength"])) <= {10, 0.1, 0.001}
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_a_small_test_part_is_asked_where_somebody_says_so(capsys, parted, tmp_path):
+    for words, images, given in (
+        ((), 44, "over training patients by 30 refits"),
+        (("--evaluation", "test_part"), 12, "given one fit"),
+        (("--split", "patient"), 9, "given one fit"),
+        (("--evaluation", "test_part", "--refits", "10"), 12, "by 10 refits"),
+    ):
+        code, out, err = linear(capsys, f"table:{parted}", "-m", "random_r18", *words)
+        assert code == 0, err
+        (line,) = (line for line in out.splitlines() if "(control)" in line)
+        assert line.split()[-1] == str(images)
+        assert ("folds" in line) == (images == 44)
+        meaning = f"95 % intervals of linear: over {images} test images"
+        assert any(meaning in text and given in text for text in out.splitlines())
+    found = read_records(tmp_path / "results.jsonl").records
+    assert {one.settings["evaluation"] for one in found} == {"nested_folds", "test_part"}
+    assert len({one.key for one in found}) == len(found) == 24
 
 
 @pytest.mark.usefixtures("tiny_models")
@@ -393,11 +413,13 @@ def test_linear_refuses_wrong_settings_in_one_line(capsys, parted, words, code, 
 def test_linear_needs_parts_with_both_classes(capsys, parted, scans, home):
     text = parted.read_text()
     parted.write_text(text.replace("opacity,test", "opacity,val"))
-    code, _, err = linear(capsys, f"table:{parted}", "-m", "random_r18")
+    words = ("-m", "random_r18", "--evaluation", "test_part")
+    code, _, err = linear(capsys, f"table:{parted}", *words)
     assert code == 3
     assert "the test part holds only class 'normal'" in err
     parted.write_text(text.replace(",test", ","))
-    code, _, err = linear(capsys, f"table:{parted}", "-m", "random_r18")
+    words = ("-m", "random_r18", "--evaluation", "test_part")
+    code, _, err = linear(capsys, f"table:{parted}", *words)
     assert code == 3
     assert "no test images (splits: train, val)" in err
     assert not (home / "features").exists()
