@@ -59,7 +59,8 @@ def write_map(path: Path, made: SaliencyMap, *, key: str, identity: Mapping[str,
     """
     import h5py
 
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    # The draft is locked already, by the writer.
+    with replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         file.attrs["format"], file.attrs["key"] = FORMAT, key
         file.attrs["identity"] = json.dumps(plain(identity))
         file.attrs["notes"] = json.dumps(made.notes)
