@@ -319,20 +319,20 @@ def _ask(
             units = torch.zeros(len(right), len(asked)).index_add_(
                 1, torch.from_numpy(owner), right
             )
-            shares = units.numpy() / pool.unit_sizes[asked]
             out = _outside(drawn.classes[chunk], drawn.units[chunk], of_class, asked)
-            member = np.eye(classes)[of_class[asked]]
+            shares = units.numpy() / pool.unit_sizes[asked].astype(np.float32) * out
+            member = np.eye(classes, dtype=np.float32)[of_class[asked]]
             counts = out @ member
-            means = (shares * out) @ member / np.maximum(counts, 1)
+            means = shares @ member / np.maximum(counts, 1)
             found = means.sum(axis=1) / drawn.classes.shape[1]
             # Which units are asked moves all draws of a chunk alike: it is no noise between them.
             accuracies.append(found - found.mean())
-            beside = counts[:, of_class[asked]]
-            out &= beside > 1
-            gap = (shares - means[:, of_class[asked]]) * beside / np.maximum(beside - 1, 1)
-            gaps[asked] += (gap * out).sum(axis=0)
-            times_out[asked] += out.sum(axis=0)
-    found = np.concatenate(accuracies)
+            beside = (counts > 1).astype(np.float32)
+            without = beside * counts / np.maximum(counts - 1, 1)
+            own = of_class[asked], np.arange(len(asked))
+            gaps[asked] += (without.T @ shares - (without * means).T @ out)[own]
+            times_out[asked] += (beside.T @ out)[own]
+    found = np.concatenate(accuracies).astype(np.float64)
     held = drawn.units.reshape(len(found), -1)
     return _Asked(
         accuracies=found,
@@ -391,14 +391,14 @@ def _right(prototypes: Tensor, images: Tensor, classes: Integers, labels: Intege
 
 def _outside(
     classes: Integers, support: Integers, of_class: Integers, asked: Integers
-) -> NDArray[np.bool_]:
-    """Tell which units (draws, asked) are of a drawn class and not in the support."""
+) -> NDArray[np.float32]:
+    """Tell by 1 which units (draws, asked) are of a drawn class and not in the support."""
     draws = np.arange(len(classes))[:, None]
     present = np.zeros((len(classes), int(of_class.max()) + 1), dtype=bool)
     present[draws, classes] = True
     inside = np.zeros((len(classes), len(of_class)), dtype=bool)
     inside[draws, support.reshape(len(classes), -1)] = True
-    return present[:, of_class[asked]] & ~inside[:, asked]
+    return (present[:, of_class[asked]] & ~inside[:, asked]).astype(np.float32)
 
 
 def _class_of(pool: EpisodePool) -> Integers:
