@@ -15,10 +15,11 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from medssl_data import load_dataset
 from medssl_eval.cli import app
-from medssl_eval.errors import InfeasibleError
+from medssl_eval.errors import InfeasibleError, SettingsError
 from medssl_eval.experiments.predictions import Predictions, predictions_folder
 from medssl_eval.rank import cost
 from medssl_eval.rank.cost import Cost, measure_cost
+from medssl_eval.rank.looks import Looks, spent_by
 from medssl_eval.rank.ranking import Ranker, choose_experiments, is_rival, is_worse
 from medssl_eval.rank.subsets import nested_order
 from medssl_eval.rank.verdict import caveats_of, judge
@@ -162,14 +163,28 @@ def test_what_is_not_told_apart_is_halved_and_a_part_of_the_images_must_do(monke
     assert any("a larger budget" in caveat for caveat in judge(result).caveats)
 
 
-def test_the_leaders_are_compared_again_until_the_rival_was_beaten_twice(monkeypatch):
-    made, asked = ranker(monkeypatch, {"aa": 0.9, "bbb": 0.7}, budget=30.0)
+def test_the_leaders_go_on_until_one_is_clearly_worse(monkeypatch):
+    made, asked = ranker(monkeypatch, {"aa": 0.9, "bbb": 0.8}, budget=30.0)
     result = made.run()
     assert asked == [("aa", 96), ("bbb", 96), ("aa", 384), ("bbb", 384)]
     assert result.ranks[1].dropped == "clearly worse on 384 images"
+    # What the first look had is spent, though it proved nothing.
+    assert result.level == pytest.approx(0.05 - spent_by(96 / 1600))
     assert (
         judge(result).sentences[0].startswith("aa separates these classes best: mean rank 1.0 of 2")
     )
+
+
+def test_the_levels_of_all_looks_add_up_to_five_percent():
+    looks = Looks(1600)
+    levels = [looks.level(size) for size in (96, 384, 384)]
+    assert levels[1] == levels[2]
+    assert sum(levels[:2]) == pytest.approx(spent_by(384 / 1600))
+    assert sum(levels[:2]) + looks.last_level(1600) == pytest.approx(0.05)
+    assert looks.last_level(384) == pytest.approx(0.05 - levels[0])
+    assert Looks(1600).last_level(1600) == 0.05
+    with pytest.raises(SettingsError, match=r"0\.\.1"):
+        spent_by(1.5)
 
 
 def test_the_verdict_claims_no_more_than_was_tested(monkeypatch):

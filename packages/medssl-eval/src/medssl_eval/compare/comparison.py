@@ -50,7 +50,7 @@ class Pair:
         second: The other's.
         difference: First minus second, in the unit of the records.
         p_adjusted: By permutation, over all pairs that were tested together.
-        family: How many pairs that were.
+        family: How many pairs of models that were.
         over: What the test covers: `patients`, `images`, or `episodes`, which says nothing about
             other images.
     """
@@ -167,7 +167,10 @@ class Comparer:
         return [pair for pair in pairs if pair.first is best or pair.second is best]
 
     def compare_together(self, cells: Sequence[Cell], *, against: str = "") -> list[Pair]:
-        """Test the pairs of several cells so that one false alarm in all is as rare as the level.
+        """Test the pairs of several cells so that any false alarm is as rare as the level.
+
+        Two models have one adjusted p-value over all cells: for the claim that one of them lost in
+        every cell, and in one beyond chance.
 
         Args:
             cells: Such as those of several experiments on one data set.
@@ -185,8 +188,9 @@ class Comparer:
             chosen,
             resamples=self.resamples,
             seed=self.seed,
+            claims=(claims := _claims(meetings, chosen)),
         )
-        family = sum(map(len, chosen))
+        family = len({abs(number) for numbers in claims for number in numbers})
         found = []
         for meeting, pairs, tested in zip(meetings, chosen, tests, strict=True):
             gaps = meeting.differences(pairs, tested, resamples=self.resamples, seed=self.seed)
@@ -230,6 +234,25 @@ def _positions(meeting: Meeting, against: str) -> list[tuple[int, int]]:
         if not against
         or against in {meeting.records[place].provenance.model for place in (one, other)}
     ]
+
+
+def _claims(
+    meetings: Sequence[Meeting], chosen: Sequence[Sequence[tuple[int, int]]]
+) -> list[list[int]]:
+    """Number the pairs of models, negative where the second name comes first."""
+    names = [[record.provenance.model for record in meeting.records] for meeting in meetings]
+    numbers: dict[tuple[str, str], int] = {}
+    found = []
+    for known, pairs in zip(names, chosen, strict=True):
+        ordered = [(known[one], known[other]) for one, other in pairs]
+        found.append(
+            [
+                numbers.setdefault((min(pair), max(pair)), len(numbers) + 1)
+                * (1 if pair[0] <= pair[1] else -1)
+                for pair in ordered
+            ]
+        )
+    return found
 
 
 def rank_cells(cells: Sequence[Cell], notes: list[str] | None = None) -> list[RankedCells]:

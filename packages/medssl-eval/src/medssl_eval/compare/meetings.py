@@ -290,6 +290,8 @@ def _question(record: Record, results: Path, known: dict[str, Predictions]) -> t
         return "episodes", str(record.details.get("plan"))
     if "predictions" in record.details:
         return "images", _predictions(record, results, known).questions
+    if "influences" in record.details:
+        return "influences", read_influences(record, results).plan
     return _NOTHING
 
 
@@ -304,13 +306,13 @@ def _reason(one: tuple[str, str], other: tuple[str, str]) -> str:
 def _meeting(
     cell: Cell, records: Sequence[Record], results: Path, known: dict[str, Predictions]
 ) -> Meeting:
+    if all("influences" in record.details for record in records):
+        influences = tuple(read_influences(record, results) for record in records)
+        return _OverInfluences(cell, tuple(records), influences)
     if "correct" not in records[0].details:
         first, *others = (_predictions(record, results, known) for record in records)
         answers = (first, *(other.in_order(first.ids) for other in others))
         return _OverPredictions(cell, tuple(records), answers)
-    if all("influences" in record.details for record in records):
-        influences = tuple(read_influences(record, results) for record in records)
-        return _OverInfluences(cell, tuple(records), influences)
     return _OverEpisodes(cell, tuple(records))
 
 

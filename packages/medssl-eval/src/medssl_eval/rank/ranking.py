@@ -2,9 +2,8 @@
 
 Models first meet on few images. Where the whole would not fit into the budget, those that are
 clearly worse are dropped, then the lower half (successive halving), and the others go on with four
-times as many images. The two that lead go on together, so that the answer rests on a test on the
-most images; it is over where the rival was clearly worse twice. What was dropped, and when, is part
-of the answer. Words for it: `verdict`; how sure "clearly" is: `looks`.
+times as many images. The two that lead go on together until one is clearly worse. What was dropped,
+and when, is part of the answer. Words for it: `verdict`; how sure "clearly" is: `looks`.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ __all__ = [
 
 GROWTH = 4
 ENOUGH = 1.5  # a further round must have so many times the images to be worth its time
-LEADERS = 2  # are never dropped before the end
+LEADERS = 2  # are not dropped for want of time
 MARGIN = 0.8  # of the time that is left may be planned: what an image takes is known roughly
 Choice = tuple["Experiment", Any]  # an experiment and its settings
 
@@ -185,7 +184,6 @@ class Ranker:
     _costs: dict[str, Cost] = field(default_factory=dict)
     _records: dict[int, list[Record]] = field(default_factory=dict)
     _pairs: list[Pair] = field(default_factory=list)
-    _settled: int = 0
     _notes: list[str] = field(default_factory=list)
 
     def run(self) -> RankingResult:
@@ -327,11 +325,8 @@ class Ranker:
             return alive, total
         level = self._looks.level(size)
         worse = [name for name in alive[1:] if is_worse(name, self._pairs_of(name), level)]
-        self._settled += len(worse) == len(alive) - 1
-        over = self._settled >= 2 or len(alive) < LEADERS
-        lost = [name for name in worse if over or name not in alive[:LEADERS]]
-        alive = self._drop(alive, lost, f"clearly worse on {size} images", beaten=True)
-        if over:
+        alive = self._drop(alive, worse, f"clearly worse on {size} images", beaten=True)
+        if len(alive) < LEADERS:
             return [], size
         if self._fits(alive, total):
             return alive, total

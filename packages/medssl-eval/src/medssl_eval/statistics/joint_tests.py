@@ -137,6 +137,7 @@ def all_pairs(
     *,
     resamples: int,
     seed: int,
+    claims: Sequence[Sequence[int]] | None = None,
 ) -> list[PairTests]:
     """Test pairs of models, alone and all together, by exchanging models unit by unit.
 
@@ -151,6 +152,10 @@ def all_pairs(
         pairs: For each panel, positions of two models.
         resamples: Random exchanges.
         seed: Equal seeds give equal exchanges.
+        claims: For each panel a number, from 1 on, for each pair, negative where the models stand
+            the other way round. Pairs of one number are to prove together that one model is worse,
+            which it is where it lost all of them and one beyond chance; they share an adjusted
+            p-value. None makes each pair a claim of its own.
 
     Returns:
         The tests of each panel; their adjusted p-values hold over all panels together.
@@ -186,7 +191,15 @@ def all_pairs(
     )
     reach = np.abs(exchanged) >= np.abs(observed) * (1 - REACH) - REACH
     alone = (1 + reach.sum(axis=0)) / (1 + resamples)
-    adjusted = step_down(observed, exchanged)
+    if claims is None:
+        adjusted = step_down(observed, exchanged)
+    else:
+        numbers = np.concatenate([np.asarray(one, np.int64) for one in claims])
+        claim = np.unique(np.abs(numbers), return_inverse=True)[1]
+        made = [
+            _claimed(sample * np.sign(numbers), claim) for sample in (observed[None], exchanged)
+        ]
+        adjusted = step_down(made[0][0], made[1])[claim]
     ends = np.cumsum([len(gap.observed) for gap in gaps])[:-1]
     return [
         PairTests(gap.difference, gap.error, one, both)
@@ -194,6 +207,16 @@ def all_pairs(
             gaps, np.split(alone, ends), np.split(adjusted, ends), strict=True
         )
     ]
+
+
+def _claimed(statistics: Floats, claim: Integers) -> Floats:
+    """Take the largest of each claim's statistics (B, P), 0 where two of them have other signs."""
+    found = np.empty((len(statistics), int(claim.max()) + 1))
+    for number in range(found.shape[1]):
+        own = statistics[:, claim == number]
+        low, high = own.min(axis=1), own.max(axis=1)
+        found[:, number] = np.where(low * high < 0, 0.0, np.maximum(high, -low))
+    return found
 
 
 def step_down(observed: Floats, exchanged: Floats) -> Floats:
