@@ -10,14 +10,19 @@ import time
 from pathlib import Path
 
 import pytest
-from medssl_models import home
-from medssl_models.errors import SettingsError
+from medssl_models import home, read_records
+from medssl_models.checkpoints.archive import Archive
+from medssl_models.checkpoints.opening import open_checkpoint
+from medssl_models.conversion.model_folder import read_origin
+from medssl_models.errors import NotAFileError, SettingsError
+from medssl_models.experiments.record_store import RecordStore
 from medssl_models.features.store import FeatureStore
 from medssl_models.files import (
     check_writable,
     clear_drafts,
     is_writable,
     models_folder,
+    open_plain,
     placing,
     refuse_existing,
     replacing,
@@ -238,3 +243,26 @@ def test_a_folder_that_cannot_be_written_is_said_with_its_option(tmp_path, monke
     monkeypatch.setattr("medssl_models.files.tempfile.TemporaryFile", refuse)
     with pytest.raises(OSError, match=r"\(Permission denied\)"):
         check_writable(tmp_path, option="--results")
+
+
+def test_nothing_waits_for_a_pipe(tmp_path):
+    for name in ("results.jsonl", "a.zip", "config.json", "a.index", f"{'0' * 64}.h5"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "results.jsonl")
+    for path in (tmp_path / "results.jsonl", tmp_path / "link.jsonl", Path(os.devnull)):
+        with pytest.raises(NotAFileError, match="is a pipe, a device or a socket"):
+            open_plain(path)
+        with pytest.raises(NotAFileError):
+            RecordStore(path).refresh()
+        with pytest.raises(NotAFileError):
+            read_records(path)
+    with pytest.raises(NotAFileError):
+        Archive(tmp_path / "a.zip")
+    with pytest.raises(NotAFileError):
+        read_origin(tmp_path)
+    with pytest.raises(NotAFileError):
+        open_checkpoint(tmp_path)  # a folder with an index
+    with pytest.raises(NotAFileError):
+        FeatureStore(tmp_path).load("0" * 64)
+    with pytest.raises(IsADirectoryError):
+        open_plain(tmp_path)

@@ -24,6 +24,7 @@ __all__ = [
     "MissingExtraError",
     "MissingWeightsError",
     "ModelError",
+    "NotAFileError",
     "OfflineError",
     "PluginError",
     "RecordError",
@@ -129,6 +130,12 @@ class InputRangeError(ModelError, ValueError):
 
 class UnreadableSourceError(ModelError, ValueError):
     """An image source has images that cannot be read, or breaks its own promise."""
+
+    exit_code = 3
+
+
+class NotAFileError(ModelError, OSError):
+    """A pipe, a device or a socket where a file is needed."""
 
     exit_code = 3
 

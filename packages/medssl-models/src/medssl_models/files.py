@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
 
-from medssl_models.errors import SettingsError
+from medssl_models.errors import NotAFileError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
 __all__ = [
     "check_replaceable",
@@ -35,6 +36,7 @@ __all__ = [
     "home",
     "is_writable",
     "models_folder",
+    "open_plain",
     "placing",
     "refuse_existing",
     "replacing",
@@ -124,6 +126,27 @@ def sha256_of(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a plain file for reading; what is none is refused at once, without waiting for it.
+
+    Args:
+        path: The file, or a link to it.
+
+    Raises:
+        NotAFileError: It is a pipe, a device or a socket.
+        OSError: It cannot be opened; a folder is an `IsADirectoryError`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    message = f"{path} is a pipe, a device or a socket; name a file"
+    raise NotAFileError(message)
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors
 import safetensors.torch
-from medssl_models.files import clear_drafts, write_atomically
+from medssl_models.files import clear_drafts, open_plain, write_atomically
 from medssl_models.plain_json import canonical_json, plain
 from PIL import Image
 
@@ -236,8 +236,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        with open_plain(path) as file:
+            value = json.load(file)
+    except (ValueError, RecursionError) as error:
         message = f"{path}: not JSON ({error}); remove the folder to begin anew"
         raise RunError(message) from error
     if not isinstance(value, dict):

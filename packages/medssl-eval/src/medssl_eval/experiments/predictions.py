@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medssl_models.files import replacing
+from medssl_models.files import open_plain, replacing
 
 from medssl_eval.errors import PredictionsError
 from medssl_eval.statistics.metrics import checked_predictions
@@ -213,7 +213,7 @@ def read_arrays(
         PredictionsError: There is no such file, or it holds something else.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with open_plain(path) as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in names}
     except FileNotFoundError as error:
         message = f"{path} is not there: repeat the experiment with force"

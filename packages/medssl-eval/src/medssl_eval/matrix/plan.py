@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from medssl_models.errors import ModelError, UnknownExperimentError, did_you_mean
 from medssl_models.experiments.registry import find_experiment
+from medssl_models.files import open_plain
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -143,14 +144,15 @@ def read_plan(path: Path) -> MatrixPlan:
         ['count-images']
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        with open_plain(path) as file:
+            document = tomllib.load(file)
         plan = MatrixPlan.model_validate(_in_words_of_today(document, path))
         for name in plan.experiments:
             experiment_settings(plan, name)
     except ValidationError as error:
         message = f"{path}: {_sentence(error)}"
         raise PlanError(message) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"{path}: not TOML: {error}"
         raise PlanError(message) from error
     except FileNotFoundError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medssl_models.files import clear_drafts, replacing
+from medssl_models.files import clear_drafts, open_plain, replacing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +86,7 @@ class Checkpoint:
     def _read(self, path: Path) -> Checkpoint | None:
         """Read the file; None where it is broken or of another shape."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open_plain(path) as stream, np.load(stream, allow_pickle=False) as file:
                 values, done, grey = (file[name] for name in ("values", "done", "grey"))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             LOG.warning("%s cannot be read (%s); it is measured anew", path, error)

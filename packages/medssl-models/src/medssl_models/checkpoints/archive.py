@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from medssl_models.errors import CheckpointError, UnsafeCheckpointError
+from medssl_models.files import open_plain
 
 __all__ = ["Archive"]
 
@@ -187,7 +188,7 @@ def _fault(member: zipfile.ZipInfo) -> str:
 def _check_directory(path: Path) -> None:
     """Bound the table of contents before it is parsed: it decides how much memory that takes."""
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         file.seek(max(0, size - _TAIL))
         tail = file.read(_TAIL)
     at = tail.rfind(_END)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from medssl_models.checkpoints.archive import Archive
 from medssl_models.errors import CheckpointError, UnsafeCheckpointError
+from medssl_models.files import open_plain
 
 __all__ = ["find_index", "masked_checksum", "parse_tf_bundle", "read_tf_bundle"]
 
@@ -165,7 +166,7 @@ def _only(names: list[str], where: Path) -> str:
 
 
 def _has_magic(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         size = path.stat().st_size
         file.seek(max(0, size - 8))
         return file.read(8) == struct.pack("<Q", _MAGIC)
@@ -176,7 +177,8 @@ def _read_index(path: Path) -> bytes:
     if size > _MAX_INDEX:
         message = f"the index has {size:,} bytes, {_MAX_INDEX:,} are allowed"
         raise UnsafeCheckpointError(message)
-    return path.read_bytes()
+    with open_plain(path) as file:
+        return file.read()
 
 
 def _shard_path(index: Path, number: int, count: int) -> Path:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from medssl_models.card import FrozenRecord, ModelCard
 from medssl_models.errors import CheckpointError, LibraryError
-from medssl_models.files import models_folder, placing, sha256_of
+from medssl_models.files import models_folder, open_plain, placing, sha256_of
 from medssl_models.networks.architectures import is_own
 
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ def read_origin(folder: Path) -> Origin:
     """
     path = folder / CONFIG
     try:
-        document = json.loads(path.read_text("utf-8"))
+        with open_plain(path) as file:
+            document = json.load(file)
         return Origin.model_validate(document["medssl"])
     except FileNotFoundError as error:
         message = f"{folder}: not a converted model: it has no {CONFIG}"

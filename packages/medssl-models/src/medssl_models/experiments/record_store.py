@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from medssl_models.errors import RecordError
 from medssl_models.experiments.former.translation import translate
 from medssl_models.experiments.record import Record
+from medssl_models.files import open_plain
 
 if TYPE_CHECKING:
     from io import RawIOBase
@@ -124,7 +125,7 @@ class LineStore(Generic[E]):
         """
         if not self.path.exists():
             return self.entries
-        with self.path.open("rb") as file:
+        with open_plain(self.path) as file:
             _refuse_other_files(self.path, file)
             file.seek(self._read, os.SEEK_SET)
             text = file.read()
@@ -223,6 +224,8 @@ def _append_lines(path: Path, entries: Iterable[Entry]) -> None:
     lines = "".join(entry.model_dump_json() + "\n" for entry in entries).encode()
     if not lines:
         return
+    if path.exists():
+        open_plain(path).close()  # to append to a pipe would wait for its reader
     with path.open("a+b", buffering=0) as file:
         _refuse_other_files(path, file)
         size = file.seek(0, os.SEEK_END)
@@ -294,7 +297,7 @@ def iterate_records(path: Path | str) -> Iterator[Record | str]:
         OSError: The file cannot be read; a missing file raises `FileNotFoundError`.
     """
     file = Path(path)
-    with file.open("rb") as stream:
+    with open_plain(file) as stream:
         _refuse_other_files(file, stream)
         yield from _parse(stream, file, _record)
 

@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 
 from medssl_models.errors import StoreError
+from medssl_models.files import open_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -344,7 +345,7 @@ def _seal(
 
 def _read_structure(path: Path) -> tuple[Layout, dict[str, str], dict[str, int]]:
     """Read the seal, and refuse the file where anything that never changes has changed."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         try:
             size = file.seek(0, os.SEEK_END) - _SEAL.size
             digest, length, end = _SEAL.unpack(_piece(file, size, _SEAL.size))
