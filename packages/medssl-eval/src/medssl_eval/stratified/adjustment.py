@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medssl_models.experiments.intervals import percentile_interval
+from medssl_models.experiments.intervals import CHUNK_NUMBERS, percentile_interval
 
 from medssl_eval.statistics.intervals import (
     RESAMPLES,
@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
     Adjusted = Callable[[Integers, Floats, Integers, Floats], Floats]
 
-__all__ = ["ADJUSTABLE", "adjusted_auroc", "estimate_adjusted", "independent_weights"]
+__all__ = [
+    "ADJUSTABLE",
+    "adjusted_auroc",
+    "adjusted_influences",
+    "estimate_adjusted",
+    "independent_weights",
+]
+
+_MOST = 200_000_000
+"""Units times images up to which each unit is left out once: about half a minute a metric."""
 
 _NOWHERE = "no stratum holds all classes: the column alone tells them apart"
 
@@ -173,6 +182,40 @@ def estimate_adjusted(
         )
         for name in names
     }
+
+
+def adjusted_influences(
+    labels: Integers, probabilities: Floats, strata: Integers, name: str, units: Integers
+) -> Floats | None:
+    """Compute by how much each unit moves an adjusted metric: the jackknife.
+
+    Args:
+        labels: (N,) in 0..C-1.
+        probabilities: (N, C).
+        strata: (N,) in 0..S-1.
+        name: Of `ADJUSTABLE`.
+        units: (N,) in 0..U-1, the patient of each image.
+
+    Returns:
+        (U,) whose squares add up to the variance of the metric; None where there is no value once
+        a unit is left out, or where there are too many of them.
+
+    References:
+        Efron and Tibshirani, An introduction to the bootstrap, 1993, section 11.2.
+    """
+    count, rows = int(units.max()) + 1, len(units)
+    if count < 2 or count * rows > _MOST:
+        return None
+    step = max(1, CHUNK_NUMBERS // rows)
+    parts = []
+    for start in range(0, count, step):
+        left_out = np.arange(start, min(start + step, count))
+        weights = (units != left_out[:, None]).astype(np.float64)
+        parts.append(ADJUSTABLE[name](labels, probabilities, strata, weights))
+    without = np.concatenate(parts)
+    if np.isnan(without).any():
+        return None
+    return np.asarray(np.sqrt((count - 1) / count) * (without.mean() - without))
 
 
 def _estimate(name: str, value: float, drawn: Floats, units: int) -> Estimate:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl_eval.experiments.features import patients_of
+from medssl_eval.experiments.influences import Influences
 from medssl_eval.experiments.predictions import read_predictions
 from medssl_eval.experiments.scoring import Scored, predictions_of
-from medssl_eval.stratified.adjustment import ADJUSTABLE, estimate_adjusted
+from medssl_eval.statistics.metrics import METRICS, metric
+from medssl_eval.stratified.adjustment import ADJUSTABLE, adjusted_influences, estimate_adjusted
 from medssl_eval.stratified.columns import combined, strata_of
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ __all__ = ["records_of"]
 
 _OWN = frozenset(
     {"chance", "resampled", "resamples", "images", "patients", "interval", "refits", "predictions",
-     "undefined", "control", "synthetic", "curve", "validation_curve", "fit", "path"}
+     "influences", "undefined", "control", "synthetic", "curve", "validation_curve", "fit", "path"}
 )  # fmt: skip
 """Details that a stratum has of its own, or that would only repeat those of the whole."""
 
@@ -75,6 +77,8 @@ def records_of(
         part = _adjusted(whole, combined(data, settings.adjust), data)
         chosen = [name for name in names if name in ADJUSTABLE]
         made = _kept(part, chosen, None, context, fresh=fresh)
+        if folder is not None:
+            made = [_with_influences(record, part, folder) for record in made]
         if not made:
             context.warn(f"{data.name}: nothing is adjusted for {', '.join(settings.adjust)}: no "
                          "value of it is found with all classes")  # fmt: skip
@@ -105,8 +109,6 @@ def _scored_again(records: Sequence[Record], context: RunContext) -> Scored:
 
 
 def _is_of_metric(note: str) -> bool:
-    from medssl_eval.statistics.metrics import METRICS
-
     return note.partition(":")[0] in METRICS
 
 
@@ -120,7 +122,7 @@ def _parts(whole: Scored, strata: Strata, data: ImageDataset) -> Iterator[Scored
             yield _described(part, strata, {"stratum": name})
 
 
-def _adjusted(whole: Scored, strata: Strata, data: ImageDataset) -> Scored:
+def _adjusted(whole: Scored, strata: Strata, data: ImageDataset) -> _Adjusted:
     place = dict(zip(data.ids, strata.names, strict=True))
     names, codes = np.unique([place[ident] for ident in whole.predictions.ids], return_inverse=True)
     part = _described(whole, strata, {"adjusted": " and ".join(strata.columns)})
@@ -128,6 +130,29 @@ def _adjusted(whole: Scored, strata: Strata, data: ImageDataset) -> Scored:
     found = _Adjusted(**fields, strata=codes.astype(np.int64))
     left_out = _without_all_classes(found.predictions.labels, found.strata, names)
     return replace(found, notes=(*found.notes, *left_out))
+
+
+def _with_influences(record: Record, part: _Adjusted, folder: Path) -> Record:
+    """Keep what each patient adds, so that models can be compared by what is adjusted."""
+    asked = part.predictions
+    names = [
+        f"patient {group}" if group else f"image {ident}"
+        for group, ident in zip(asked.groups, asked.ids, strict=True)
+    ]
+    units, places = np.unique(names, return_inverse=True)
+    values = adjusted_influences(
+        asked.labels, asked.probabilities, part.strata, record.metric, places
+    )
+    if values is None or "influences" in record.details:
+        return record
+    found = Influences(
+        units=tuple(units.tolist()),
+        values=metric(record.metric).scale * values,
+        strata=np.zeros(len(units), np.int64),
+        plan=f"{asked.questions} adjusted for {record.settings['adjusted']}",
+    )
+    details = {**record.details, "influences": found.save(folder)}
+    return record.model_copy(update={"details": details})
 
 
 def _described(part: Scored, strata: Strata, setting: dict[str, str]) -> Scored:
