@@ -126,6 +126,15 @@ def test_intervals_of_v_hold_its_true_value(truth: float) -> None:
     assert held >= 88
 
 
+def test_of_two_classes_that_with_the_larger_values_is_named() -> None:
+    labels = np.arange(90) % 2
+    for values in (labels, 1 - labels):
+        one = Property("age", values + np.random.default_rng(0).normal(size=90))
+        found = strength(one, labels, np.arange(90), resamples=20, seed=0)
+        assert found.value > 0.5
+        assert found.label == int(values[1] == 1)
+
+
 def test_intervals_are_wider_where_patients_have_many_images() -> None:
     generator = np.random.default_rng(3)
     labels = np.repeat(generator.integers(0, 2, 30), 6)

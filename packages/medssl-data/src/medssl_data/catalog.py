@@ -228,6 +228,7 @@ def _describe_rows(data: ImageDataset) -> dict[str, object]:
         "splits": ", ".join(f"{split or 'none'} {count}" for split, count in splits.items()),
         "split policy": manifest.split_policy or None,
         "label policy": manifest.label_policy,
+        "further columns": ", ".join(manifest.attributes) or None,
         "synthetic": manifest.synthetic,
         "notes": "; ".join(manifest.notes) or None,
         "fingerprint": manifest.fingerprint,

@@ -146,7 +146,7 @@ def strength(
         )
     weights = np.ones((1, len(values)))
     areas = {int(k): float(auroc(values, labels == k, weights)[0]) for k in np.unique(labels)}
-    label = max(areas, key=lambda k: (abs(areas[k] - 0.5), areas[k]))
+    label = max(areas, key=lambda k: (round(abs(areas[k] - 0.5), 9), areas[k]))
     drawn = [
         auroc(values, labels == label, times[:, units])
         for times in _resampled(len(patients), resamples, seed, width=len(values))
