@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -11,26 +12,25 @@ import pytest
 from medssl_eval import cli
 from medssl_eval.errors import ResultsError
 from medssl_eval.report import export, published_content, read_content, write_page
-from medssl_eval.report.relations import relations, spearman
+from medssl_eval.report.relations import relations, spearman, spearman_p
 from medssl_models.console import run
 from medssl_models.errors import RecordError
 from medssl_models.experiments.record import Provenance, Record
 from medssl_models.experiments.record_store import append_records
 from PIL import Image
+from scipy import stats
 
 HOSTILE = "</script><script>document.title='stolen'</script>"
 
 
 def record(model="a", dataset="scans", value=70.0, *, width=1.0, metric="accuracy", **more):
-    given = {"experiment": "few-shot", "settings": {"ways": 2, "shots": 5}, "unit": "%"} | more
-    return Record(
-        metric=metric,
-        value=value,
-        ci_low=value - width,
-        ci_high=value + width,
-        provenance=Provenance(model=model, dataset=dataset, weights=f"weights of {model}"),
-        **given,
-    )
+    given = {
+        "experiment": "few-shot",
+        "settings": {"ways": 2, "shots": 5},
+        "unit": "%",
+        "provenance": Provenance(model=model, dataset=dataset, weights=f"weights of {model}"),
+    } | more
+    return Record(metric=metric, value=value, ci_low=value - width, ci_high=value + width, **given)
 
 
 @pytest.fixture
@@ -197,8 +197,49 @@ def test_rank_correlation_is_scipys():
 def test_a_trait_that_follows_transfer_is_found(results):
     (found,) = [r for r in relations(read_content([results])) if "few-shot" in r.outcome]
     assert found.rho == pytest.approx(1.0)
-    assert found.low <= found.rho <= found.high
     assert found.models == ("delta", "gamma", "beta", "alpha")
+    # Two of the 24 orders of four models are as extreme, and they allow no interval.
+    assert found.p == pytest.approx(2 / 24)
+    assert (found.low, found.high) == (None, None)
+    assert found.p_adjusted >= found.p
+
+
+def test_rank_correlations_have_exact_p_values_and_no_interval_of_width_0():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=5), rng.normal(size=5)
+    orders = [abs(spearman(x, np.array(one))) for one in itertools.permutations(y)]
+    exact = np.mean(np.array(orders) >= abs(spearman(x, y)) - 1e-9)
+    assert spearman_p(x, y) == pytest.approx(exact)
+    many = np.arange(13.0)
+    assert spearman_p(many, many) == pytest.approx(1 / 10_000)
+    noise = rng.normal(size=13)
+    theirs = stats.spearmanr(many, noise).pvalue
+    assert spearman_p(many, noise) == pytest.approx(theirs, abs=0.03)
+
+
+def test_accuracies_of_other_weights_are_put_right_or_flagged(tmp_path):
+    models = ("supervised_r50", "supervised_r18", "supervised_d121", "byol", "swav", "moco-v2")
+    for protocol in ("corrected", "published"):
+        path = tmp_path / f"{protocol}.jsonl"
+        append_records(
+            path,
+            [
+                record(
+                    model,
+                    value=50.0 + place,
+                    provenance=Provenance(model=model, dataset="scans", protocol=protocol),
+                )
+                for place, model in enumerate(models)
+            ],
+        )
+        found = next(r for r in relations(read_content([path])) if "imagenet" in r.trait)
+        values = dict(zip(found.models, found.x.tolist(), strict=True))
+        used = {"corrected": (76.13, 69.76, 74.43), "published": (77.2, 72.12, 74.98)}[protocol]
+        assert tuple(values[name] for name in models[:3]) == used
+        assert values["byol"] == 74.3
+        assert any(note.startswith("F12") for note in found.notes) == (protocol == "published")
+        page = write_page(read_content([path]))
+        assert ("F12" in page) == (protocol == "published")
 
 
 def test_the_page_refers_to_nothing_outside(results):
@@ -211,7 +252,17 @@ def test_the_page_refers_to_nothing_outside(results):
 
 
 def test_every_picture_is_described(results):
-    images = parsed(write_page(read_content([results]))).images
+    page = write_page(read_content([results]))
+    assert "need models on at least 5 data sets, not 3" in page
+    more = [
+        record(model, dataset, 60.0 + place)
+        for dataset in ("bones", "skin")
+        for place, model in enumerate(("alpha", "beta", "gamma", "delta"))
+    ]
+    append_records(results, more)
+    page = write_page(read_content([results]))
+    assert "need models on at least 5 data sets" not in page
+    images = parsed(page).images
     assert any("Average ranks" in text for text in images)
     assert any("Learning curves" in text for text in images)
     assert any("eye.png" in text for text in images)
@@ -324,25 +375,26 @@ def test_more_labels_make_a_curve_for_each_data_set_and_metric(grown):
     content = read_content([grown])
     curves = {curve.title: curve for curve in content.growth}
     assert set(curves) == {
-        *(f"linear, {metric}, corrected, {data}" for metric in ("accuracy", "auroc")
+        *(f"linear, {metric}, {data}" for metric in ("accuracy", "auroc")
           for data in ("lungs", "eyes")),
-        "few-shot, 2-way, accuracy, corrected, lungs",
+        "few-shot, 2-way, accuracy, lungs",
     }  # fmt: skip
-    lines = curves["linear, accuracy, corrected, lungs"].lines
+    lines = curves["linear, accuracy, lungs"].lines
     assert list(lines) == ["moco-v2", "random_r18"]
     assert [entry.learnt_from for entry in lines["moco-v2"]] == [30, 150, 300]
     assert [entry.value for entry in lines["moco-v2"]] == [76, 80, 85]
-    shots = curves["few-shot, 2-way, accuracy, corrected, lungs"]
+    shots = curves["few-shot, 2-way, accuracy, lungs"]
     assert [entry.learnt_from for entry in shots.lines["moco-v2"]] == [1, 5, 20]
     page = write_page(content)
     images = parsed(page).images
     assert any(
-        "linear, accuracy, corrected, lungs against labelled images. moco-v2: 76 from 30, 80 from "
+        "linear, accuracy, lungs against labelled images. moco-v2: 76 from 30, 80 from "
         "150, 85 from 300; random_r18: 61 from 30" in text
         for text in images
     )
     assert "labelled images of a class (logarithmic)" in page
     assert page.count("Bands are 95 % intervals.") == 5
+    assert page.count("Asked: n = 44, 39 patients. Bands") == 4
     assert 'href="#labels"' in page
 
 

@@ -153,6 +153,8 @@ class ModelCard(FrozenRecord):
         origin: Address of the project that published the model.
         aliases: Other names that mean this model.
         pretraining: Names of the data sets it was trained on.
+        imagenet_top1: Accuracy of exactly these weights on ImageNet's validation images, in percent,
+            where whoever published them states it.
         control: Made from `seed` instead of read from a file.
         seed: Of the weights of a control.
         notes: What a user should know.
@@ -176,6 +178,7 @@ class ModelCard(FrozenRecord):
     origin: str = ""
     aliases: tuple[Name, ...] = ()
     pretraining: tuple[str, ...] = ()
+    imagenet_top1: float | None = Field(default=None, gt=0, le=100)
     control: bool = False
     seed: int | None = Field(default=None, ge=0)
     notes: tuple[str, ...] = ()

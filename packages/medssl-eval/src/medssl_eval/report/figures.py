@@ -162,13 +162,20 @@ def scatter(relation: Relation) -> Drawing:
     figure.get_layout_engine().execute(figure)  # type: ignore[union-attr] # it has one
     _name_points(axis, relation)
     found = (
-        f"Rank correlation {relation.rho:+.2f} ({relation.low:+.2f} to {relation.high:+.2f}), "
-        f"{len(relation.models)} models."
+        f"Rank correlation {relation.rho:+.2f}{_between(relation)}, {len(relation.models)} models, "
+        f"p = {relation.p:.3g}, {relation.p_adjusted:.3g} over all correlations."
     )
     within = ", ".join(f"{name} {rho:+.2f}" for name, rho in relation.within)
     note = f"{found} On single data sets: {within}." if within else found
+    note = " ".join([note, *(f"Note: {text}." for text in relation.notes)])
     alt = f"{relation.outcome} against {relation.trait}. {found}"
     return Drawing(relation.trait, as_svg(figure, alt), alt, note)
+
+
+def _between(relation: Relation) -> str:
+    if relation.low is None or relation.high is None:
+        return ""
+    return f" ({relation.low:+.2f} to {relation.high:+.2f})"
 
 
 def _name_points(axis: Axes, relation: Relation) -> None:
@@ -214,9 +221,10 @@ def growth_curve(curve: GrowthCurve) -> Drawing:
     axis.minorticks_off()
     axis.legend(frameon=False, fontsize=7.5, labelcolor=INK)
     rest = len(curve.lines) - len(shown)
-    note = "Bands are 95 % intervals." + (
-        f" The {len(shown)} best; {rest} more are in the tables." if rest else ""
-    )
+    sizes = {entry.counted for entries in shown.values() for entry in entries}
+    asked = f"Asked: {sizes.pop()}. " if len(sizes) == 1 and any(sizes) else ""
+    more = f" The {len(shown)} best; {rest} more are in the tables." if rest else ""
+    note = f"{asked}Bands are 95 % intervals.{more}"
     alt = f"{curve.title} against {curve.counted}. " + "; ".join(
         f"{model}: " + ", ".join(f"{e.value:.4g} from {e.learnt_from:,.0f}" for e in entries)
         for model, entries in shown.items()

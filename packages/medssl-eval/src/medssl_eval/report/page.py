@@ -15,6 +15,7 @@ from medssl_eval.report.exports import cell_text
 from medssl_eval.report.overview import draw_overview, leading_boards
 from medssl_eval.report.pictures import gather_pictures
 from medssl_eval.report.relations import relations
+from medssl_eval.statistics.average_ranks import FEWEST
 from medssl_eval.statistics.intervals import intervals_overlap
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def write_page(content: Content) -> str:
         boards=[(board, _heat(board)) for board in boards[:BOARDS]],
         more_boards=len(boards) - BOARDS,
         ranks=figures.drawn(figures.critical_difference(board) for board in transfer[:BOARDS]),
+        unranked=_unranked(transfer),
         radars=figures.drawn(figures.radar(board) for board in transfer[:6]),
         relations=found,
         scatters=[figures.scatter(relation) for relation in _first_outcome(found)],
@@ -142,6 +144,15 @@ def _left_out(content: Content) -> list[str]:
             "complete parts only."
         )
     return found
+
+
+def _unranked(boards: Sequence[Board]) -> str:
+    """Say why no average ranks are drawn of boards over several data sets."""
+    several = [board for board in boards if len(board.complete[1]) > 1]
+    if not several or any(len(board.complete[1]) >= FEWEST for board in several):
+        return ""
+    most = max(len(board.complete[1]) for board in several)
+    return f"Average ranks and their tests need models on at least {FEWEST} data sets, not {most}."
 
 
 def _leaders(boards: Sequence[Board]) -> list[tuple[Board, list[Leader]]]:
