@@ -153,7 +153,7 @@ class ModelCard(FrozenRecord):
         origin: Address of the project that published the model.
         aliases: Other names that mean this model.
         pretraining: Names of the data sets it was trained on.
-        imagenet_top1: Accuracy of exactly these weights on ImageNet's validation images, in percent,
+        imagenet_top1: Accuracy of exactly these weights on ImageNet's validation part, in percent,
             where whoever published them states it.
         control: Made from `seed` instead of read from a file.
         seed: Of the weights of a control.
