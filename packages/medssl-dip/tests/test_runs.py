@@ -125,7 +125,7 @@ def test_a_damaged_state_is_named(folder, pictures):
     path = folder.path / "state-000008.safetensors"
     path.write_bytes(path.read_bytes()[:20])
 
-    with pytest.raises(RunError, match=r"state-000008\.safetensors: damaged"):
+    with pytest.raises(RunError, match=r"state-000008\.safetensors is damaged"):
         folder.state(8)
 
 

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
+from medssl_models.checkpoints.run_state import read_run_state, write_run_state
+from medssl_models.errors import CheckpointError
 from medssl_models.files import clear_drafts, open_plain, write_atomically
 from medssl_models.plain_json import canonical_json, plain
 from PIL import Image
@@ -43,6 +43,7 @@ __all__ = [
     "write_json",
 ]
 
+_KIND = "reconstruction"
 _STATE = re.compile(r"state-(\d+)\.safetensors")
 _KEPT_STATES = 2
 """A kill may fall between the states of two runs of one batch; then all go back to the older."""
@@ -154,8 +155,8 @@ class RunFolder:
     def snapshot(self, step: int, tensors: Mapping[str, Tensor], picture: Tensor) -> None:
         """Keep a state, and the (3, H, W) picture in [0, 1] that it draws."""
         save_picture(self.path / f"step-{step:06d}.png", picture)
-        data = safetensors.torch.save(dict(tensors), {"format": "medssl-dip", "step": str(step)})
-        write_atomically(self.path / f"state-{step:06d}.safetensors", data)
+        path = self.path / f"state-{step:06d}.safetensors"
+        write_run_state(path, tensors, {"step": step}, kind=_KIND)
 
     def steps(self) -> list[int]:
         """The steps whose states are here, ascending."""
@@ -170,9 +171,9 @@ class RunFolder:
         """
         path = self.path / f"state-{step:06d}.safetensors"
         try:
-            return dict(safetensors.torch.load_file(path))
-        except safetensors.SafetensorError as error:
-            message = f"{path}: damaged ({error}); remove it to go on from an older one"
+            return read_run_state(path, kind=_KIND)[0]
+        except CheckpointError as error:
+            message = f"{error}; remove it to go on from an older one"
             raise RunError(message) from error
 
     def thin(self) -> None:

@@ -1,16 +1,12 @@
-"""A training run on disk: all that is needed to go on after a crash, in one file.
-
-Tensors and a JSON document in safetensors' format, which holds data only; the last whole checkpoint
-is always there.
-"""
+"""A training run on disk: all that is needed to go on after a crash, in one file."""
 
 from __future__ import annotations
 
-import json
-import os
 from typing import TYPE_CHECKING, Any
 
-from medssl_models.files import clear_drafts, replacing
+from medssl_models.checkpoints.run_state import read_run_state, write_run_state
+from medssl_models.errors import CheckpointError
+from medssl_models.files import clear_drafts
 
 from medssl_eval.errors import CheckpointFileError
 
@@ -22,29 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["read_checkpoint", "write_checkpoint"]
 
-FORMAT = "medssl-training-1"
+KIND = "training"
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Replace a checkpoint; a crash at any moment leaves the old one or the new one.
-
-    Args:
-        path: The file; its folder is created.
-        tensors: Copied to the CPU where they are elsewhere.
-        state: What JSON can hold; NaN is refused.
-
-    Raises:
-        OSError: The disk is full or the folder cannot be written.
-    """
-    from safetensors.torch import save
-
-    document = json.dumps(dict(state), allow_nan=False)
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = save(plain, metadata={"format": FORMAT, "state": document})
-    with replacing(path) as draft, draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Replace a checkpoint; see `write_run_state`."""
+    write_run_state(path, tensors, state, kind=KIND)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -57,24 +36,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
         Tensors and state; None where there is no checkpoint.
 
     Raises:
-        CheckpointFileError: The file is not one of `write_checkpoint`.
+        CheckpointFileError: The file is damaged, or not one of `write_checkpoint`.
     """
-    from safetensors import SafetensorError, safe_open
-
     clear_drafts(path.parent)
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            if about.get("format") != FORMAT:
-                message = f"{path} is not the checkpoint of a training run; move it away"
-                raise CheckpointFileError(message)
-            # Copies: the file may be replaced while the run goes on.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 # no mapping
-            return tensors, json.loads(about["state"])
-    except CheckpointFileError:
-        raise
-    except (SafetensorError, ValueError, KeyError) as error:
-        message = f"{path} is damaged ({error}); remove it to start the run anew"
+        return read_run_state(path, kind=KIND)
+    except CheckpointError as error:
+        message = f"{error}; move it away to start the run anew"
         raise CheckpointFileError(message) from error
