@@ -245,6 +245,7 @@ class Content:
     @cached_property
     def growth(self) -> list[GrowthCurve]:
         """Curves over what was given to learn from, where a model has two points or more."""
+        alone = len({entry.protocol for entry in self.entries}) == 1
         groups: dict[tuple[str, ...], dict[str, dict[float, Entry]]] = {}
         for entry in self.entries:
             if entry.learnt_from is not None:
@@ -252,7 +253,7 @@ class Content:
                 models = groups.setdefault(asked, {})
                 models.setdefault(entry.model, {})[entry.learnt_from] = entry
         found = []
-        for (experiment, line, *rest), models in groups.items():
+        for (experiment, line, metric, protocol, dataset), models in groups.items():
             lines = {
                 name: tuple(points[count] for count in sorted(points))
                 for name, points in models.items()
@@ -262,6 +263,7 @@ class Content:
             if lines and curve is not None:
                 best = sorted(lines, key=lambda name: -lines[name][-1].sign * lines[name][-1].value)
                 named = [line] if line.startswith(experiment) else [experiment, line]
+                rest = (metric, "" if alone else protocol, dataset)
                 title = ", ".join(filter(None, (*named, *rest)))
                 found.append(GrowthCurve(title, curve.title, {name: lines[name] for name in best}))
         return found
