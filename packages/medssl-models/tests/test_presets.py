@@ -4,7 +4,14 @@ from typing import Annotated
 
 import pytest
 from medssl_models.errors import SettingsError
-from medssl_models.experiments.settings import Preset, describe, differences, from_preset, setting
+from medssl_models.experiments.settings import (
+    ExperimentSettings,
+    Preset,
+    describe,
+    differences,
+    from_preset,
+    setting,
+)
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 
@@ -68,3 +75,18 @@ def test_what_is_wrong_is_one_sentence(changes, sentence):
 def test_an_unknown_protocol_and_another_error_class():
     with pytest.raises(KeyError, match="choose from published, corrected"):
         from_preset(Settings, "fixed", {}, refusal=KeyError)
+
+
+class Rate(ExperimentSettings):
+    rate: float = setting("Of learning.", corrected=0.1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": -1}, {"seed": 2**63}, {"rate": float("inf")}, {"rate": float("nan")}],
+    ids=str,
+)
+def test_numbers_without_sense_are_refused(changes):
+    assert from_preset(Rate, "corrected", {"seed": 2**63 - 1, "rate": 1e300}).rate == 1e300
+    with pytest.raises(SettingsError, match=next(iter(changes))):
+        from_preset(Rate, "corrected", changes)

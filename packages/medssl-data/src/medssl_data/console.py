@@ -44,7 +44,9 @@ DatasetsOption = Annotated[
 RootOption = Annotated[
     Path, typer.Option("--root", metavar="DIR", help="The folder that holds the data sets.")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")
+]
 ProtocolOption = Annotated[
     Literal["published", "corrected"],
     typer.Option(

@@ -188,7 +188,9 @@ WorkersOption = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Threads that decode images; 0 decodes in line."),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")
+]
 ProtocolOption = Annotated[
     _ProtocolName,
     typer.Option(

@@ -50,7 +50,7 @@ __all__ = [
 
 Padding = Literal["published", "model"]
 Labels = Literal["published", "corrected"]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def setting(
 class Preset(BaseModel):
     """What all settings share: they are frozen, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     protocol: ProtocolName = setting(
         "The preset that the values started from.", corrected="corrected", published="published"
