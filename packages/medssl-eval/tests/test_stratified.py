@@ -13,7 +13,9 @@ from medssl_eval.experiments.knn import knn
 from medssl_eval.experiments.linear import linear
 from medssl_eval.experiments.predictions import read_predictions
 from medssl_eval.statistics.metrics import metric
+from medssl_eval.stratified import adjustment
 from medssl_eval.stratified.adjustment import (
+    ADJUSTABLE,
     adjusted_auroc,
     adjusted_influences,
     estimate_adjusted,
@@ -71,7 +73,7 @@ def test_one_stratum_changes_nothing() -> None:
     generator = np.random.default_rng(2)
     labels, scores = generator.integers(0, 3, 120), generator.dirichlet(np.ones(3), 120)
     whole = estimate_adjusted(
-        labels, scores, np.zeros(120, np.int64), ["accuracy", "auroc", "brier"], resamples=20
+        labels, scores, np.zeros(120, np.int64), ["accuracy", "auroc", "brier"]
     )
     for name, found in whole.items():
         assert found.value == pytest.approx(metric(name)(labels, scores).value)
@@ -80,7 +82,7 @@ def test_one_stratum_changes_nothing() -> None:
 def test_a_classifier_of_views_is_worth_nothing_once_adjusted() -> None:
     labels, scores, view = drawn(5, images=2000)
     assert metric("auroc")(labels, scores).value > 0.8
-    found = estimate_adjusted(labels, scores, view, ["auroc", "balanced_accuracy"], resamples=200)
+    found = estimate_adjusted(labels, scores, view, ["auroc", "balanced_accuracy"])
     for one in found.values():
         assert one.value == pytest.approx(0.5, abs=0.05)
         assert one.low < 0.51
@@ -96,28 +98,41 @@ def test_intervals_hold_the_adjusted_value_of_the_population() -> None:
     for seed in range(60):
         patients = [f"p{place}" for place in np.repeat(np.arange(60), 2)]
         columns = (np.repeat(one, 2) for one in drawn(seed, 60, follows=0.5, knows=0.6))
-        found = estimate_adjusted(*columns, ["auroc"], clusters=patients, resamples=200)["auroc"]
+        found = estimate_adjusted(*columns, ["auroc"], clusters=patients)["auroc"]
         assert found.units == 60
         held += found.low <= truth <= found.high
     assert 52 <= held <= 60
 
 
 def test_influences_add_up_to_the_variance() -> None:
-    """As the bootstrap has it, within its error of a twentieth or so."""
-    for seed in range(3):
-        labels, scores, view = drawn(seed, images=400, follows=0.4, knows=0.5)
-        table = np.stack([1 - scores, scores], 1)
-        for name in ("accuracy", "auroc"):
-            influences = adjusted_influences(labels, table, view, name, np.arange(400))
-            found = estimate_adjusted(labels, scores, view, [name])[name]
-            assert influences.sum() == pytest.approx(0, abs=1e-9)
-            error = np.sqrt(np.square(influences).sum())
-            assert error == pytest.approx((found.high - found.low) / 3.92, rel=0.12)
+    """Held against 400 populations."""
+    columns = [drawn(seed, 100, follows=0.4, knows=0.5) for seed in range(400)]
+    for name in ("accuracy", "auroc"):
+        values, errors = [], []
+        for labels, scores, view in columns[: 400 if name == "accuracy" else 200]:
+            table = np.stack([1 - scores, scores], 1)
+            values.append(ADJUSTABLE[name](labels, table, view, np.ones((1, 100)))[0])
+            if len(errors) < 40:
+                found = adjusted_influences(labels, table, view, name, np.arange(100))
+                assert found.values.sum() == pytest.approx(0, abs=1e-9)
+                errors.append(found.standard_error)
+        assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(values), rel=0.12)
+
+
+def test_blocks_of_patients_stand_for_them_where_there_are_many(monkeypatch) -> None:
+    labels, scores, view = drawn(8, images=1200, follows=0.5, knows=0.6)
+    one_by_one = estimate_adjusted(labels, scores, view, ["auroc"])["auroc"]
+    monkeypatch.setattr(adjustment, "_MOST", 1)
+    in_blocks = estimate_adjusted(labels, scores, view, ["auroc"])["auroc"]
+    assert in_blocks.value == one_by_one.value
+    assert in_blocks.units == 1200
+    widths = [found.high - found.low for found in (one_by_one, in_blocks)]
+    assert widths[1] == pytest.approx(widths[0], rel=0.3)
 
 
 def test_nothing_is_adjusted_where_the_column_is_the_label() -> None:
     labels = np.arange(20) % 2
-    found = estimate_adjusted(labels, labels * 0.9, labels, ["auroc", "accuracy"], resamples=20)
+    found = estimate_adjusted(labels, labels * 0.9, labels, ["auroc", "accuracy"])
     for one in found.values():
         assert one.value is None
         assert "no stratum holds all classes" in one.reason

@@ -6,15 +6,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medssl_models.experiments.intervals import CHUNK_NUMBERS, percentile_interval
+from medssl_models.experiments.intervals import CHUNK_NUMBERS
 
-from medssl_eval.statistics.intervals import (
-    RESAMPLES,
-    TOLERATED,
-    Estimate,
-    bootstrap_weights,
-    checked_units,
-)
+from medssl_eval.experiments.influences import Influences
+from medssl_eval.statistics.intervals import Estimate, bounded_interval, checked_units
 from medssl_eval.statistics.metrics import checked_predictions, metric
 
 if TYPE_CHECKING:
@@ -34,8 +29,11 @@ __all__ = [
     "independent_weights",
 ]
 
-_MOST = 200_000_000
-"""Units times images up to which each unit is left out once: about half a minute a metric."""
+_MOST = 50_000_000
+"""Patients times images up to which each is left out on its own: some seconds a metric; of more,
+random blocks of patients are left out."""
+
+_FEWEST_BLOCKS = 100
 
 _NOWHERE = "no stratum holds all classes: the column alone tells them apart"
 
@@ -144,12 +142,10 @@ def estimate_adjusted(
     names: Sequence[str],
     *,
     clusters: Sequence[str] | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Measure adjusted metrics with 95 % percentile intervals, by patient.
+    """Measure adjusted metrics with 95 % intervals: the jackknife by patient, on log odds.
 
-    The weights are found anew in each resample, so that the interval covers them too.
+    Weights and strata are found anew without each patient, so that the interval covers them too.
 
     Args:
         labels: (N,) in 0..C-1.
@@ -157,8 +153,6 @@ def estimate_adjusted(
         strata: (N,) in 0..S-1.
         names: Of `ADJUSTABLE`.
         clusters: N patient names, None where each row is independent.
-        resamples: Number of resamples.
-        seed: Equal seeds and clusters give equal resamples.
 
     Example:
         >>> labels, view = np.array([0, 0, 0, 1, 0, 1, 1, 1]), np.repeat([0, 1], 4)
@@ -168,25 +162,42 @@ def estimate_adjusted(
     """
     truth, scores = checked_predictions(labels, probabilities)
     units, count = checked_units(len(truth), clusters)
-    once = np.ones((1, len(truth)))
-    drawn: dict[str, list[Floats]] = {name: [] for name in names}
-    for weights in bootstrap_weights(units, count, resamples=resamples, seed=seed):
-        for name in names:
-            drawn[name].append(ADJUSTABLE[name](truth, scores, strata, weights))
-    return {
-        name: _estimate(
-            name,
-            float(ADJUSTABLE[name](truth, scores, strata, once)[0]),
-            np.concatenate(drawn[name]),
-            count,
-        )
-        for name in names
-    }
+    return {name: _estimate(name, truth, scores, strata, units, count) for name in names}
+
+
+def _estimate(
+    name: str, labels: Integers, scores: Floats, strata: Integers, units: Integers, count: int
+) -> Estimate:
+    value = float(ADJUSTABLE[name](labels, scores, strata, np.ones((1, len(labels))))[0])
+    if np.isnan(value):
+        return Estimate(name, None, None, None, count, 0, _NOWHERE)
+    most = max(_FEWEST_BLOCKS, _MOST // len(labels))
+    blocks = units if count <= most else np.random.default_rng(0).permutation(count)[units] % most
+    influences = adjusted_influences(labels, scores, strata, name, blocks)
+    if influences is None:
+        reason = f"all strata hang on one of {count} patients or images: too few for an interval"
+        return Estimate(name, value, None, None, count, 0, reason)
+    one = metric(name)
+    low, high = bounded_interval(
+        value,
+        influences.standard_error,
+        influences.freedom,
+        units=count,
+        bounds=(0.0, (one.bounds[1] or 1.0) / one.scale),
+    )
+    return Estimate(name, value, low, high, count, 0, None)
 
 
 def adjusted_influences(
-    labels: Integers, probabilities: Floats, strata: Integers, name: str, units: Integers
-) -> Floats | None:
+    labels: Integers,
+    probabilities: Floats,
+    strata: Integers,
+    name: str,
+    units: Integers,
+    *,
+    names: Sequence[str] = (),
+    plan: str = "",
+) -> Influences | None:
     """Compute by how much each unit moves an adjusted metric: the jackknife.
 
     Args:
@@ -195,39 +206,29 @@ def adjusted_influences(
         strata: (N,) in 0..S-1.
         name: Of `ADJUSTABLE`.
         units: (N,) in 0..U-1, the patient of each image.
+        names: U names of the units; numbers where there are none.
+        plan: Names what is asked.
 
     Returns:
-        (U,) whose squares add up to the variance of the metric; None where there is no value once
-        a unit is left out, or where there are too many of them.
+        In the metric's own scale, never in percent; None where it has no value once a unit is left
+        out.
 
     References:
         Efron and Tibshirani, An introduction to the bootstrap, 1993, section 11.2.
     """
-    count, rows = int(units.max()) + 1, len(units)
-    if count < 2 or count * rows > _MOST:
-        return None
-    step = max(1, CHUNK_NUMBERS // rows)
+    count = int(units.max()) + 1
+    step = max(1, CHUNK_NUMBERS // len(units))
     parts = []
     for start in range(0, count, step):
         left_out = np.arange(start, min(start + step, count))
         weights = (units != left_out[:, None]).astype(np.float64)
         parts.append(ADJUSTABLE[name](labels, probabilities, strata, weights))
     without = np.concatenate(parts)
-    if np.isnan(without).any():
+    if count < 2 or np.isnan(without).any():
         return None
-    return np.asarray(np.sqrt((count - 1) / count) * (without.mean() - without))
-
-
-def _estimate(name: str, value: float, drawn: Floats, units: int) -> Estimate:
-    undefined = int(np.isnan(drawn).sum())
-    if np.isnan(value):
-        return Estimate(name, None, None, None, units, undefined, _NOWHERE)
-    low, high = percentile_interval(drawn)
-    if low == high:
-        reason = f"all resamples give the same value: {units} units are too few for an interval"
-        return Estimate(name, value, None, None, units, undefined, reason)
-    rough = (
-        f"{undefined} of {len(drawn)} resamples lack a stratum with all classes: a rough interval"
+    return Influences(
+        units=tuple(names or map(str, range(count))),
+        values=np.sqrt((count - 1) / count) * (without.mean() - without),
+        strata=np.zeros(count, np.int64),
+        plan=plan,
     )
-    reason = rough if undefined > TOLERATED * len(drawn) else None
-    return Estimate(name, value, low, high, units, undefined, reason)

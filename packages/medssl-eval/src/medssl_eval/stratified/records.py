@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medssl_eval.experiments.features import patients_of
-from medssl_eval.experiments.influences import Influences
 from medssl_eval.experiments.predictions import read_predictions
 from medssl_eval.experiments.scoring import Scored, predictions_of
 from medssl_eval.statistics.metrics import METRICS, metric
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
     from medssl_eval.stratified.columns import Strata
 
 __all__ = ["records_of"]
+
+MOST_COMPARED = 7000
+"""Test images up to which the influence of each patient on adjusted scores is kept."""
 
 _OWN = frozenset(
     {"chance", "resampled", "resamples", "images", "patients", "interval", "refits", "predictions",
@@ -77,7 +79,7 @@ def records_of(
         part = _adjusted(whole, combined(data, settings.adjust), data)
         chosen = [name for name in names if name in ADJUSTABLE]
         made = _kept(part, chosen, None, context, fresh=fresh)
-        if folder is not None:
+        if folder is not None and len(whole.predictions) <= MOST_COMPARED:
             made = [_with_influences(record, part, folder) for record in made]
         if not made:
             context.warn(f"{data.name}: nothing is adjusted for {', '.join(settings.adjust)}: no "
@@ -129,30 +131,31 @@ def _adjusted(whole: Scored, strata: Strata, data: ImageDataset) -> _Adjusted:
     fields = {name: getattr(part, name) for name in part.__dataclass_fields__}
     found = _Adjusted(**fields, strata=codes.astype(np.int64))
     left_out = _without_all_classes(found.predictions.labels, found.strata, names)
-    return replace(found, notes=(*found.notes, *left_out))
+    details = {**found.details, "resamples": 0}  # a jackknife
+    return replace(found, notes=(*found.notes, *left_out), details=details)
 
 
 def _with_influences(record: Record, part: _Adjusted, folder: Path) -> Record:
     """Keep what each patient adds, so that models can be compared by what is adjusted."""
-    asked = part.predictions
+    asked, scale = part.predictions, metric(record.metric).scale
     names = [
         f"patient {group}" if group else f"image {ident}"
         for group, ident in zip(asked.groups, asked.ids, strict=True)
     ]
     units, places = np.unique(names, return_inverse=True)
-    values = adjusted_influences(
-        asked.labels, asked.probabilities, part.strata, record.metric, places
-    )
-    if values is None or "influences" in record.details:
-        return record
-    found = Influences(
-        units=tuple(units.tolist()),
-        values=metric(record.metric).scale * values,
-        strata=np.zeros(len(units), np.int64),
+    found = adjusted_influences(
+        asked.labels,
+        asked.probabilities,
+        part.strata,
+        record.metric,
+        places,
+        names=units.tolist(),
         plan=f"{asked.questions} adjusted for {record.settings['adjusted']}",
     )
-    details = {**record.details, "influences": found.save(folder)}
-    return record.model_copy(update={"details": details})
+    if found is None:
+        return record
+    kept = replace(found, values=scale * found.values).save(folder)
+    return record.model_copy(update={"details": {**record.details, "influences": kept}})
 
 
 def _described(part: Scored, strata: Strata, setting: dict[str, str]) -> Scored:
