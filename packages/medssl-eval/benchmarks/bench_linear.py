@@ -1,6 +1,7 @@
 """The path of 45 values of C to convergence, against 45 scikit-learn fits cut off at 100 steps.
 
     python packages/medssl-eval/benchmarks/bench_linear.py [--shapes 110x2048,1000x2048,20000x1024]
+    python packages/medssl-eval/benchmarks/bench_linear.py --folds 200x2048
 
 Both sides get the same standardised float32 features of two classes. scikit-learn fits each C from
 zero (L-BFGS, max_iter=100); of the largest shape every fifth C is fitted, and the time is
@@ -19,6 +20,10 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+from medssl_eval.experiments.linear import REFITS
+from medssl_eval.experiments.nested_folds import NestedFolds
+from medssl_eval.experiments.partition import assign_folds
+from medssl_eval.experiments.settings import LinearSettings
 from medssl_eval.solver.logistic import published_cs, solve_path
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -89,6 +94,23 @@ def compare(shape: str, *, threads: int | None) -> dict[str, float]:
     }
 
 
+def in_folds(shape: str) -> dict[str, float]:
+    """Time nested cross-validation as `medssl-eval linear` runs it on small sets."""
+    preset = LinearSettings()
+    features, labels = made(*map(int, shape.split("x")))
+    kept = np.ones(len(labels), bool)
+
+    folds = (assign_folds(labels, preset.folds, seed=one) for one in range(preset.repeats))
+    deals = [NestedFolds(features, labels, labels, fold_of, kept) for fold_of in folds]
+    chose, cs = seconds(lambda: [deal.choose(published_cs(), "accuracy") for deal in deals])
+    fits, _ = seconds(lambda: [deal.fit(own) for deal, own in zip(deals, cs, strict=True)])
+    times = np.random.default_rng(0).multinomial(len(labels), kept / len(labels), REFITS)
+    refitted, _ = seconds(
+        lambda: [deals[n % len(deals)].fit(cs[n % len(deals)], one) for n, one in enumerate(times)]
+    )
+    return {"choose": chose, "fit": fits, "refits": refitted}
+
+
 def settings(shape: str) -> dict[str, int | None]:
     """How many threads a shape is timed with: the largest with the default only, for its time."""
     default = {"default threads": None}
@@ -100,7 +122,11 @@ def main() -> None:
     warnings.simplefilter("ignore")  # scikit-learn says that it did not converge: so it was asked
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", default=",".join(TARGETS))
+    parser.add_argument("--folds", metavar="SHAPE", help="time nested folds of this shape alone")
     options = parser.parse_args()
+    if options.folds:
+        print(json.dumps({"benchmark": "folds", options.folds: in_folds(options.folds)}))
+        return
     outcome: dict[str, object] = {"benchmark": "linear"}
     for shape in options.shapes.split(","):
         for label, threads in settings(shape).items():
