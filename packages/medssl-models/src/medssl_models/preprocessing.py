@@ -191,7 +191,7 @@ class Preprocessing(BaseModel):
         """Canonical JSON of all that decides what `fit` gives."""
         parts = self.model_dump(mode="json", include={"resize", "crop", "interpolation"})
         parts["torchvision"] = _torchvision()
-        return json.dumps(parts | resampling(), sort_keys=True, separators=(",", ":"))
+        return json.dumps({**parts, **resampling()}, sort_keys=True, separators=(",", ":"))
 
     @property
     def fingerprint(self) -> str:
