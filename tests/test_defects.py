@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from medssl_models.catalog import resolve
 from medssl_models.experiments.registry import installed_experiments
 from medssl_models.experiments.released import released_numbers
+from medssl_models.experiments.runner import networks_of
 from medssl_models.experiments.settings import differences
 
 PAGE = (Path(__file__).parents[1] / "docs" / "defects.md").read_text("utf-8")
@@ -52,3 +54,18 @@ def test_entries_that_no_experiment_repeats_are_the_same_in_both_protocols():
     repeated = set().union(*(differing(experiment) for experiment in EXPERIMENTS))
     both = {entry for entry in named("I") if ROWS[entry].startswith("both:")}
     assert set(named("I")) - repeated - both <= {"I-44"}  # of the study's figures alone
+
+
+@pytest.mark.parametrize("model", ["byol", "simclr-v1"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda one: one.name)
+def test_networks_pad_as_in_the_study_under_published_and_the_difference_is_told(experiment, model):
+    padding = {
+        protocol: resolve(
+            model, protocol=networks_of(experiment.settings_for(protocol))
+        ).card.padding
+        for protocol in ("published", "corrected")
+    }
+    assert padding["published"] == "torchvision"
+    assert padding["corrected"].startswith("tf_same")
+    presets = (experiment.settings_for("published"), experiment.settings_for("corrected"))
+    assert "padding" in {one.field for one in differences(*presets)}
