@@ -167,7 +167,7 @@ class NestedFolds:
         return np.asarray(self.kept & ~np.isin(self.fold_of, folds), np.bool_)
 
     def _choosing(self, fold: int) -> NDArray[np.bool_]:
-        return self.kept & (self.fold_of == fold)
+        return np.asarray(self.kept & (self.fold_of == fold), np.bool_)
 
     def _scores(
         self, fold: int, predicted: dict[tuple[int, int], Floats], select: str

@@ -208,11 +208,10 @@ def growth_curve(curve: GrowthCurve) -> Drawing:
     figure = blank_figure(5.2, 3.4)
     axis = figure.add_subplot()
     for colour, (model, entries) in zip(COLOURS, shown.items(), strict=False):
-        x = [entry.learnt_from for entry in entries]
-        axis.plot(x, [e.value for e in entries], "o-", color=colour, ms=4, lw=1.4, label=model)
-        bands = [(e.learnt_from, e.low, e.high) for e in entries if e.low is not None]
-        if bands:
-            axis.fill_between(*zip(*bands, strict=True), color=colour, alpha=0.15, lw=0)
+        points = np.array([(e.learnt_from, e.value, e.low, e.high) for e in entries], np.float64)
+        x, values, low, high = points.T
+        axis.plot(x, values, "o-", color=colour, ms=4, lw=1.4, label=model)
+        axis.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
     first = next(iter(shown.values()))[0]
     _dress(axis, f"{curve.counted} (logarithmic)", _label(first.metric, first.unit))
     axis.set_xscale("log")
