@@ -162,11 +162,11 @@ class Comparer:
         """
         if against != "best":
             return self.compare_together([cell], against=against)
-        best = cell.records[0]
-        pairs = self.compare_together([cell])
-        return [pair for pair in pairs if pair.first is best or pair.second is best]
+        return self.compare_together([cell], about=cell.records[0].provenance.model)
 
-    def compare_together(self, cells: Sequence[Cell], *, against: str = "") -> list[Pair]:
+    def compare_together(
+        self, cells: Sequence[Cell], *, against: str = "", about: str = ""
+    ) -> list[Pair]:
         """Test the pairs of several cells so that any false alarm is as rare as the level.
 
         Two models have one adjusted p-value over all cells: for the claim that one of them lost in
@@ -176,6 +176,7 @@ class Comparer:
             cells: Such as those of several experiments on one data set.
             against: A model, chosen before the data were seen, that each pair must hold; empty
                 takes all.
+            about: A model that each pair that is returned must hold, though all are tested.
         """
         meetings = [m for cell in cells for m in self._meetings(cell)]
         chosen = [_positions(meeting, against) for meeting in meetings]
@@ -193,8 +194,10 @@ class Comparer:
         family = len({abs(number) for numbers in claims for number in numbers})
         found = []
         for meeting, pairs, tested in zip(meetings, chosen, tests, strict=True):
-            gaps = meeting.differences(pairs, tested, resamples=self.resamples, seed=self.seed)
-            for (one, other), gap, p in zip(pairs, gaps, tested.p_adjusted.tolist(), strict=True):
+            wanted = [place for place, pair in enumerate(pairs) if _holds(meeting, pair, about)]
+            shown, tested_ = [pairs[place] for place in wanted], tested.take(wanted)
+            gaps = meeting.differences(shown, tested_, resamples=self.resamples, seed=self.seed)
+            for (one, other), gap, p in zip(shown, gaps, tested_.p_adjusted.tolist(), strict=True):
                 first, second = meeting.records[one], meeting.records[other]
                 found.append(Pair(meeting.cell, first, second, gap, p, family, meeting.over))
         return found
@@ -228,12 +231,13 @@ class Comparer:
 
 
 def _positions(meeting: Meeting, against: str) -> list[tuple[int, int]]:
-    return [
-        (one, other)
-        for one, other in combinations(range(len(meeting.records)), 2)
-        if not against
-        or against in {meeting.records[place].provenance.model for place in (one, other)}
-    ]
+    every = combinations(range(len(meeting.records)), 2)
+    return [pair for pair in every if _holds(meeting, pair, against)]
+
+
+def _holds(meeting: Meeting, pair: tuple[int, int], model: str) -> bool:
+    """Tell whether a pair holds a model; every pair does where there is no name."""
+    return not model or model in {meeting.records[place].provenance.model for place in pair}
 
 
 def _claims(

@@ -15,8 +15,9 @@ from medssl_eval.errors import LabelError
 from medssl_eval.experiments.features import patients_of
 from medssl_eval.experiments.influences import read_influences
 from medssl_eval.experiments.predictions import read_predictions
-from medssl_eval.statistics.intervals import bootstrap_p, bootstrap_weights, replicate
+from medssl_eval.statistics.intervals import bootstrap_p, bootstrap_weights, checked_units
 from medssl_eval.statistics.joint_tests import Panel, jackknife_panel
+from medssl_eval.statistics.metrics import metric
 from medssl_eval.statistics.paired_tests import Difference, delong_p, episodes_panel
 
 if TYPE_CHECKING:
@@ -160,19 +161,13 @@ class _OverPredictions(Meeting):
         return patients_of(self.answers[0].groups, separate=True)
 
     def _drawn(self, resamples: int, seed: int) -> Sequence[Floats]:
-        name, clusters = self.records[0].metric, self._patients
-        return [
-            self._scale
-            * replicate(
-                one.labels,
-                one.probabilities,
-                [name],
-                clusters=clusters,
-                resamples=resamples,
-                seed=seed,
-            )[name]
-            for one in self.answers
+        compute, first = metric(self.records[0].metric).compute, self.answers[0]
+        units, count = checked_units(len(first), self._patients)
+        drawn = [
+            [compute(one.labels, one.probabilities, weights) for one in self.answers]
+            for weights in bootstrap_weights(units, count, resamples=resamples, seed=seed)
         ]
+        return list(self._scale * np.concatenate(drawn, axis=1))
 
     def _delong(self, one: int, other: int) -> float | None:
         if self.records[0].metric != "auroc":

@@ -304,7 +304,7 @@ class Ranker:
         cells = gather_cells(r for rank in ranked for r in rank.records.values())
         comparer = self._comparer(results)
         best = ranked[0].model if ranked else ""
-        found = [pair for pair in comparer.compare_together(cells) if is_rival(pair, best)]
+        found = comparer.compare_together(cells, about=best)
         self._notes += comparer.notes
         return found
 

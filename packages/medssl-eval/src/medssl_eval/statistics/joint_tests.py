@@ -68,6 +68,13 @@ class PairTests:
     p: Floats
     p_adjusted: Floats
 
+    def take(self, places: Sequence[int]) -> PairTests:
+        """Keep the tests of some pairs."""
+        at = np.asarray(places, np.int64)
+        return PairTests(
+            self.difference[at], self.standard_error[at], self.p[at], self.p_adjusted[at]
+        )
+
 
 def jackknife_panel(
     labels: ArrayLike,
