@@ -142,7 +142,7 @@ LabelsOption = Annotated[
     typer.Option(
         "--labels",
         metavar="POLICY",
-        help="Policy for uncertain labels (default: the protocol's).",
+        help="Policy for uncertain and merged labels (default: the protocol's).",
     ),
 ]
 SplitOption = Annotated[
