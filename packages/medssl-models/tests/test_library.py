@@ -1,8 +1,8 @@
 """The library: fetched, imported, exported and bundled models are there whole, or not at all."""
 
 import hashlib
-import os
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -125,14 +125,14 @@ def test_a_wrong_file_that_a_killed_process_left_is_fetched_anew(card, server, t
 
 
 def test_a_cut_off_download_is_continued_and_never_half_a_model(card, server, tmp_path):
-    server.drops = [1000, 0, 0]
+    server.drops = [100_000, 0, 0]
     with pytest.raises(DownloadError) as caught:
         fetch_model(card, library=tmp_path, settings=QUICK)
     assert f"medssl-models import {card.name} FILE" in caught.value.__notes__[0]
     assert not is_imported(card, library=tmp_path)
 
     fetch_model(card, library=tmp_path, settings=QUICK)
-    assert server.asked[-1] == "bytes=1000-"
+    assert server.asked[-1] == "bytes=34464-"  # 64 KiB are compared
 
 
 def test_a_non_commercial_licence_must_be_accepted(card, server, tmp_path):
@@ -366,10 +366,30 @@ def other_name(members):
     }
 
 
+def twice(members):
+    table = json.loads(members["bundle.json"])
+    return members | {"bundle.json": json.dumps(table | {"models": 2 * table["models"]})}
+
+
+def other_preprocessing(members):
+    """The known name and the same weights, but images of another size; all hashes agree."""
+    name = "models/supervised_r18/config.json"
+    record = json.loads(members[name])
+    record["medssl"]["card"]["preprocessing"] |= {"resize": 80, "crop": 72}
+    changed = json.dumps(record).encode()
+    table = json.loads(members["bundle.json"])
+    table["models"][0]["files"]["config.json"] = {
+        "sha256": hashlib.sha256(changed).hexdigest(), "size": len(changed),
+    }  # fmt: skip
+    return members | {name: changed, "bundle.json": json.dumps(table)}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (change_weights, "does not have its hash"),
+        (twice, "supervised_r18 is in it twice"),
+        (other_preprocessing, "another preprocessing than this version knows"),
         (other_name, "the folder of moco-v2 holds supervised_r18"),
         (lambda members: members | {"models/more": b""}, "not in both"),
         (lambda members: members | {"../outside": b""}, "leaves the archive"),

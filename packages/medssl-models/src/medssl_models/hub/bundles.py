@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from medssl_models.card import FrozenRecord
-from medssl_models.catalog import available_models, resolve
+from medssl_models.catalog import available_models, model_card, resolve
 from medssl_models.checkpoints.archive import Archive
 from medssl_models.conversion.model_folder import (
     CONFIG,
@@ -25,7 +26,7 @@ from medssl_models.conversion.model_folder import (
     read_origin,
 )
 from medssl_models.conversion.verification import verify
-from medssl_models.errors import CheckpointError, SettingsError
+from medssl_models.errors import CheckpointError, SettingsError, UnknownModelError
 from medssl_models.files import (
     models_folder,
     placing,
@@ -87,6 +88,14 @@ class Bundle(FrozenRecord):
     made_by: str
     models: tuple[BundledModel, ...] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        twice = [name for name, count in Counter(m.name for m in self.models).items() if count > 1]
+        if twice:
+            message = f"{twice[0]} is in it twice"
+            raise ValueError(message)
+        return self
+
 
 @dataclass(frozen=True)
 class Unpacked:
@@ -146,7 +155,8 @@ def import_bundle(
     Args:
         path: The archive.
         library: Folder of models instead of `home() / "models"`.
-        force: Replace other weights that are here under the same names.
+        force: Replace other weights that are here under the same names, and take models whose
+            preprocessing is not the one of their cards.
 
     Raises:
         CheckpointError: The archive is damaged or unsafe, a hash does not agree, or a model does
@@ -237,14 +247,26 @@ def _unpack(archive: Archive, model: BundledModel, library: Path, *, force: bool
                     message = f"{archive.path}: {name} of {model.name} does not have its hash"
                     raise CheckpointError(message)
             _refuse_broken(beside, shown=f"{archive.path}: {model.name}")
-            _check_name(archive, model, beside)
+            _check_card(archive, model, beside, force=force)
     return Unpacked(model.name, folder, new=True)
 
 
-def _check_name(archive: Archive, model: BundledModel, folder: Path) -> None:
-    held = read_origin(folder).card.name
-    if held != model.name or model.folder != folder_name(held):
-        message = f"{archive.path}: the folder of {model.name} holds {held}"
+def _check_card(archive: Archive, model: BundledModel, folder: Path, *, force: bool) -> None:
+    """Refuse a model under another name, or a known one whose images are prepared otherwise."""
+    held = read_origin(folder).card
+    if held.name != model.name or model.folder != folder_name(held.name):
+        message = f"{archive.path}: the folder of {model.name} holds {held.name}"
+        raise CheckpointError(message)
+    try:
+        known = model_card(held.name)
+    except UnknownModelError:  # a model of somebody else, whose card travels with it
+        return
+    same = (known.preprocessing, known.padding) == (held.preprocessing, held.padding)
+    if not (same or force):
+        message = (
+            f"{archive.path}: {held.name} has another preprocessing than this version knows for "
+            "it; force takes it"
+        )
         raise CheckpointError(message)
 
 
