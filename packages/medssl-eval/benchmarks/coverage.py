@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from medssl_eval.experiments.influences import Influences
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -110,37 +112,72 @@ class Coverage:
 
 def few_shot(population: Population, shots: int, populations: int) -> list[Coverage]:
     """Cover the few-shot accuracy of new patients: over images, and formerly over episodes."""
-    from medssl_eval.experiments.episodes import EpisodePool, plan_episodes
-    from medssl_eval.experiments.few_shot import count_correct, over_images, summarise
-    from medssl_eval.experiments.influences import few_shot_influences
+    from medssl_eval.experiments.few_shot import over_images, summarise
 
     truth = population.few_shot_truth(shots)
     held = np.zeros(2)
     for seed in range(populations):
-        features, labels, patients = population.draw(np.random.default_rng([1, seed]))
-        features = features.astype(np.float32)
-        pool = EpisodePool.of(labels, 2, groups=patients)
-        queries = min(QUERIES, int(pool.class_sizes.min()) - shots)
-        plan = plan_episodes(
-            pool, ways=2, shots=shots, queries=queries, episodes=EPISODES, seed=seed
-        )
-        correct = count_correct(features, plan)
-        summary = summarise(correct, 2 * queries)
-        found = few_shot_influences(features, pool, patients, plan, correct, seed=[seed])
-        intervals = (over_images(summary, found), summary.interval)
+        correct, questions, influences = episodes_of(population, shots, seed)
+        summary = summarise(correct, questions)
+        intervals = (over_images(summary, influences), summary.interval)
         held += [low is not None and low <= truth <= high for low, high in intervals]
     covered, formerly = (100 * held / populations).tolist()
     return [Coverage(f"few-shot, {shots} shots", population, truth, covered, formerly)]
 
 
+def few_shot_difference(population: Population, shots: int, populations: int) -> list[Coverage]:
+    """Cover the difference of 0 between two equal models, which see the same patients otherwise."""
+    from scipy.stats import t
+
+    held = np.zeros(2)
+    for seed in range(populations):
+        correct, questions, influences = zip(
+            *(episodes_of(population, shots, seed, model) for model in (1, 2)), strict=True
+        )
+        gaps = 100 * (correct[0] - correct[1]) / questions[0]
+        between = influences[0] - influences[1]
+        over_episodes = gaps.std(ddof=1) / np.sqrt(len(gaps))
+        for way, (error, freedom) in enumerate(
+            ((between.standard_error, between.freedom), (over_episodes, len(gaps) - 1))
+        ):
+            held[way] += abs(gaps.mean()) <= t.ppf(0.975, freedom) * error
+    covered, formerly = (100 * held / populations).tolist()
+    what = f"few-shot, {shots} shots, difference"
+    return [Coverage(what, population, 0.0, covered, formerly)]
+
+
+def episodes_of(
+    population: Population, shots: int, seed: int, model: int = 1
+) -> tuple[Integers, int, Influences]:
+    """Draw a population and let a model answer its episodes.
+
+    Returns:
+        Right answers of each episode, how many questions it has, and each patient's influence.
+    """
+    from medssl_eval.experiments.episodes import EpisodePool, plan_episodes
+    from medssl_eval.experiments.few_shot import count_correct
+    from medssl_eval.experiments.influences import few_shot_influences
+
+    drawn, labels, patients = population.draw(np.random.default_rng([model, seed]))
+    features = drawn.astype(np.float32)
+    pool = EpisodePool.of(labels, 2, groups=patients)
+    queries = min(QUERIES, int(pool.class_sizes.min()) - shots)
+    plan = plan_episodes(pool, ways=2, shots=shots, queries=queries, episodes=EPISODES, seed=seed)
+    correct = count_correct(features, plan)
+    found = few_shot_influences(features, pool, patients, plan, correct, seed=[seed])
+    return correct, 2 * queries, found
+
+
 Sample = tuple["Floats", "Integers", list[str]]
+Predicted = tuple["Floats", "Mapping[str, float]", "Sequence[Floats]"]
+"""Probabilities (N,), the truth of each metric, and the probabilities of resampled training."""
 
 
 def scored(
     what: str,
     population: Population,
     populations: int,
-    predict: Callable[[Sample, int], tuple[Floats, Mapping[str, float]]],
+    predict: Callable[[Sample, int], Predicted],
     names: Sequence[str] = ("accuracy", "auroc"),
 ) -> list[Coverage]:
     """Cover metrics of predictions.
@@ -149,16 +186,17 @@ def scored(
         what: Named in the rows.
         population: Of the images that are asked.
         populations: How often they are drawn.
-        predict: A sample and its number to probabilities (N,) and the truth of each metric; without
-            truths these are the means over the populations.
+        predict: A sample and its number to what is predicted; without truths these are the means
+            over the populations.
         names: Metrics.
     """
-    from medssl_eval.statistics.intervals import estimate
+    from medssl_eval.statistics.intervals import estimate, widened
+    from medssl_eval.statistics.metrics import metric
 
     values, intervals, truths = [], [], []
     for seed in range(populations):
         sample = population.draw(np.random.default_rng([1, seed]))
-        probabilities, truth = predict(sample, seed)
+        probabilities, truth, refits = predict(sample, seed)
         clusters = sample[2] if population.each > 1 else None
         ways = [
             estimate(
@@ -172,7 +210,13 @@ def scored(
             for way in ("log_odds", "percentile")
         ]
         values.append([ways[0][name].value for name in names])
-        intervals.append([[(way[name].low, way[name].high) for name in names] for way in ways])
+        stated = [[(way[name].low, way[name].high) for name in names] for way in ways]
+        for place, name in enumerate(names if refits else ()):
+            spread = np.std([metric(name)(sample[1], refit).value for refit in refits], ddof=1)
+            stated[0][place] = widened(
+                ways[0][name].value, stated[0][place], spread, freedom=len(refits) - 1
+            )
+        intervals.append(stated)
         truths.append([truth.get(name, np.nan) for name in names])
     ends = np.array(intervals, np.float64)  # (populations, ways, names, 2); NaN where there is none
     aims = np.where(np.isnan(truths), np.mean(values, axis=0), truths)[:, None]
@@ -199,7 +243,7 @@ def classifier(population: Population, populations: int) -> list[Coverage]:
         "classifier",
         population,
         populations,
-        lambda sample, _: (expit((sample[0] - middle) @ axis), truth),
+        lambda sample, _: (expit((sample[0] - middle) @ axis), truth, ()),
         tuple(truth),
     )
 
@@ -209,7 +253,7 @@ def linear(population: Population, populations: int) -> list[Coverage]:
     from medssl_eval.solver.logistic import solve
     from scipy.stats import norm
 
-    def predict(sample: Sample, seed: int) -> tuple[Floats, Mapping[str, float]]:
+    def predict(sample: Sample, seed: int) -> Predicted:
         training = Population(200, population.each, population.distance)
         features, labels, _ = training.draw(np.random.default_rng([2, seed]))
         fit = solve(features, labels, c=1.0)
@@ -223,17 +267,20 @@ def linear(population: Population, populations: int) -> list[Coverage]:
             "accuracy": float((norm.cdf(-low) + norm.cdf(high)) / 2),
             "auroc": float(norm.cdf((high - low) / np.sqrt(2))),
         }
-        return fit.probabilities(sample[0])[:, 1], truth
+        return fit.probabilities(sample[0])[:, 1], truth, ()
 
     return scored("linear, given the fit", population, populations, predict)
 
 
 def knn(population: Population, populations: int) -> list[Coverage]:
     """Cover what five neighbours in five folds score on average over populations."""
-    from medssl_eval.experiments.knn import vote
+    from medssl_eval.experiments.knn import resampled_votes, vote
     from medssl_eval.experiments.partition import assign_folds
+    from medssl_eval.experiments.settings import KnnSettings
 
-    def predict(sample: Sample, seed: int) -> tuple[Floats, Mapping[str, float]]:
+    settings = KnnSettings(weighting="equal", neighbours=5)
+
+    def predict(sample: Sample, seed: int) -> Predicted:
         features, labels, patients = sample
         features = features.astype(np.float32)
         fold_of = assign_folds(labels, 5, seed=seed, groups=patients)
@@ -243,7 +290,10 @@ def knn(population: Population, populations: int) -> list[Coverage]:
             found[asked] = vote(
                 features[~asked], labels[~asked], features[asked], neighbours=5, classes=2
             )[:, 1]
-        return found, {}
+        refits = resampled_votes(
+            features, labels, patients, settings, folds=fold_of, voters=[5] * 5
+        )
+        return found, {}, refits
 
     return scored("k-NN in folds", population, populations, predict)
 
@@ -264,6 +314,8 @@ def tasks(populations: int) -> Iterator[Task]:
                 # Of a class there are units for the support and two questions at least.
                 if 2 * (shots + 2) <= images // each and (shots == 5 or images < 1000):
                     yield few_shot, (one, shots, populations)
+                    if shots == 5 and images < 1000:
+                        yield few_shot_difference, (one, shots, populations)
             yield classifier, (one, populations)
             if images < 1000:
                 yield linear, (one, populations)
@@ -280,7 +332,11 @@ def print_coverage(populations: int) -> dict[str, object]:
     """Print the table of coverage, and return it for programs."""
     begin = time.perf_counter()
     with ProcessPoolExecutor(PROCESSES) as pool:
-        found = [one for measured in pool.map(run, tasks(populations)) for one in measured]
+        found = []
+        for measured in pool.map(run, tasks(populations)):
+            found += measured
+            for one in measured:
+                print(*one.row, *one.cells, sep=", ", file=sys.stderr, flush=True)
     rows: dict[tuple[str, str], list[Coverage]] = {}
     for one in sorted(found, key=lambda one: (one.what, one.population.images)):
         rows.setdefault(one.row, []).append(one)
@@ -297,7 +353,17 @@ def print_coverage(populations: int) -> dict[str, object]:
     return {"seconds": seconds, "rows": table}
 
 
-TABLES: dict[str, Callable[[int], dict[str, object]]] = {"coverage": print_coverage}
+def print_false_alarms(populations: int) -> dict[str, object]:
+    """Print how often equal models are called different; see `false_alarms`, which lies beside."""
+    import false_alarms
+
+    return false_alarms.print_false_alarms(populations)
+
+
+TABLES: dict[str, Callable[[int], dict[str, object]]] = {
+    "coverage": print_coverage,
+    "false-alarms": print_false_alarms,
+}
 """Name of a table to what prints it for a number of populations."""
 
 

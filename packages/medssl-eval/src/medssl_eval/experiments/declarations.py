@@ -158,7 +158,7 @@ _LABELS = Curve("fraction", _labelled, "labelled images")
 
 def _stated_percentiles(record: dict[str, Any]) -> None:
     """Version 0.1 knew nothing else."""
-    record["settings"] = {"interval": "percentile"} | record["settings"]
+    record["settings"] = {"interval": "percentile", "refits": 0} | record["settings"]
 
 
 def _filled_every_batch(record: dict[str, Any]) -> None:

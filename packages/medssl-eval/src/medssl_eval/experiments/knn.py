@@ -13,7 +13,12 @@ import numpy as np
 
 from medssl_eval.errors import InfeasibleError
 from medssl_eval.experiments.features import collect, patients_of, prepare
-from medssl_eval.experiments.partition import assign_folds, check_folds, partition
+from medssl_eval.experiments.partition import (
+    assign_folds,
+    bootstrap_times,
+    check_folds,
+    partition,
+)
 from medssl_eval.experiments.predictions import Predictions
 from medssl_eval.experiments.scoring import (
     Scored,
@@ -27,6 +32,8 @@ from medssl_eval.stratified.columns import check_columns
 from medssl_eval.stratified.records import records_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from medssl_data import ImageDataset
     from medssl_models import Backbone, Record, Records, RunContext
     from medssl_models.experiments.settings import ProtocolName
@@ -38,18 +45,24 @@ if TYPE_CHECKING:
     Features = NDArray[np.float32]
     Integers = NDArray[np.int64]
 
+    _Answers = tuple[Integers, Floats, dict[str, object], Sequence[Floats]]
+    """Rows that were asked, their probabilities, what records keep, and those of resamples."""
+
 __all__ = [
     "CANDIDATES",
     "Neighbours",
     "foldable",
     "knn",
     "quick_knn",
+    "resampled_votes",
     "run_knn",
     "vote",
 ]
 
 CANDIDATES = (1, 2, 5, 10, 20, 50, 100, 200)
 """Numbers of neighbours to choose from."""
+REFITS = 30
+"""In folds: enough for a deviation that is known to a seventh."""
 FOLDS = (5, 3, 2)
 """For a ranking: the first that the data can carry."""
 
@@ -118,17 +131,18 @@ def run_knn(
     features = collect(
         backbone, data, preprocessing=preprocessing, provenance=provenance, context=context
     )
-    evaluate = _ask_folds if settings.evaluation == "folds" else _ask_test_part
-    asked, probabilities, details = evaluate(data, features, settings)
+    in_folds = settings.evaluation == "folds"
+    evaluate = _ask_folds if in_folds else _ask_test_part
+    asked, probabilities, details, refits = evaluate(data, features, settings)
     scored = Scored(
         experiment="knn",
         predictions=_predictions(data, features, asked, probabilities),
         settings=identity,
         provenance=features.provenance,
         details=details | {"unreadable": len(features.unreadable)},
-        given=f"these {settings.folds} folds"
-        if settings.evaluation == "folds"
-        else "the images that answer",
+        given=f"these {settings.folds} folds" if in_folds else "the images that answer",
+        refits=refits,
+        apart=not in_folds,
     )
     return records_of(scored, names, data, settings, context)
 
@@ -192,24 +206,38 @@ class Neighbours:
         search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute")
         distances, nearest = search.fit(reference).kneighbors(questions)
         self._cosines = 1.0 - np.asarray(distances, np.float64)
-        self._labels = labels[nearest]
+        self._nearest, self._labels = nearest, labels[nearest]
         self._classes = classes
 
-    def shares(self, neighbours: int, *, temperature: float | None = None) -> Floats:
+    def shares(
+        self,
+        neighbours: int,
+        *,
+        temperature: float | None = None,
+        times: Integers | None = None,
+    ) -> Floats:
         """Shares of the votes, (M, C) float64; a row sums to 1.
 
         Args:
             neighbours: Voters of a question; all of them where the reference holds fewer.
             temperature: A vote weighs exp(cosine / temperature); None weighs all the same.
+            times: How often each reference image stands there, as in a resample; None is once. Then
+                as many of the nearest found vote as together stand there `neighbours` times.
 
         References:
             Wu et al., Unsupervised feature learning via non-parametric instance discrimination,
             2018, section 3.4 (the weights and the temperature 0.07).
         """
-        cosines, labels = self._cosines[:, :neighbours], self._labels[:, :neighbours]
+        cosines, labels = self._cosines, self._labels
+        if times is None:
+            cosines, labels = cosines[:, :neighbours], labels[:, :neighbours]
         weights = np.ones_like(cosines)
         if temperature is not None:
             weights = np.exp((cosines - cosines[:, :1]) / temperature)
+        if times is not None:
+            copies = times[self._nearest]
+            before = np.cumsum(copies, axis=1) - copies
+            weights *= np.clip(neighbours - before, 0, copies)
         votes = [(weights * (labels == label)).sum(axis=1) for label in range(self._classes)]
         table = np.stack(votes, axis=1)
         return np.asarray(table / table.sum(axis=1, keepdims=True), np.float64)
@@ -229,9 +257,7 @@ def vote(
     return found.shares(neighbours, temperature=temperature)
 
 
-def _ask_folds(
-    data: ImageDataset, features: FeatureSet, settings: KnnSettings
-) -> tuple[Integers, Floats, dict[str, object]]:
+def _ask_folds(data: ImageDataset, features: FeatureSet, settings: KnnSettings) -> _Answers:
     """Predict each image from the images of the other folds.
 
     Where the number of neighbours is to be chosen, the fold after it serves for that alone.
@@ -256,12 +282,70 @@ def _ask_folds(
         )
         chosen.append(count)
     details: dict[str, object] = {"neighbours": chosen, "folds": fold_of.tolist()}
-    return np.arange(len(fold_of)), probabilities, details
+    refits = resampled_votes(
+        features.features, features.labels, features.groups, settings, folds=fold_of, voters=chosen
+    )
+    return np.arange(len(fold_of)), probabilities, details, refits
 
 
-def _ask_test_part(
-    data: ImageDataset, features: FeatureSet, settings: KnnSettings
-) -> tuple[Integers, Floats, dict[str, object]]:
+def resampled_votes(
+    features: Features,
+    labels: Integers,
+    groups: Sequence[str],
+    settings: KnnSettings,
+    *,
+    folds: Integers,
+    voters: Sequence[int],
+) -> tuple[Floats, ...]:
+    """Let bootstrap samples of the patients answer in the same folds.
+
+    In folds every image answers for the others: which images there are moves what is asked and who
+    answers, and the first alone makes intervals of small sets too narrow.
+
+    Args:
+        features: (N, D) float32.
+        labels: (N,) int64.
+        groups: N patient names, "" where unknown.
+        settings: How many samples, their seed, and how votes weigh.
+        folds: (N,) int64, the fold in which an image is a question.
+        voters: How many vote in each fold.
+
+    Returns:
+        Shares of the votes in each sample, (N, classes that have an image).
+    """
+    count = REFITS if settings.refits == "auto" else settings.refits
+    present, own = np.unique(labels, return_inverse=True)
+    found = [
+        Neighbours(
+            features[folds != fold],
+            own[folds != fold],
+            features[folds == fold],
+            most=2 * voting + 20,  # of a sample's images more than one in two are distinct
+            classes=len(present),
+        )
+        for fold, voting in enumerate(voters if count else ())
+    ]
+    drawn = bootstrap_times(
+        groups,
+        (np.arange(len(folds)),),
+        count=count,
+        seed=settings.seed,
+        serves=lambda times: all(
+            len(np.unique(own[(folds != fold) & (times > 0)])) == len(present)
+            for fold in range(len(found))
+        ),
+    )
+    tables = []
+    for times in drawn:
+        tables.append(np.zeros((len(folds), len(present))))
+        for fold, (neighbours, voting) in enumerate(zip(found, voters, strict=True)):
+            tables[-1][folds == fold] = neighbours.shares(
+                voting, temperature=_temperature(settings), times=times[folds != fold]
+            )
+    return tuple(tables)
+
+
+def _ask_test_part(data: ImageDataset, features: FeatureSet, settings: KnnSettings) -> _Answers:
     """Predict the test images from training and validation images."""
     parts = partition(
         data,
@@ -279,7 +363,7 @@ def _ask_test_part(
         classes=len(data.classes),
         temperature=_temperature(settings),
     )
-    return parts.test, probabilities, {"neighbours": [count], "reference_images": len(known)}
+    return parts.test, probabilities, {"neighbours": [count], "reference_images": len(known)}, ()
 
 
 def _count(

@@ -300,6 +300,12 @@ class KnnSettings(ScoredSettings):
         corrected="validated",
         option=Option(("--neighbours", "-k"), help="How many images vote."),
     )
+    refits: Annotated[int, Field(ge=0, le=10_000)] | Literal["auto"] = setting(
+        "In folds: votes of bootstrap samples of the patients, so that the interval covers those "
+        "who answer too. 0: it covers those who are asked; else at least 10. auto: 30.",
+        corrected="auto",
+        option=Option(metavar="N|auto", help="Votes of resampled patients, in folds."),
+    )
     weighting: Literal["similarity", "equal"] = setting(
         "similarity: a vote weighs exp(cosine / temperature). equal: all votes weigh the same.",
         corrected="similarity",
@@ -314,6 +320,13 @@ class KnnSettings(ScoredSettings):
         published="ignored",
         entries=("I-8",),
     )
+
+    @model_validator(mode="after")
+    def _enough_refits(self) -> KnnSettings:
+        if self.refits != "auto" and 0 < self.refits < LEAST_REFITS:
+            message = f"refits is {self.refits}; give 0, or at least {LEAST_REFITS} for a deviation"
+            raise ValueError(message)
+        return self
 
 
 class FinetuneSettings(TrainedSettings):
