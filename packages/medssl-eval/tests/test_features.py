@@ -8,10 +8,12 @@ import pytest
 from medssl_data import dataset_card, list_datasets, load_dataset
 from medssl_data.synthetic.phantom import write_phantom
 from medssl_eval import few_shot
+from medssl_eval.cli import app
 from medssl_eval.errors import FeatureError
 from medssl_eval.experiments.features import SQUASH, patients_of, prepare
 from medssl_eval.experiments.settings import FewShotSettings, preset
 from medssl_models import Normalisation, RunContext
+from medssl_models.console import run
 from medssl_models.errors import UnreadableSourceError
 from medssl_models.experiments.runner import notes_of
 
@@ -93,6 +95,29 @@ def test_bach_s_images_stand_twice_in_the_studys_pool(bach, tiny_model):
 
 def test_bach_is_the_only_set_with_twins():
     assert [card.name for card in list_datasets() if card.published_duplicates] == ["bach"]
+
+
+def test_the_later_merge_of_myopia_can_be_asked_for_under_published(tmp_path, capsys, tiny_models):
+    """The released numbers have the former one (I-17)."""
+    write_phantom("ichallenge_pm", tmp_path, {})
+    words = ("few-shot", "-m", "random_r18", "-d", "ichallenge_pm", "--root", str(tmp_path))
+    small = (
+        "--protocol",
+        "published",
+        "--shots",
+        "2",
+        "--episodes",
+        "5",
+        "--no-controls",
+        "--json",
+    )
+    told = {}
+    for labels in ((), ("--labels", "pm-pathological")):
+        assert run(app, [*words, *small, *labels]) == 0
+        (record,) = json.loads(capsys.readouterr().out)["records"]
+        told[record["provenance"]["label_policy"]] = record["details"]["plan"]
+    assert list(told) == ["pm-high-myopia", "pm-pathological"]
+    assert len(set(told.values())) == 2
 
 
 def test_episodes_are_the_same_for_all_models_unless_the_study_wants_otherwise(scans, tiny_model):
