@@ -82,7 +82,6 @@ FEW_SHOT = Experiment(
     check=_later("few_shot:feasible"),
     preprocessing=_later("few_shot:few_shot_preprocessing"),
     quick=_later("few_shot:quick_few_shot"),
-    decides=False,  # episodes share images
     transfer=True,
     place=1,
     examples=(

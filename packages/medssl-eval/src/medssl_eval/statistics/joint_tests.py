@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PairTests", "Panel", "all_pairs", "jackknife_panel", "needed_units", "step_down"]
 
-MOST_UNITS = 2000
+MOST_UNITS = 1000
 """Units that are left out one by one; more are put into so many blocks, at random."""
 CHUNK_NUMBERS = 4_000_000  # float64 numbers in a chunk of resamples: 32 MB
 REACH = 1e-9  # sums in another order differ in the last bits; equal ones count as at least as far

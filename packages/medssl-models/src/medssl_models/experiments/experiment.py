@@ -145,7 +145,6 @@ class Experiment:
             time; a training step counts three times.
         quick: The settings with which it takes part in a ranking: what a data set can carry, by
             seed. None takes no part.
-        decides: Whether a paired difference of it alone can drop a model from a ranking.
         place: Where it stands in lists of experiments.
         label: The words of a table for some settings, such as `2-way 5-shot`.
         sorted_by: Settings by which the rows of a table are sorted.
@@ -188,7 +187,6 @@ class Experiment:
     preprocessing: Callable[[Any, Any, Any], Preprocessing] | None = None
     passes: Callable[[Any, Any], int] | None = None
     quick: Callable[[Any, int], Any] | None = None
-    decides: bool = True
     place: int = 100
     label: Callable[[Mapping[str, Any]], str] = lambda _: ""
     sorted_by: tuple[str, ...] = ()
