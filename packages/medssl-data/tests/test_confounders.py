@@ -58,11 +58,38 @@ def test_cramers_v_of_nothing_is_near_nothing() -> None:
 def test_auroc_counts_pairs() -> None:
     generator = np.random.default_rng(1)
     values, positive = generator.integers(0, 6, 40).astype(float), generator.random(40) < 0.4
-    weights = generator.integers(0, 3, (5, 40)).astype(float)
     above = (values[:, None] > values) + 0.5 * (values[:, None] == values)
-    for row, found in zip(weights, auroc(values, positive, weights), strict=True):
-        ups, downs = row * positive, row * ~positive
-        assert found == pytest.approx(ups @ above @ downs / (ups.sum() * downs.sum()))
+    area, influences = auroc(values, positive)
+    assert area == pytest.approx(above[positive][:, ~positive].mean())
+    assert influences.sum() == pytest.approx(0)
+    assert auroc(-values, positive)[0] == pytest.approx(1 - area)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 1.5])
+def test_intervals_of_auroc_hold_its_true_value(shift: float) -> None:
+    """Several images a patient: nominal 95 %."""
+    generator, held = np.random.default_rng(11), 0
+    truth = auroc(
+        np.concatenate([generator.normal(shift, 1, 100_000), generator.normal(0, 1, 100_000)]),
+        np.arange(200_000) < 100_000,
+    )[0]
+    for seed in range(150):
+        labels = np.arange(60) % 2
+        one = Property("age", np.repeat(generator.normal(shift * labels), 3))
+        found = strength(
+            one, np.repeat(labels, 3), np.repeat(np.arange(60), 3), resamples=1, seed=seed
+        )
+        value, low, high = found[:3] if found.label else (1 - found.value, 1 - found.high,
+                                                          1 - found.low)  # fmt: skip
+        assert low <= value <= high
+        held += low <= truth <= high
+    assert 136 <= held <= 149
+
+
+def test_a_number_that_tells_classes_apart_for_sure_has_an_interval_too() -> None:
+    labels = np.arange(30) % 2
+    found = strength(Property("age", labels * 1.0), labels, np.arange(30), resamples=1, seed=0)
+    assert found == (1.0, 0.9, 1.0, 1)
 
 
 def simulated(seed: int, patients: int = 40) -> tuple[list[Property], np.ndarray, np.ndarray]:
