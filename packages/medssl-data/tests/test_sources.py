@@ -370,6 +370,15 @@ def test_a_pipe_is_no_image_and_nothing_waits_for_it(tmp_path: Path, name: str) 
             read_image(tmp_path / name)
 
 
+def test_a_file_whose_name_is_no_text_is_named_before_any_work(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        picture(tmp_path / label / "0.png")
+    (tmp_path / "a" / "0.png").rename(tmp_path / "a" / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(UnsafePathError, match=r"caf\\udce9.png': the name is not UTF-8 text"):
+        load_dataset(f"folder:{tmp_path}")
+
+
 # --- any source ------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from medssl_data.errors import DuplicateIdError, LabelError, ManifestError
+from medssl_data.errors import DuplicateIdError, LabelError, ManifestError, UnsafePathError
 from medssl_data.files import sha256_of
 from medssl_data.images.reading import Reading
 from medssl_data.tables.paths import confine_all
@@ -117,6 +117,7 @@ class Manifest:
                 object.__setattr__(self, column, ("",) * len(self.ids))
         _check_lengths(self)
         _check_ids(self)
+        _check_text(self.name, *self.classes, *self.ids, *self.paths)
         _check_labels(self)
         if self.drawer is None:
             object.__setattr__(self, "paths", confine_all(self.paths))
@@ -357,6 +358,20 @@ def _check_lengths(manifest: Manifest) -> None:
                 f"{manifest.name}: {length} {name} for {len(manifest.ids)} ids; each row needs one"
             )
             raise ManifestError(message)
+
+
+def _check_text(*names: str) -> None:
+    """Refuse names that no record and no table can hold: bytes of a file's name that are no text.
+
+    Raises:
+        UnsafePathError: One of them is not text.
+    """
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        odd = next(name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name))
+        message = f"{odd!r}: the name is not UTF-8 text; rename the file or folder"
+        raise UnsafePathError(message) from None
 
 
 def _check_ids(manifest: Manifest) -> None:

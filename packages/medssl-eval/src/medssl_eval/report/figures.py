@@ -15,6 +15,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.experiments.figures import take_literally
 
 from medssl_eval.errors import InfeasibleError
 from medssl_eval.report.drawing import ACCENT, FAINT, INK, RULE, draw_ranks, rank_height
@@ -322,6 +323,7 @@ def as_svg(figure: Figure, alt: str) -> str:
     from matplotlib import rc_context
 
     buffer = io.StringIO()
+    take_literally(figure)
     with rc_context(STYLE):  # type: ignore[arg-type] # names of settings, as plain text
         figure.savefig(
             buffer, format="svg", metadata={"Date": None}, transparent=True,

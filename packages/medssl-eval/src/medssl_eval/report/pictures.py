@@ -52,6 +52,8 @@ def gather_pictures(entries: Iterable[Entry]) -> tuple[list[Picture], list[str]]
     Returns:
         Pictures in the order of the entries, and warnings about those that are left out.
     """
+    from PIL import Image
+
     captions: dict[Path, tuple[str, list[str]]] = {}
     for entry in entries:
         for path in entry.pictures:
@@ -65,7 +67,7 @@ def gather_pictures(entries: Iterable[Entry]) -> tuple[list[Picture], list[str]]
         caption = "; ".join(shown[:3]) + ("; ..." if len(shown) > 3 else "")
         try:
             found.append(_embed(path, experiment, f"{caption} ({path.name})"))
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             warnings.append(f"{path}: not shown, it is no picture ({error})")
     if len(captions) > MOST:
         warnings.append(f"{len(captions) - MOST} of {len(captions)} pictures are not shown")

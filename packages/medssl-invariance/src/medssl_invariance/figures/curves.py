@@ -44,8 +44,6 @@ def write_curves(
         The files: `DATASET-curves.csv`, `DATASET-curves.png` and `DATASET-summary.png` for each
         data set.
     """
-    from matplotlib import rc_context
-
     from medssl_invariance.figures.drawing import draw_curves, draw_summary
 
     shown = {one.name: one for one in METRICS}[metric]
@@ -57,11 +55,10 @@ def write_curves(
         with replacing(table) as draft:
             draft.write_bytes(csv_text(own).encode())
         written.append(table)
-        with rc_context({"text.parse_math": False}):  # a $ in a name is no mathematics
-            for name, draw in (("curves", draw_curves), ("summary", draw_summary)):
-                path = folder / f"{stem}-{name}.png"
-                save_figure(draw(own, shown, dataset), path, dpi=DPI)
-                written.append(path)
+        for name, draw in (("curves", draw_curves), ("summary", draw_summary)):
+            path = folder / f"{stem}-{name}.png"
+            save_figure(draw(own, shown, dataset), path, dpi=DPI)
+            written.append(path)
     return written
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-__all__ = ["new_figure", "save_figure"]
+__all__ = ["new_figure", "save_figure", "take_literally"]
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -37,5 +37,26 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 100) -> None:
         path: Such as `curves.png`.
         dpi: Dots an inch, of a format that has dots.
     """
+    take_literally(figure)
     with replacing(path) as draft:
         figure.savefig(draft, format=path.suffix.removeprefix(".").lower(), dpi=dpi)
+
+
+def take_literally(figure: Figure) -> None:
+    """Draw the texts of a figure as they are: a `$` in a name of a model begins no mathematics.
+
+    Numbers on an axis stay matplotlib's own.
+    """
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter, ScalarFormatter
+
+    numbers = {
+        id(label)
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        if isinstance(axis.get_major_formatter(), LogFormatter | ScalarFormatter)
+        for label in (*axis.get_majorticklabels(), *axis.get_minorticklabels())
+    }
+    for text in figure.findobj(Text):
+        if id(text) not in numbers:
+            text.set_parse_math(False)

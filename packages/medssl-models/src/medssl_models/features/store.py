@@ -110,7 +110,7 @@ class FeatureStore:
         try:
             with FeatureFile(self.path(key)) as file:
                 return _checked(file, key)
-        except (FileNotFoundError, BrokenFileError):
+        except (FileNotFoundError, NotADirectoryError, BrokenFileError):
             return None
 
     def load_fresh(self, request: Request) -> StoredFeatures | None:
@@ -120,7 +120,7 @@ class FeatureStore:
                 _check_shape(file, request)
                 stale = file.stale_rows(request.stamps, skip_unreadable=request.skip_unreadable)
                 return None if len(stale) else _checked(file, request.key)
-        except (FileNotFoundError, BrokenFileError):
+        except (FileNotFoundError, NotADirectoryError, BrokenFileError):
             return None
 
     @contextmanager
