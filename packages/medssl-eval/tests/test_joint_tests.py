@@ -89,7 +89,8 @@ def test_many_units_are_put_into_blocks_with_the_same_variance(monkeypatch):
     (found,) = all_pairs([panel], [[(0, 1)]], resamples=200, seed=0)
     covariance = delong(labels, *scores, clusters=names).covariance
     error = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    assert found.standard_error[0] == pytest.approx(error, rel=0.08)
+    # The error of 300 blocks is known to 1 in the root of 600.
+    assert found.standard_error[0] == pytest.approx(error, rel=0.12)
 
 
 def test_step_down_is_its_definition():
