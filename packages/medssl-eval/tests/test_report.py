@@ -311,6 +311,23 @@ def test_latex_signs_are_escaped(tmp_path):
     assert r"lr\_0.1 \& 50 \% \#1" in export(read_content([path]), "latex")
 
 
+HOSTILE = "=cmd|'/C calc'!A0\n<script>alert(1)</script> [x](javascript:1)"
+
+
+def test_no_name_does_anything_in_an_export(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_records(path, [record("m", HOSTILE), record(HOSTILE, "d")])
+    content = read_content([path])
+    rows = list(csv.reader(io.StringIO(export(content, "csv"))))
+    assert {"'" + HOSTILE, "m", "d"} <= {cell for row in rows for cell in row}
+    assert not any(cell.startswith(("=", "@", "+")) for row in rows for cell in row)
+    markdown = export(content, "markdown")
+    assert not re.search(r"(?<!\\)(<|\]\()", markdown)
+    assert "\\<script\\>" in markdown
+    tables = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} <= {3, 4}
+
+
 def test_the_released_numbers_make_a_report_of_their_own():
     content = published_content()
     assert len(content.entries) == 940

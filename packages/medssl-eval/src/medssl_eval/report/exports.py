@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from medssl_models.experiments.cells import csv_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,33 +47,28 @@ def cell_text(entry: Entry) -> str:
 
 
 def _csv(content: Content) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for entry in content.entries:
-        writer.writerow(
-            (
-                *(entry.experiment, entry.setting, entry.metric, entry.unit),
-                *(entry.dataset, entry.model, entry.protocol, repr(entry.value)),
-                "" if entry.low is None else repr(entry.low),
-                "" if entry.high is None else repr(entry.high),
-                *(entry.n, entry.images, entry.patients),
-                *(int(entry.control), int(entry.synthetic), "; ".join(entry.notes)),
-            )
+    lines = (
+        (
+            *(entry.experiment, entry.setting, entry.metric, entry.unit),
+            *(entry.dataset, entry.model, entry.protocol, entry.value, entry.low, entry.high),
+            *(entry.n, entry.images, entry.patients),
+            *(int(entry.control), int(entry.synthetic), "; ".join(entry.notes)),
         )
-    return buffer.getvalue()
+        for entry in content.entries
+    )
+    return csv_text([COLUMNS, *lines])
 
 
 def _markdown(content: Content) -> str:
     return "\n".join(
-        f"### {board.title}\n\n" + "\n".join(_markdown_lines(board)) + "\n"
+        f"### {_escape_markdown(board.title)}\n\n" + "\n".join(_markdown_lines(board)) + "\n"
         for board in content.boards
     )
 
 
 def _markdown_lines(board: Board) -> list[str]:
-    rows = _rows(board, bold="**{}**".format)
-    head = ["model", *_columns(board)]
+    rows = _rows(board, bold="**{}**".format, clean=_escape_markdown)
+    head = ["model", *map(_escape_markdown, _columns(board))]
     rule = ["---", *["---:"] * len(board.datasets)]
     return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
 
@@ -116,7 +112,7 @@ def _counted(board: Board, entry: Entry) -> str:
 
 
 def _rows(
-    board: Board, *, bold: Callable[[str], str], clean: Callable[[str], str] = str
+    board: Board, *, bold: Callable[[str], str], clean: Callable[[str], str]
 ) -> list[list[str]]:
     best = {name: board.best(name) for name in board.datasets}
     rows = []
@@ -143,7 +139,12 @@ def _is_best(entry: Entry, best: Entry | None) -> bool:
 
 
 def _escape_latex(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+
+
+def _escape_markdown(text: str) -> str:
+    """Keep names from being taken for columns, tags, links or emphasis; hyphens are harmless."""
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
 FORMATS: Mapping[str, Callable[[Content], str]] = MappingProxyType(

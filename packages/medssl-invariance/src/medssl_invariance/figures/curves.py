@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from typing import TYPE_CHECKING, Any
 
+from medssl_models.experiments.cells import csv_text
 from medssl_models.experiments.figures import save_figure
-from medssl_models.files import replacing
+from medssl_models.files import write_atomically
 
 from medssl_invariance.experiments.metrics import METRICS
 from medssl_invariance.figures.tables import cells
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from medssl_models import Record
 
     from medssl_invariance.figures.tables import Cell
 
-__all__ = ["CSV_COLUMNS", "csv_text", "write_curves"]
+__all__ = ["CSV_COLUMNS", "curve_table", "write_curves"]
 
 DPI = 120
 CSV_COLUMNS = (
@@ -52,8 +51,7 @@ def write_curves(
         own = [cell for cell in found if cell.dataset == dataset]
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", own[0].plain_dataset).strip("-")
         table = folder / f"{stem}-curves.csv"
-        with replacing(table) as draft:
-            draft.write_bytes(csv_text(own).encode())
+        write_atomically(table, csv_text(curve_table(own)).encode())
         written.append(table)
         for name, draw in (("curves", draw_curves), ("summary", draw_summary)):
             path = folder / f"{stem}-{name}.png"
@@ -62,11 +60,9 @@ def write_curves(
     return written
 
 
-def csv_text(cells: Sequence[Cell]) -> str:
-    """Write curves as CSV with `CSV_COLUMNS`, a line for each place on a curve."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+def curve_table(cells: Sequence[Cell]) -> Iterator[Sequence[object]]:
+    """Yield `CSV_COLUMNS`, and a row for each place on a curve."""
+    yield CSV_COLUMNS
     for cell in cells:
         for metric, record in cell.records.items():
             points: Any = record.details["curve"]
@@ -81,10 +77,4 @@ def csv_text(cells: Sequence[Cell]) -> str:
             other = cell.baseline(metric, "random_other")
             for point in points:
                 numbers = (point["at"], point["value"], point["low"], point["high"], other)
-                writer.writerow((*head, *map(_plain, numbers)))
-    return buffer.getvalue()
-
-
-def _plain(value: float | None) -> str:
-    """Write a number with all its digits; nothing where it is undefined."""
-    return "" if value is None else repr(float(value))
+                yield (*head, *(None if one is None else float(one) for one in numbers))

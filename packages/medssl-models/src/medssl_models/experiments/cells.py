@@ -7,6 +7,8 @@ two different things share one. Importing this module imports no torch.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections import defaultdict
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ __all__ = [
     "apart_within",
     "asked_of",
     "best_first",
+    "csv_text",
     "data_facts",
     "data_label",
     "data_of",
@@ -45,6 +48,9 @@ __all__ = [
     "setting_label",
     "setting_of",
 ]
+
+_COMPUTED = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
 
 _MODEL = ("model", "weights", "preprocessing", "padding", "layer", "precision")
 _DATA = ("dataset", "selection", "label_policy", "split", "manifest", "images")
@@ -447,3 +453,30 @@ def _setting_place(record: Record) -> tuple[float, ...]:
 
 def _places(items: Iterable[Hashable]) -> dict[Hashable, int]:
     return {item: place for place, item in enumerate(dict.fromkeys(items))}
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Write rows as CSV, floats with all their digits; no name becomes a formula of a spreadsheet.
+
+    Args:
+        rows: Text that begins like a formula gets an apostrophe, which spreadsheets do not show;
+            None is an empty cell.
+
+    Example:
+        >>> print(csv_text([("model", "value"), ("=cmd()", -0.5)]), end="")
+        model,value
+        '=cmd(),-0.5
+
+    References:
+        OWASP, CSV injection.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([_csv_cell(value) for value in row] for row in rows)
+    return buffer.getvalue()
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, float):
+        return repr(float(value))  # numpy's own says more than the number
+    return f"'{value}" if isinstance(value, str) and value.startswith(_COMPUTED) else value

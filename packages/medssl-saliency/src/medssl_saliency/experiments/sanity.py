@@ -6,12 +6,12 @@ weights or data are randomised cannot explain them.
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medssl_models.files import replacing
+from medssl_models.experiments.cells import csv_text
+from medssl_models.files import write_atomically
 
 from medssl_saliency.experiments.means import Means, open_folder
 from medssl_saliency.experiments.randomisation import learnt_layers, redraw
@@ -33,7 +33,7 @@ from medssl_saliency.maps.occluders import occluding_picture
 from medssl_saliency.maps.preparation import FeatureExtractor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from medssl_data import ImageDataset
@@ -264,8 +264,8 @@ def _write(checks: Sequence[SanityCheck], aside: MapFolder) -> Iterator[Path]:
             for name in ("sanity.png", "similarities.csv", "curves.csv")
         )
         draw_checks(checks, drawn)
-        _write_csv(similarities, _similarity_table(checks))
-        _write_csv(curves, _curve_table(checks))
+        write_atomically(similarities, csv_text(_similarity_table(checks)).encode())
+        write_atomically(curves, csv_text(_curve_table(checks)).encode())
         yield from (drawn, similarities, curves)
 
 
@@ -287,8 +287,3 @@ def _curve_table(checks: Sequence[SanityCheck]) -> Iterator[tuple[object, ...]]:
                 shares = np.linspace(0, 1, len(one.deletion))
                 for share, out, back in zip(shares, one.deletion, one.insertion, strict=True):
                     yield (check.own.model, check.picture, order, repeat, share, out, back)
-
-
-def _write_csv(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
-    with replacing(path) as draft, draft.open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
