@@ -367,13 +367,44 @@ TABLES: dict[str, Callable[[int], dict[str, object]]] = {
 """Name of a table to what prints it for a number of populations."""
 
 
+def plot(path: Path) -> None:
+    """Draw both intervals of few-shot in 40 populations, and the truth."""
+    from medssl_eval.experiments.few_shot import over_images, summarise
+    from medssl_models.experiments.figures import new_figure, save_figure
+
+    population, shots = Population(200, 1, 1.5), 5
+    truth = population.few_shot_truth(shots)
+    figure = new_figure(8, 3.4)
+    axes = figure.subplots(1, 2, sharey=True)
+    for seed in range(40):
+        correct, questions, influences = episodes_of(population, shots, seed)
+        summary = summarise(correct, questions)
+        for axis, (low, high) in zip(
+            axes, (summary.interval, over_images(summary, influences)), strict=True
+        ):
+            holds = low is not None and low <= truth <= high
+            axis.plot([seed, seed], [low, high], color="#31688e" if holds else "#d1495b", lw=1.6)
+            axis.plot(seed, summary.mean, ".", color="black", ms=3)
+    for axis, title in zip(axes, ("over episodes", "over images"), strict=True):
+        axis.axhline(truth, color="0.4", lw=1)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("sample of 200 images")
+        axis.set_xticks([])
+    axes[0].set_ylabel("5-shot accuracy, %")
+    save_figure(figure, path)
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=sorted(TABLES), help="one table")
     parser.add_argument("--populations", type=int, default=POPULATIONS)
     parser.add_argument("--json", type=Path, help="write the numbers here too")
+    parser.add_argument("--plot", type=Path, help="draw few-shot intervals instead of all tables")
     given = parser.parse_args()
+    if given.plot:
+        plot(given.plot)
+        return
     chosen = [given.only] if given.only else list(TABLES)
     found = {name: TABLES[name](given.populations) for name in chosen}
     if given.json:

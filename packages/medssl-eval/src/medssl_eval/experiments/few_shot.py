@@ -396,8 +396,10 @@ def _ends(record: Record, name: str) -> str:
     """One of a record's intervals; records of before have that over episodes only."""
     held = record.details.get("intervals")
     known = held if isinstance(held, dict) else {"episodes": [record.ci_low, record.ci_high]}
-    low, high = known.get(name, (None, None))
-    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+    ends = known.get(name)
+    if not isinstance(ends, list) or None in ends:
+        return ""
+    return " to ".join(f"{end:.2f}" for end in ends)
 
 
 def over_images(

@@ -334,9 +334,10 @@ def _ask(
             times_out[asked] += (beside.T @ out)[own]
     found = np.concatenate(accuracies).astype(np.float64)
     held = drawn.units.reshape(len(found), -1)
+    shared = np.bincount(held.ravel(), weights=np.repeat(found, held.shape[1]), minlength=count)
     return _Asked(
         accuracies=found,
-        sums_in=np.bincount(held.ravel(), weights=np.repeat(found, held.shape[1]), minlength=count),
+        sums_in=np.asarray(shared, np.float64),
         times_in=np.bincount(held.ravel(), minlength=count).astype(np.float64),
         gaps=gaps,
         times_out=times_out,
@@ -350,7 +351,8 @@ def _isometric(features: NDArray[np.float32], drawable: int) -> Tensor:
     rows = torch.from_numpy(features)
     if drawable > ASKED or len(rows) >= rows.shape[1]:
         return rows
-    return torch.linalg.qr(rows.T, mode="r").R.T.contiguous()
+    triangle: Tensor = torch.linalg.qr(rows.T, mode="r").R
+    return triangle.T.contiguous()
 
 
 def _chunks(

@@ -11,7 +11,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from medssl_models.files import open_plain, replacing
@@ -200,7 +200,7 @@ def read_predictions(record: Record, results: Path) -> Predictions:
 
 def read_arrays(
     path: Path, names: Iterable[str], what: str, version: int
-) -> dict[str, NDArray[np.generic]]:
+) -> dict[str, NDArray[Any]]:
     """Read the arrays of an npz file that lies beside a results file; nothing in it is run.
 
     Args:

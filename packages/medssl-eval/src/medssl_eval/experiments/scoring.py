@@ -146,9 +146,12 @@ class Scored:
     def _estimates(self, names: Sequence[str]) -> dict[str, Estimate]:
         asked = self.predictions
         clusters = patients_of(asked.groups, separate=True)
-        interval = "log_odds" if self.settings.get("interval") == "log_odds" else "percentile"
         return estimate(
-            asked.labels, asked.probabilities, names, clusters=clusters, interval=interval
+            asked.labels,
+            asked.probabilities,
+            names,
+            clusters=clusters,
+            interval="log_odds" if self.settings.get("interval") == "log_odds" else "percentile",
         )
 
     def _record(
