@@ -253,7 +253,7 @@ def bootstrap_times(
 
     Example:
         >>> draws = bootstrap_times(
-        ...     ["anna", "anna", "ben"], [np.arange(3)], count=1, seed=0, serves=lambda _: True
+        ...     ["anna", "anna", "ben"], [np.arange(3)], count=1, seed=2, serves=lambda _: True
         ... )
         >>> next(draws).tolist()
         [0, 0, 2]
