@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from medssl_eval.compare.comparison import Pair
     from medssl_eval.rank.ranking import RankingResult
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
 
@@ -107,11 +107,18 @@ def best_against_rest(
         best = int(panel.values.argmax())
         rivals = [place for place, pair in enumerate(pairs) if best in pair]
         asked = [place for place in rivals if not worse or models - 1 in pairs[place]]
-        corrected = dict(zip(rivals, holm(tests.p[rivals]), strict=True))
+        alone = _t_test(tests.difference, tests.standard_error)
+        corrected = dict(zip(rivals, holm(alone[rivals]), strict=True))
         found.ours += (tests.p_adjusted[asked] < LEVEL).any()
         found.naive += any(corrected[place] < LEVEL for place in asked)
-        found.alone += (tests.p[asked] < LEVEL).any()
+        found.alone += (alone[asked] < LEVEL).any()
     return Counts(*(100 * count / populations for count in vars(found).values()))
+
+
+def _t_test(differences: ArrayLike, errors: ArrayLike) -> Floats:
+    """Test each difference as if it were the only one; with many units t is normal."""
+    errors = np.asarray(errors, np.float64)
+    return np.asarray(2 * norm.sf(np.abs(differences) / np.where(errors > 0, errors, np.inf)))
 
 
 # ---------------------------------------------------------------------------------- rank
@@ -221,7 +228,9 @@ def naively_worse(pairs: Sequence[Pair]) -> set[str]:
     kept = {pair.first.provenance.model for pair in pairs}
     for experiment in {pair.first.experiment for pair in pairs}:
         here = [pair for pair in pairs if pair.first.experiment == experiment]
-        corrected = holm([pair.difference.p_permutation for pair in here])
+        gaps = [pair.difference for pair in here]
+        alone = _t_test([gap.difference for gap in gaps], [gap.standard_error for gap in gaps])
+        corrected = holm(alone)
         for pair, p in zip(here, corrected, strict=True):
             lost.add(pair.second.provenance.model)
             if p < LEVEL:
