@@ -77,7 +77,7 @@ def _operations(forward: Callable[[], Tensor]) -> float:
 
     with FlopCounterMode(display=False) as counter:
         forward()
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops()) / 1e9
 
 
 def _largest_maps(network: nn.Module, forward: Callable[[], Tensor]) -> int:

@@ -153,7 +153,7 @@ def spearman_p(x: NDArray[np.float64], y: NDArray[np.float64], *, seed: int = 0)
     ranks = rankdata(y) - (len(y) + 1) / 2
 
     def correlation(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        return np.abs((values * ranks).sum(axis=axis)).round(9)
+        return np.asarray(np.abs((values * ranks).sum(axis=axis)).round(9), np.float64)
 
     found = permutation_test(
         (rankdata(x) - (len(x) + 1) / 2,), correlation, permutation_type="pairings",
