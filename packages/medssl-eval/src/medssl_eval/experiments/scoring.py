@@ -172,6 +172,7 @@ class Scored:
             "images": len(self.predictions),
             "patients": len(set(self.predictions.groups) - {""}),
             "interval": self._meaning(measured.units),
+            "given": self.given,
         }
         if len(self.refits) and value is not None and low is not None and high is not None:
             spread = scale * self._spread(measured.metric)

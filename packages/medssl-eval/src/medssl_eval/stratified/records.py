@@ -36,8 +36,9 @@ MOST_COMPARED = 7000
 """Test images up to which the influence of each patient on adjusted scores is kept."""
 
 _OWN = frozenset(
-    {"chance", "resampled", "resamples", "images", "patients", "interval", "refits", "predictions",
-     "influences", "undefined", "control", "synthetic", "curve", "validation_curve", "fit", "path"}
+    {"chance", "resampled", "resamples", "images", "patients", "interval", "given", "refits",
+     "predictions", "influences", "undefined", "control", "synthetic", "curve", "validation_curve",
+     "fit", "path"}
 )  # fmt: skip
 """Details that a stratum has of its own, or that would only repeat those of the whole."""
 
@@ -98,7 +99,6 @@ def _kept(
 def _scored_again(records: Sequence[Record], context: RunContext) -> Scored:
     """Read back what records were made from."""
     first = records[0]
-    meaning = str(first.details.get("interval", ""))
     return Scored(
         experiment=first.experiment,
         predictions=read_predictions(first, context.results_file),
@@ -106,7 +106,7 @@ def _scored_again(records: Sequence[Record], context: RunContext) -> Scored:
         provenance=first.provenance,
         details=first.details,
         notes=tuple(note for note in first.notes if not _is_of_metric(note)),
-        given=meaning.partition("given ")[2] or "one fit",
+        given=str(first.details.get("given", "one fit")),
     )
 
 
