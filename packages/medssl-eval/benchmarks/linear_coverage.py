@@ -58,8 +58,14 @@ def records(
         ids=tuple(map(str, range(len(labels)))), groups=tuple(patients), classes=("0", "1"),
         labels=labels, probabilities=probabilities,
     )  # fmt: skip
-    scored = Scored(experiment="linear", predictions=asked, settings={}, refits=refits,
-                    provenance=Provenance(model="made"), apart=apart)  # fmt: skip
+    scored = Scored(
+        experiment="linear",
+        predictions=asked,
+        settings={"interval": LinearSettings().interval},
+        provenance=Provenance(model="made"),
+        refits=refits,
+        apart=apart,
+    )
     found = {}
     for record in scored.records(NAMES, folder=None):
         given = tuple(record.details["refits"]["one_fit"])
@@ -129,7 +135,7 @@ WAYS = {"test part": in_parts, "nested folds": in_folds}
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--populations", type=int, default=150)
+    parser.add_argument("--populations", type=int, default=100)
     parser.add_argument("--only", choices=WAYS, help="one way of evaluating")
     given = parser.parse_args()
     count, ways = given.populations, [given.only] if given.only else list(WAYS)
