@@ -85,7 +85,7 @@ def read_chexpert(card: DatasetCard, root: Path, options: Options) -> Manifest:
     parts = [_chexpert_table(root, "train")]
     if options.official:
         parts.append(_chexpert_table(root, "valid"))
-    if target not in parts[0].headings:
+    if options.target and target not in parts[0].headings:
         message = f"{card.name} has no finding {target!r}; choose one of {', '.join(card.targets)}"
         raise SettingError(message)
     paths = _forward([path for table in parts for path in table.required("Path")])
