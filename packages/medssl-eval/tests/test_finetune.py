@@ -234,6 +234,21 @@ def test_fractions_are_runs_of_their_own(scans):
     assert sizes[0.5] < sizes[1.0]
 
 
+def test_another_interval_trains_nothing_anew(scans, tmp_path):
+    found = [
+        finetune(tiny_backbone(), split(scans), settings=settings(interval=name), **kept(tmp_path))[
+            0
+        ]
+        for name in ("log_odds", "percentile")
+    ]
+    assert len(list(tmp_path.glob("*/training.safetensors"))) == 1
+    assert found[0].value == found[1].value
+    assert found[0].ci_low != found[1].ci_low
+    assert found[0].details["labelled_images"] == 35
+    assert found[0].details["interval"] == "over 9 test images, given one training run"
+    assert found[0].key != found[1].key
+
+
 @pytest.mark.parametrize("broken", ["train", "val", "test"])
 def test_unreadable_images_stop_it_or_are_passed_over(scans, broken):
     data = split(scans)

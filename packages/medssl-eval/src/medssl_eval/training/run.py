@@ -123,7 +123,9 @@ class TrainingRun:
         """Digits that say which run this is."""
         from medssl_models.experiments.record import record_key
 
-        return record_key("finetune", "training", self.identity, self.provenance)
+        # How an interval is stated trains nothing: no run is repeated for another.
+        trained = {name: value for name, value in self.identity.items() if name != "interval"}
+        return record_key("finetune", "training", trained, self.provenance)
 
     @property
     def device(self) -> torch.device:
