@@ -18,6 +18,7 @@ import torch
 from medssl_data import ImageDataset, load_dataset
 from medssl_eval import EpisodePlan, EpisodePool, FewShotSettings, few_shot, plan_episodes
 from medssl_eval.experiments.few_shot import count_correct
+from medssl_eval.experiments.influences import few_shot_influences
 from medssl_models import Backbone, create_model
 
 WAYS, SHOTS, QUERIES, EPISODES, IMAGES = 2, 20, 15, 600, 138
@@ -104,7 +105,13 @@ def on_features() -> dict[str, float]:
     planning, _ = seconds(
         lambda: plan_episodes(pool, ways=WAYS, shots=SHOTS, queries=QUERIES), repeats=5
     )
-    return {name: statistics.median(values) for name, values in times.items()} | {"plan": planning}
+    names = [f"image {row:04d}" for row in range(IMAGES)]
+    correct = results["batched"]
+    interval, _ = seconds(
+        lambda: few_shot_influences(features, pool, names, plan, correct, seed=[0]), repeats=5
+    )
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return medians | {"plan": planning, "interval": interval}
 
 
 def main() -> None:
@@ -119,7 +126,8 @@ def main() -> None:
     print(f"end to end, {options.model}: {slow:.0f} s (from {options.sample} episodes)", end=" ")
     print(f"against {fast:.1f} s: {slow / fast:.0f} times (forward passes alone: {forwards:.0f})")
     print(f"600 episodes on features: {1000 * times['batched']:.1f} ms", end=" ")
-    print(f"(and {1000 * times['plan']:.1f} ms once to plan them for all models);", end=" ")
+    print(f"(and {1000 * times['plan']:.1f} ms once to plan them for all models,", end=" ")
+    print(f"{1000 * times['interval']:.0f} ms for the interval over images);", end=" ")
     print(f"{times['torch'] / times['batched']:.0f} times a loop in torch,", end=" ")
     print(f"{times['numpy'] / times['batched']:.0f} times a tight loop in NumPy")
     outcome = {"benchmark": "few_shot", "model": options.model, "sample": options.sample}
