@@ -35,7 +35,6 @@ __all__ = [
     "estimate",
     "holm",
     "intervals_overlap",
-    "permutation_p",
     "replicate",
     "shared_deviation",
     "unsigned_interval",
@@ -468,22 +467,6 @@ def bootstrap_p(differences: Floats) -> float:
     defined = differences[~np.isnan(differences)]
     below, above = np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0)
     return float(min(1.0, 2 * (1 + min(below, above)) / (1 + len(defined))))
-
-
-def permutation_p(observed: float, exchanged: Floats) -> float:
-    """Compute the share of exchanges that part the models at least as far, observation counted.
-
-    References:
-        Phipson and Smyth, Permutation p-values should never be zero, 2010.
-
-    Example:
-        >>> permutation_p(0.3, np.array([0.1, -0.3, 0.2]))
-        0.5
-    """
-    defined = exchanged[~np.isnan(exchanged)]
-    # Sums in another order differ in the last bits; equal ones count as at least as far.
-    reach = abs(observed) * (1 - 1e-9) - 1e-12
-    return float((1 + np.count_nonzero(np.abs(defined) >= reach)) / (1 + len(defined)))
 
 
 def holm(p_values: ArrayLike) -> Floats:
