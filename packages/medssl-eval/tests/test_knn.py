@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from medssl_data import load_dataset
 from medssl_eval import KnnSettings, knn
 from medssl_eval.errors import InfeasibleError
-from medssl_eval.experiments.knn import Neighbours, foldable, vote
+from medssl_eval.experiments.knn import Neighbours, foldable, resampled_votes, vote
 from medssl_eval.experiments.partition import assign_folds, partition
 from medssl_eval.experiments.predictions import read_predictions
 from medssl_models import RunContext
@@ -167,3 +167,36 @@ def test_two_folds_need_a_number(phantom):
     with pytest.raises(InfeasibleError, match="number of neighbours needs at least 3 folds"):
         foldable(phantom, KnnSettings(folds=2))
     foldable(phantom, KnnSettings(folds=2, neighbours=5))
+
+
+def test_resampled_voters_vote_as_often_as_they_stand_there():
+    rng = np.random.default_rng(0)
+    reference, questions = (rng.normal(size=(n, 4)).astype(np.float32) for n in (40, 9))
+    labels, times = np.arange(40) % 2, rng.integers(0, 3, 40)
+    found = Neighbours(reference, labels, questions, most=40, classes=2)
+    repeated = np.repeat(np.arange(40), times)
+    for temperature in (None, 0.07):
+        expected = vote(
+            reference[repeated], labels[repeated], questions,
+            neighbours=7, classes=2, temperature=temperature,
+        )  # fmt: skip
+        got = found.shares(7, temperature=temperature, times=times)
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_every_image_is_answered_whichever_patients_a_sample_holds():
+    rng = np.random.default_rng(1)
+    labels = (np.arange(80) // 8) % 2
+    features = (rng.normal(size=(80, 6)) + labels[:, None]).astype(np.float32)
+    names = [f"p{row // 8}" for row in range(80)]
+    folds = assign_folds(labels, 5, groups=names)
+    tables = resampled_votes(
+        features, labels, names, KnnSettings(refits=10), folds=folds, voters=[5] * 5
+    )
+    assert len(tables) == 10
+    assert all(np.isfinite(table).all() and table.shape == (80, 2) for table in tables)
+    assert len({table.tobytes() for table in tables}) == 10
+    none = resampled_votes(
+        features, labels, names, KnnSettings(refits=0), folds=folds, voters=[5] * 5
+    )
+    assert none == ()

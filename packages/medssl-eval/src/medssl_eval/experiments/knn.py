@@ -10,6 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+from medssl_models.experiments.intervals import units_of
 
 from medssl_eval.errors import InfeasibleError
 from medssl_eval.experiments.features import collect, patients_of, prepare
@@ -315,12 +316,14 @@ def resampled_votes(
     """
     count = REFITS if settings.refits == "auto" else settings.refits
     present, own = np.unique(labels, return_inverse=True)
+    # Of the nearest 2 k + 20 patients a sample holds k images, but for one in millions.
+    most = int(np.bincount(units_of(groups)[0]).max())
     found = [
         Neighbours(
             features[folds != fold],
             own[folds != fold],
             features[folds == fold],
-            most=2 * voting + 20,  # of a sample's images more than one in two are distinct
+            most=most * (2 * voting + 20),
             classes=len(present),
         )
         for fold, voting in enumerate(voters if count else ())
