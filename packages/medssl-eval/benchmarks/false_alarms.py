@@ -330,8 +330,11 @@ def print_false_alarms(populations: int) -> dict[str, object]:
 def print_compare(populations: int) -> list[tuple[str, ...]]:
     """Print the best against the others: false alarms, and power for one that is worse."""
     rows = []
-    for name in ("accuracy", "auroc"):
-        for models in MODELS:
+    for name, several in (
+        *(("accuracy", MODELS), ("auroc", MODELS)),
+        *(("balanced_accuracy", (13,)), ("auprc", (13,)), ("quadratic_kappa", (13,))),
+    ):
+        for models in several:
             equal = best_against_rest(models, IMAGES, name, populations)
             cells = [name, str(models), *(f"{value:.1f}" for value in vars(equal).values())]
             if name == "accuracy":

@@ -437,7 +437,7 @@ def test_a_short_name_is_the_same_model(capsys, scans, tmp_path, imported_timm):
     }
     page = tmp_path / "report.md"
     assert call(capsys, "report", results, "--format", "markdown", "-o", page)[0] == 0
-    assert f"| {imported_timm} |" in page.read_text()
+    assert f"| {imported_timm} |" in page.read_text().replace("\\_", "_")  # Markdown's escapes
 
 
 @pytest.mark.usefixtures("tiny_models")
