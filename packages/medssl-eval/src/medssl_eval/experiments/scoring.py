@@ -107,7 +107,7 @@ class Scored:
             interval covers the choice of the training patients too.
         apart: Whether no image that is asked trains. In folds each trains for the others, which
             moves both at once: the whole deviation over refits is counted then, not only what they
-            share, as simulations show to be needed.
+            share, which simulations show to be too little.
     """
 
     experiment: str
