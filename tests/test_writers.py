@@ -53,10 +53,11 @@ def names(node: ast.AST) -> set[str]:
 
 
 def goes_to_memory(call: ast.Call) -> bool:
-    """A buffer, or bytes for a caller; what a class of ours saves is looked at where it does."""
+    """A buffer, or bytes for a caller; what saves itself in a folder is looked at where it does."""
     is_function = isinstance(call.func, ast.Name) and call.func.id == "save"
     text = ast.unparse(call)
-    return is_function or "buffer" in names(call) or "devnull" in text or "predictions." in text
+    saves_itself = text.endswith(".save(folder)")
+    return is_function or saves_itself or "buffer" in names(call) or "devnull" in text
 
 
 def writes_beside_the_writer(path: Path) -> list[str]:
