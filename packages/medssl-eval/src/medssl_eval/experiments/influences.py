@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["Influences", "few_shot_influences", "read_influences"]
 
 # A unit's part in supports is a mean over the draws that hold it; the noise of too few draws is
-# subtracted, so that their number decides how exact the interval is, not how wide.
+# subtracted, so that their number decides how exact the interval is, not how wide. The noise grows
+# with the share of a class that a support takes, and the draws with it.
 DRAWS_PER_UNIT, FEWEST_DRAWS, MOST_DRAWS = 10, 2_000, 5_000
+MOST_CROWDED = 4
 ASKED = 2_000  # units asked in a draw at most
 CHUNK_NUMBERS = 4_000_000  # float32 numbers in a chunk: 16 MB
 FORMAT = 1
@@ -250,7 +252,8 @@ def _left_out(
 ) -> Floats:
     """By how much leaving out each unit of the pool moves the accuracy 0..1; 0 in each class."""
     of_class, sizes = _class_of(pool), pool.class_sizes
-    draws = int(np.clip(DRAWS_PER_UNIT * len(of_class), FEWEST_DRAWS, MOST_DRAWS))
+    crowded = min(float((sizes / (sizes - shots)).max()), MOST_CROWDED)
+    draws = int(crowded * np.clip(DRAWS_PER_UNIT * len(of_class), FEWEST_DRAWS, MOST_DRAWS))
     drawn = draw_units(pool, ways=ways, count=shots, episodes=draws, seed=[*seed, 1])
     asked = _ask(features, pool, drawn, np.random.default_rng([*seed, 2]))
     share = ways / len(sizes)
