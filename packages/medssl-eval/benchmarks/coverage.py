@@ -107,7 +107,7 @@ class Coverage:
     @property
     def cells(self) -> tuple[str, ...]:
         """Truth, coverage and former coverage as text."""
-        return f"{self.truth:.3g}", f"{self.covered:.1f}", f"{self.formerly:.1f}"
+        return f"{self.truth:.3g}", f"{self.covered:.1f} ({self.formerly:.1f})"
 
 
 def few_shot(population: Population, shots: int, populations: int) -> list[Coverage]:
@@ -341,9 +341,8 @@ def print_coverage(populations: int) -> dict[str, object]:
     for one in sorted(found, key=lambda one: (one.what, one.population.images)):
         rows.setdefault(one.row, []).append(one)
     table = [[*row, *(cell for one in both for cell in one.cells)] for row, both in rows.items()]
-    heads = ("truth", "covered, %", "formerly, %")
-    print("| what | images |", " | ".join([f"weak: {heads[0]}", *heads[1:], f"strong: {heads[0]}",
-          *heads[1:]]), "|\n" + "|---" * 8 + "|")  # fmt: skip
+    head = "covered (formerly), %"
+    print(f"| what | images | weak: truth | {head} | strong: truth | {head} |\n{'|---' * 6}|")
     for cells in table:
         print(f"| {' | '.join(cells)} |")
     least, most = NOMINAL
