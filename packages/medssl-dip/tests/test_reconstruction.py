@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-import safetensors.torch
 import torch
 from medssl_dip.errors import OutOfMemoryError, RunError
 from medssl_dip.experiments.reconstruct import records_of
@@ -18,6 +17,7 @@ from medssl_dip.inversion.run_folder import load_picture, read_json
 from medssl_dip.inversion.run_summary import summarise
 from medssl_dip.settings import ReconstructionOptions
 from medssl_models import RunContext
+from medssl_models.checkpoints.run_state import write_run_state
 
 
 @pytest.fixture
@@ -184,13 +184,23 @@ from medssl_dip.settings import GeneratorSettings, settings_for
 from medssl_dip.inversion.reconstruction import invert
 from medssl_models import RunContext
 from medssl_models.testing import tiny_backbone
-write, dies = Path.write_bytes, sys.argv[2] == "dies"
-def cut_short(path, data):
-    if dies and "state-000040" in path.name and "seed1" in path.parent.name:
-        write(path, data[: len(data) // 2])
+open_file, dies = Path.open, sys.argv[2] == "dies"
+class Dying:
+    def __init__(self, file):
+        self.file = file
+    def __enter__(self):
+        return self
+    def __exit__(self, *_):
+        self.file.close()
+    def write(self, data):
+        self.file.write(data[: len(data) // 2])
+        self.file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
-    return write(path, data)
-Path.write_bytes = cut_short
+def cut_short(path, mode="r", *more, **options):
+    file = open_file(path, mode, *more, **options)
+    cuts = dies and mode == "wb" and "state-000040" in path.name and "seed1" in path.parent.name
+    return Dying(file) if cuts else file
+Path.open = cut_short
 torch.set_num_threads(1)
 shape = GeneratorSettings(channels=(8, 8), kernels=(5, 3), input_channels=4)
 settings = settings_for(
@@ -259,7 +269,8 @@ def test_a_state_of_another_run_is_named(backbone, scan, settings, tmp_path):
     with pytest.raises(Stop):
         run(backbone, [scan], settings, tmp_path, progress=Killer(9))
     (folder,) = tmp_path.glob("scan*")
-    safetensors.torch.save_file({"prior/x": torch.ones(1)}, folder / "state-000008.safetensors")
+    state = folder / "state-000008.safetensors"
+    write_run_state(state, {"prior/x": torch.ones(1)}, {"step": 8}, kind="reconstruction")
 
     with pytest.raises(RunError, match=r"state of step 8 is not of its run.*remove the states"):
         run(backbone, [scan], settings, tmp_path)
