@@ -11,7 +11,7 @@ from medssl_models.console import run
 from PIL import Image
 
 COMMANDS = {
-    "linear": ("--C", "0.1,10"),
+    "linear": ("--C", "0.1,10", "--split", "official"),
     "knn": ("--split", "official"),
     "finetune": ("--steps", "4", "--validate-every", "2", "--side", "32"),
 }
