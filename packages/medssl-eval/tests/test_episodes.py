@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medssl_eval.errors import InfeasibleError, SettingsError
-from medssl_eval.experiments.episodes import EpisodePool, plan_episodes
+from medssl_eval.experiments.episodes import EpisodePool, check_plan, plan_episodes
 
 
 @st.composite
@@ -176,3 +176,13 @@ def test_more_ways_than_classes_are_refused(ways, labels, reason):
     pool = EpisodePool.of(np.repeat(labels, 9), len(labels))
     with pytest.raises(SettingsError, match=reason):
         plan_episodes(pool, ways=ways, shots=1)
+
+
+def test_patients_of_both_classes_are_named_where_they_empty_a_class() -> None:
+    pool = EpisodePool.of(np.tile([0, 1], 20), 2, groups=[f"p{row // 2}" for row in range(40)])
+    with pytest.raises(InfeasibleError) as caught:
+        check_plan(pool, ways=2, shots=1, queries=5, episodes=10, names=["well", "ill"])
+    assert "class 'ill' has 0 patients" in str(caught.value)
+    assert "(20 images are left out: a patient with images of several classes stands for" in str(
+        caught.value
+    )

@@ -78,7 +78,7 @@ def test_one_class_and_small_classes_are_refused():
         InfeasibleError, match=r"class 'ill' has 2 images for 3 folds.*2 folds or fewer"
     ):
         assign_folds(np.array([0] * 9 + [1] * 2), 3, names=("normal", "ill"))
-    with pytest.raises(InfeasibleError, match=r"class '1' has 1 patients"):
+    with pytest.raises(InfeasibleError, match=r"class '1' has 1 patient for"):
         assign_folds(np.array([0] * 9 + [1] * 9), 3, groups=[*"abcdefghi", *"z" * 9])
 
 

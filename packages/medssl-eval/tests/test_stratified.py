@@ -1,5 +1,7 @@
 """Scores within the values of a column and adjusted for it: arithmetic, records, refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from medssl_data import ImageDataset, load_dataset
@@ -144,8 +146,6 @@ def test_nothing_is_adjusted_where_the_column_is_the_label() -> None:
 def carrying(**columns) -> ImageDataset:
     data = load_dataset("phantom:chest-xray,count=40,size=80", split="none")
     attributes = {name: tuple(map(str, cells)) for name, cells in columns.items()}
-    from dataclasses import replace
-
     return ImageDataset(replace(data.manifest, attributes=attributes))
 
 
@@ -232,6 +232,23 @@ def test_strata_are_records_of_their_own(measure, tmp_path) -> None:
     assert {record.metric for record in records if record.settings.get("adjusted")} == {
         "accuracy", "balanced_accuracy", "auroc", "brier",
     }  # fmt: skip
+
+
+def test_n_of_an_adjusted_value_counts_what_it_rests_on(tmp_path) -> None:
+    """Images of strata that lack a class are not scored, and the table must not count them."""
+    manifest = load_dataset("phantom:chest-xray,count=60,size=80").manifest
+    ill = [label == 1 for label in manifest.labels]
+    site = tuple("c" if sick and place % 3 else "ab"[place % 2] for place, sick in enumerate(ill))
+    data = ImageDataset(replace(manifest, attributes={"site": site}))
+    records = knn(tiny_backbone(), data, adjust="site")
+    adjusted = by_setting(records)["site"]
+    scored = [place for place, name in enumerate(site) if name != "c"]
+    patients = {data.groups[place] for place in scored}
+    assert adjusted.n == adjusted.details["images"] == len(scored) < len(data)
+    assert adjusted.details["patients"] == adjusted.details["resampled"] == len(patients)
+    assert adjusted.details["interval"].startswith(f"over {len(patients)} test patients")
+    left_out = f"{len(data) - len(scored)} of 60 images left out"
+    assert any(note.startswith(left_out) for note in adjusted.notes)
 
 
 def test_strata_of_what_is_known_need_no_network(tmp_path, monkeypatch) -> None:

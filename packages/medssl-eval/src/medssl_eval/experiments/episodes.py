@@ -309,7 +309,8 @@ def _check_sizes(
     poor = [label for label, size in enumerate(pool.class_sizes) if size < needed]
     if not poor:
         return
-    noun = "image" if len(pool.rows) == len(pool.unit_sizes) else "patient"
+    alone = len(pool.rows) == len(pool.unit_sizes) and not pool.left_out
+    noun = "image" if alone else "patient"
     named = [names[label] if names is not None else str(label) for label in poor]
     counts = ", ".join(
         f"class {name!r} has {pool.class_sizes[label]} {noun}"
@@ -325,4 +326,9 @@ def _check_sizes(
     if least < 2:
         remedy = "add images, or leave the class out"
     message = f"{counts}; {shots} shots + {queries} queries need {needed}: {remedy}"
+    if pool.left_out:
+        message += (
+            f" ({pool.left_out} images are left out: a patient with images of several classes "
+            "stands for the rarest only, unless patients are ignored)"
+        )
     raise InfeasibleError(message)

@@ -176,7 +176,8 @@ def check_folds(
         size = len(np.unique(who[labels == label]))
         if size < folds:
             name = names[label] if names is not None else str(label)
-            message = f"class {name!r} has {size} {noun} for {folds} folds; " + (
+            counted = noun if size != 1 else noun[:-1]
+            message = f"class {name!r} has {size} {counted} for {folds} folds; " + (
                 f"use {size} folds or fewer" if size >= 2 else "add images, or leave the class out"
             )
             raise InfeasibleError(message)

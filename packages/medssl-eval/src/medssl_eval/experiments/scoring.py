@@ -143,6 +143,11 @@ class Scored:
             if measured.value is not None
         ]
 
+    @property
+    def _counted(self) -> Predictions:
+        """The predictions that a value rests on."""
+        return self.predictions
+
     def _estimates(self, names: Sequence[str]) -> dict[str, Estimate]:
         asked = self.predictions
         clusters = patients_of(asked.groups, separate=True)
@@ -159,7 +164,7 @@ class Scored:
     ) -> Record:
         from medssl_models import Record as Result
 
-        scale = metric(measured.metric).scale
+        scale, counted = metric(measured.metric).scale, self._counted
         value, low, high = (
             None if number is None else scale * number
             for number in (measured.value, measured.low, measured.high)
@@ -169,8 +174,8 @@ class Scored:
             "chance": None if trivial is None else scale * trivial,
             "resampled": measured.units,
             "resamples": RESAMPLES,
-            "images": len(self.predictions),
-            "patients": len(set(self.predictions.groups) - {""}),
+            "images": len(counted),
+            "patients": len(set(counted.groups) - {""}),
             "interval": self._meaning(measured.units),
             "given": self.given,
         }
@@ -192,7 +197,7 @@ class Scored:
             value=value,
             ci_low=low,
             ci_high=high,
-            n=len(self.predictions),
+            n=len(counted),
             settings=dict(self.settings),
             details={**own, **details},
             notes=notes,

@@ -26,6 +26,7 @@ __all__ = [
     "adjusted_auroc",
     "adjusted_influences",
     "estimate_adjusted",
+    "in_whole_strata",
     "independent_weights",
 ]
 
@@ -71,6 +72,16 @@ def independent_weights(labels: Integers, strata: Integers, weights: Floats) -> 
     expected = wanted * mass.sum(axis=1, keepdims=True)
     factors = np.where(mass > 0, expected / np.where(mass > 0, mass * total, 1), 0.0)
     return np.asarray(weights * factors.reshape(len(weights), -1)[:, cells])
+
+
+def in_whole_strata(labels: Integers, strata: Integers) -> NDArray[np.bool_]:
+    """Mark the rows whose stratum holds all classes: the others are not scored.
+
+    Example:
+        >>> in_whole_strata(np.array([0, 1, 1]), np.array([0, 0, 1])).tolist()
+        [True, True, False]
+    """
+    return np.asarray(independent_weights(labels, strata, np.ones((1, len(labels))))[0] > 0)
 
 
 def adjusted_auroc(
@@ -171,21 +182,22 @@ def _estimate(
     value = float(ADJUSTABLE[name](labels, scores, strata, np.ones((1, len(labels))))[0])
     if np.isnan(value):
         return Estimate(name, None, None, None, count, 0, _NOWHERE)
+    held = len(np.unique(units[in_whole_strata(labels, strata)]))
     most = max(_FEWEST_BLOCKS, _MOST // len(labels))
     blocks = units if count <= most else np.random.default_rng(0).permutation(count)[units] % most
     influences = adjusted_influences(labels, scores, strata, name, blocks)
     if influences is None:
-        reason = f"all strata hang on one of {count} patients or images: too few for an interval"
-        return Estimate(name, value, None, None, count, 0, reason)
+        reason = f"all strata hang on one of {held} patients or images: too few for an interval"
+        return Estimate(name, value, None, None, held, 0, reason)
     one = metric(name)
     low, high = bounded_interval(
         value,
         influences.standard_error,
         influences.freedom,
-        units=count,
+        units=held,
         bounds=(0.0, (one.bounds[1] or 1.0) / one.scale),
     )
-    return Estimate(name, value, low, high, count, 0, None)
+    return Estimate(name, value, low, high, held, 0, None)
 
 
 def adjusted_influences(

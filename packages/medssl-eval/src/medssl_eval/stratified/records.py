@@ -15,7 +15,12 @@ from medssl_eval.experiments.features import patients_of
 from medssl_eval.experiments.predictions import read_predictions
 from medssl_eval.experiments.scoring import Scored, predictions_of
 from medssl_eval.statistics.metrics import METRICS, metric
-from medssl_eval.stratified.adjustment import ADJUSTABLE, adjusted_influences, estimate_adjusted
+from medssl_eval.stratified.adjustment import (
+    ADJUSTABLE,
+    adjusted_influences,
+    estimate_adjusted,
+    in_whole_strata,
+)
 from medssl_eval.stratified.columns import combined, strata_of
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from medssl_models import Record, RunContext
     from numpy.typing import NDArray
 
+    from medssl_eval.experiments.predictions import Predictions
     from medssl_eval.experiments.settings import ScoredSettings
     from medssl_eval.statistics.intervals import Estimate
     from medssl_eval.stratified.columns import Strata
@@ -184,7 +190,7 @@ def _without_all_classes(
     if not lacking:
         return ()
     images = sum(count for _, count in lacking)
-    listed = ", ".join(name for name, _ in lacking[:5]) + (" ..." if len(lacking) > 5 else "")
+    listed = "; ".join(name for name, _ in lacking[:5]) + (" ..." if len(lacking) > 5 else "")
     return (f"{images} of {len(labels)} images left out: their strata lack a class ({listed})",)
 
 
@@ -197,6 +203,13 @@ class _Adjusted(Scored):
     """
 
     strata: NDArray[np.int64]
+
+    @property
+    def _counted(self) -> Predictions:
+        held = in_whole_strata(self.predictions.labels, self.strata)
+        return self.predictions.in_order(
+            [ident for ident, kept in zip(self.predictions.ids, held, strict=True) if kept]
+        )
 
     def _estimates(self, names: Sequence[str]) -> dict[str, Estimate]:
         asked = self.predictions
