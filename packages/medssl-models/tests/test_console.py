@@ -86,6 +86,45 @@ def test_table_goes_to_stdout_and_notes_to_stderr(capsys):
     assert err == "a note\na library's note\nwarning: a library's warning\n"
 
 
+@pytest.fixture
+def terminal(monkeypatch):
+    """Return what makes of stdout a terminal of so many columns."""
+
+    def make(columns):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", str(columns))
+
+    return make
+
+
+def unstyled(text):
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_rows_become_lines_where_a_terminal_would_cut_words(capsys, terminal):
+    columns = ["data set", "model", "score"]
+    rows = [["phantom-chest-xray", "random_r18 (control)", "53.66"], ["scans", "byol", None]]
+    terminal(80)
+    Console().table(columns, rows, title="Scores")
+    assert re.search(r"phantom-chest-xray +random_r18 \(control\) +53.66", capsys.readouterr().out)
+    terminal(36)
+    Console().table(columns, rows, title="Scores")
+    assert capsys.readouterr().out.splitlines() == [
+        "Scores", "", "  data set  phantom-chest-xray", "  model     random_r18 (control)",
+        "  score     53.66", "", "  data set  scans", "  model     byol", "",
+    ]  # fmt: skip
+
+
+def test_no_word_is_cut_where_a_table_is_wider_than_the_terminal(capsys, terminal):
+    terminal(60)
+    names, why = ["random_r18 (control)", "random_d121 (control)"], "why it is so, in words " * 3
+    Console().table(["first", "second", "why"], [[*names, why]])
+    out = unstyled(capsys.readouterr().out)
+    assert max(map(len, out.splitlines())) <= 60
+    assert set(" ".join([*names, why]).split()) <= set(out.split())
+
+
 def test_quiet_leaves_warnings_only(capsys):
     assert run(make_app(), ["try", "-m", "a", "--quiet"]) == 0
     assert capsys.readouterr().err == "warning: a library's warning\n"

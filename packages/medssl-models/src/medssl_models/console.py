@@ -18,6 +18,7 @@ import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Annotated, Literal, ParamSpec, Protocol, TypeVar, get_args
 
 import typer
@@ -27,6 +28,9 @@ from medssl_models.plain_json import plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
+
+    from rich.console import Console as RichConsole
+    from rich.table import Table as RichTable
 
 __all__ = [
     "Advance",
@@ -237,6 +241,8 @@ class Console:
     ) -> None:
         """Write a table for people to stdout; nothing with `json`.
 
+        Where a terminal is so narrow that words would be cut, each row becomes lines of its own.
+
         Args:
             columns: The headings.
             rows: One value a column; None is an empty cell. Columns of numbers are right-aligned.
@@ -258,7 +264,11 @@ class Console:
         for row in rows:
             table.add_row(*(Text(_cell(value)) for value in row))
         width = None if sys.stdout.isatty() else 10_000  # a pipe has no width: never truncate
-        RichConsole(file=sys.stdout, width=width, highlight=False).print(table)
+        screen = RichConsole(file=sys.stdout, width=width, highlight=False)
+        if _fitted(table, screen):
+            screen.print(table)
+        else:
+            sys.stdout.write(_stacked(columns, rows, title, screen.width))
 
     def document(self, value: object) -> None:
         """Write the one JSON document of a command to stdout; nothing without `json`.
@@ -335,6 +345,47 @@ def printable(text: str) -> str:
         'a\\u001b[2J'
     """
     return text.translate(_UNSEEN)
+
+
+def _fitted(table: RichTable, screen: RichConsole) -> bool:
+    """Give each column its longest word and a share of the room; False where the room is too small.
+
+    Rich alone makes the widest columns equally narrow, and cuts names and numbers in two.
+    """
+    endless = screen.options.update(width=10_000)
+    whole = table.__rich_measure__(screen, endless)
+    if whole.minimum > screen.width:
+        return False
+    if whole.maximum > screen.width:
+        room = screen.width - whole.minimum
+        for column in table.columns:
+            spans = [
+                screen.measure(cell, options=endless) for cell in (column.header, *column.cells)
+            ]
+            least, most = (max(span[end] for span in spans) for end in (0, 1))
+            column.width = least + room * (most - least) // (whole.maximum - whole.minimum)
+    return True
+
+
+def _stacked(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], title: str, width: int
+) -> str:
+    """Lay each row out as lines of heading and value; empty cells are left out."""
+    names = [printable(column) for column in columns]
+    widest = max(map(len, names))
+    fill = TextWrapper(
+        width=max(width, 2 * widest), subsequent_indent=" " * (widest + 4),
+        break_long_words=False, break_on_hyphens=False,
+    ).fill  # fmt: skip
+    blocks = [
+        "".join(
+            fill(f"  {name:<{widest}}  {cell}") + "\n"
+            for name, cell in zip(names, map(_cell, row), strict=True)
+            if cell
+        )
+        for row in rows
+    ]
+    return "\n".join([f"{printable(title)}\n" if title else "", *blocks, ""])
 
 
 def _cell(value: object) -> str:
