@@ -134,6 +134,14 @@ def test_the_interval_of_a_calibrated_model_holds_no_error_and_its_own_value():
     assert stats.binomtest(hits, 100, 0.95).pvalue > 0.01
 
 
+def test_calibration_that_no_resample_disturbs_may_still_be_three_in_n_off():
+    """Sure and right 40 times: one in 20 may be wrong all the same."""
+    labels = np.tile([0, 1], 20)
+    found = estimate(labels, labels.astype(float), ["calibration_error"])["calibration_error"]
+    assert (found.value, found.low) == (0, 0)
+    assert found.high == pytest.approx(3 / 40)
+
+
 def test_a_model_that_is_never_sure_enough_is_told_from_a_calibrated_one():
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 2, 1000)

@@ -249,8 +249,8 @@ def unsigned_interval(
     Noise in the parts lifts their absolute values: the sum is above 0 where every part is 0 in
     truth. It lies no farther from the truth than the sum of the parts' own errors, so the lower end
     is as far down as their resamples move away from them in sum. Upwards the truth exceeds the sum
-    by its scatter only. The interval holds its own value; it holds more than 95 % where the parts
-    are far from 0.
+    by its scatter only, or by what none of so few units shows, as in `bounded_interval`. The
+    interval holds its own value; it holds more than 95 % where the parts are far from 0.
 
     Args:
         parts: (1, P) signed, on all rows.
@@ -273,7 +273,8 @@ def unsigned_interval(
     sums = np.abs(resampled).sum(axis=1)
     down = float(np.quantile(np.abs(resampled - parts).sum(axis=1), 0.975))
     up = float(sums.mean() - np.quantile(sums, 0.025))
-    return max(value - widening * down, 0.0), min(value + widening * up, most)
+    high = max(value + widening * up, most * min(3 / units, 0.5))
+    return max(value - widening * down, 0.0), min(high, most)
 
 
 def bounded_interval(
