@@ -218,6 +218,18 @@ def test_the_verdict_names_the_cheaper_of_equals(monkeypatch):
     assert any("intervals overlap" in caveat for caveat in judge(result).caveats)
 
 
+@pytest.mark.parametrize(("skill", "said"), [(0.504, True), (0.6, False)])
+def test_models_at_chance_are_said_to_be_there(monkeypatch, skill, said):
+    """Where labels say nothing of the images, somebody still comes first."""
+    made, _ = ranker(monkeypatch, {"aa": skill, "bbb": 0.5}, budget=None)
+    result = made.run()
+    records = [record for rank in result.ranks for record in rank.records.values()]
+    for record in records:
+        record.details["chance"] = 50.0
+    found = [caveat for caveat in judge(result).caveats if "above chance" in caveat]
+    assert bool(found) is said
+
+
 def test_cheaper_is_who_needs_fewer_operations_and_not_who_was_faster(monkeypatch):
     skills = {"aa": 0.9, "bbb": 0.896, "cccc": 0.897}
     few = {"aa": 4.1, "bbb": 1.8, "cccc": 3.9}

@@ -157,7 +157,7 @@ def _compared(
     ranked = rank_cells(cells, notes)
     if not pairs and not ranked:
         who = ", ".join(choice.models) or "different models"
-        why = "; ".join(notes) or "they hold no two models on one data set with equal settings"
+        why = "; ".join(notes) or "they hold no two models on the same images with equal settings"
         message = f"{results}: no records of {who} that can be compared: {why}"
         raise ResultsError(message)
     return pairs, ranked, notes

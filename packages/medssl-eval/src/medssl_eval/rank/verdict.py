@@ -68,6 +68,7 @@ def judge(result: RankingResult, caveats: Sequence[str] = ()) -> Verdict:
         *_of_controls(result, first, alike, others),
     ]
     limits = [
+        *_of_chance(result),
         *_of_size(result),
         *_of_test_parts(first),
         *_of_dropped(result),
@@ -270,6 +271,19 @@ def _of_order(first: ModelRank, alike: Sequence[ModelRank]) -> str:
 
 def _overlap(one: Record, other: Record) -> bool | None:
     return intervals_overlap((one.ci_low, one.ci_high), (other.ci_low, other.ci_high))
+
+
+def _of_chance(result: RankingResult) -> list[str]:
+    """Say that nothing was learnt, where all intervals hold what the classes' shares alone give."""
+    records = [record for rank in result.ranks for record in rank.records.values()]
+    reached = [
+        record.ci_low is None or record.ci_low <= chance
+        for record in records
+        if isinstance(chance := record.details.get("chance"), int | float)
+    ]
+    if not reached or not all(reached):
+        return []
+    return ["no model is shown to be above chance: all intervals begin at or below it"]
 
 
 def _of_size(result: RankingResult) -> list[str]:
