@@ -162,6 +162,7 @@ def test_the_forecast_of_units_has_the_power_that_it_says():
     assert stats.norm.sf(stats.norm.ppf(0.975) - 0.2 / error) == pytest.approx(0.8, abs=0.005)
     assert needed_units(-0.2, 0.1, 100) == count
     assert needed_units(0.0, 0.1, 100) is None
+    assert needed_units(0.9, 0.01, 8) == 6, "of five patients no exchange is beyond chance"
 
 
 def test_models_that_are_equal_on_every_unit_do_not_differ():

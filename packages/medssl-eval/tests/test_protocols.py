@@ -1,6 +1,7 @@
 """Presets are values; each difference has a reason."""
 
 import pytest
+from medssl_eval.cli import app
 from medssl_eval.errors import SettingsError
 from medssl_eval.experiments.declarations import FEW_SHOT
 from medssl_eval.experiments.settings import (
@@ -10,6 +11,7 @@ from medssl_eval.experiments.settings import (
     LinearSettings,
     preset,
 )
+from medssl_models.console import run as run_app
 from medssl_models.errors import SettingsError as ModelSettingsError
 from medssl_models.errors import UnknownExperimentError
 from medssl_models.experiments.registry import find_experiment
@@ -91,3 +93,12 @@ def test_unknown_names_are_refused_with_close_matches():
         find_experiment("few-shots")
     with pytest.raises(SettingsError, match="choose from published, corrected"):
         preset(FewShotSettings, "fixed")
+
+
+def test_settings_are_shown_as_people_write_them(capsys):
+    """Several values stood there as a tuple of Python, and none of several as `()`."""
+    assert run_app(app, ["protocol", "show", "few-shot"]) == 0
+    assert run_app(app, ["protocol", "show", "linear"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    values = {row[0]: row[1] for row in rows if len(row) > 1}
+    assert (values["shots"], values["by"]) == ("20", "none")

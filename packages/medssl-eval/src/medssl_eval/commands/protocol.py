@@ -87,4 +87,9 @@ def _differences(experiment: Experiment) -> list[Difference]:
 
 
 def _shown(value: object) -> object:
+    """Write a value as a person would, not as Python does."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(inner)}" for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ",".join(str(_shown(inner)) for inner in value) or "none"
     return "none" if value is None else value

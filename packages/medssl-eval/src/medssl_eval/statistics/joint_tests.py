@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PairTests", "Panel", "all_pairs", "jackknife_panel", "needed_units", "step_down"]
 
+FEWEST = 6
+"""Of fewer units no exchange is beyond chance: all 2^n leave p at 2 / 2^n, above 5 %."""
+
 MOST_UNITS = 1000
 """Units that are left out one by one; more are put into so many blocks, at random."""
 CHUNK_NUMBERS = 4_000_000  # float64 numbers in a chunk of resamples: 32 MB
@@ -269,7 +272,7 @@ def needed_units(
         power: The wanted chance of a p-value below 5 %.
 
     Returns:
-        The number; None where nothing differs.
+        The number, `FEWEST` at least; None where nothing differs.
 
     References:
         Cohen, Statistical power analysis for the behavioral sciences, 1988, chapter 2.
@@ -283,7 +286,7 @@ def needed_units(
     if difference == 0 or not math.isfinite(standard_error):
         return None
     reach = float(norm.ppf(0.975) + norm.ppf(power))
-    return math.ceil(units * (reach * standard_error / difference) ** 2)
+    return max(math.ceil(units * (reach * standard_error / difference) ** 2), FEWEST)
 
 
 @dataclass(frozen=True, eq=False)
