@@ -1,11 +1,13 @@
 """The page of the study's defects against what the code says about them."""
 
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 from medssl_models.catalog import resolve
-from medssl_models.experiments.registry import installed_experiments
+from medssl_models.experiments.experiment import GROUP
+from medssl_models.experiments.registry import find_experiment
 from medssl_models.experiments.released import released_numbers
 from medssl_models.experiments.runner import networks_of
 from medssl_models.experiments.settings import differences
@@ -17,7 +19,8 @@ ROWS = {
     if line.startswith("| ")
     for cells in [[cell.strip() for cell in line.strip("|").split("|")]]
 }
-EXPERIMENTS = installed_experiments()
+# By entry point: other tests declare toys, with entries of any kind.
+EXPERIMENTS = [find_experiment(entry.name) for entry in entry_points(group=GROUP)]
 
 
 def differing(experiment):
