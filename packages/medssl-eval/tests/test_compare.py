@@ -392,3 +392,18 @@ def test_a_torn_line_is_warned_of_and_the_rest_is_compared(capsys, filled):
     assert code == 0
     assert "warning: " in err
     assert "cut off" in err
+
+
+def test_an_interval_that_contradicts_its_test_is_told(results, capsys):
+    """Five images that only one model gets right: no exchange of five is rarer than 1 in 32."""
+    good = np.where(LABELS == 1, 0.9, 0.1)
+    poor = np.where((np.arange(60) % 2 == 0) & (np.arange(60) < 10), 0.9, good)
+    scores = {"a": good, "b": poor}
+    append_records(results, [linear(results, m, p, metric="accuracy") for m, p in scores.items()])
+    assert run(app, ["compare", "--results", str(results), "--metric", "accuracy", "--json"]) == 0
+    (pair,) = json.loads(capsys.readouterr().out)["pairs"]
+    assert pair["ci_low"] > 0
+    assert pair["p"]["permutation"] > 0.05
+    assert pair["at_odds"]
+    assert run(app, ["compare", "--results", str(results), "--metric", "accuracy"]) == 0
+    assert "different answers for 1 of 1 pairs, such as a and b" in capsys.readouterr().out

@@ -178,9 +178,7 @@ def _show_pairs(console: Console, pairs: Sequence[Pair]) -> None:
                 labels.model(pair.second),
                 f"{gap.difference:+.{digits}f}{unit}" if gap.difference else "equal",
                 f"{gap.low:+.{digits}f} to {gap.high:+.{digits}f}",
-                f"{gap.p_permutation:.4f}",
-                f"{pair.p_adjusted:.4f}",
-                None if gap.p_delong is None else f"{gap.p_delong:.4f}",
+                *map(_p_text, (gap.p_permutation, pair.p_adjusted, gap.p_delong)),
                 f"{gap.units} {pair.over}",
                 pair.needed,
             )
@@ -194,6 +192,19 @@ def _show_pairs(console: Console, pairs: Sequence[Pair]) -> None:
             "n at 80 % power: so many would tell two models apart in four of five samples, were "
             "the observed difference the true one."
         )
+    odd = [pair for pair in pairs if pair.is_at_odds]
+    if odd:
+        labels = odd[0].cell.labels
+        console.write(
+            f"Interval and p give different answers for {len(odd)} of {len(pairs)} pairs, such as "
+            f"{labels.model(odd[0].first)} and {labels.model(odd[0].second)}: the interval is an "
+            "approximation that needs many patients or images, p holds for few too."
+        )
+
+
+def _p_text(p: float | None) -> str | None:
+    """Write a p-value; none is 0."""
+    return None if p is None else f"{p:.4f}" if p >= 0.0001 else "<0.0001"
 
 
 def _show_ranks(console: Console, entry: RankedCells) -> None:

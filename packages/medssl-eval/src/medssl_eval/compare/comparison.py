@@ -71,6 +71,12 @@ class Pair:
             return None
         return needed_units(gap.difference, gap.standard_error, gap.units)
 
+    @property
+    def is_at_odds(self) -> bool:
+        """Whether the interval and the test of this pair alone give different answers."""
+        gap = self.difference
+        return (gap.low > 0 or gap.high < 0) != (gap.p_permutation < LEVEL)
+
     def as_dict(self) -> dict[str, object]:
         """The pair as JSON."""
         record, gap, labels = self.first, self.difference, self.cell.labels
@@ -92,6 +98,7 @@ class Pair:
                 "delong": gap.p_delong,
             },
             "p_adjusted": self.p_adjusted,
+            "at_odds": self.is_at_odds,
             "adjustment": f"step-down max-T by permutation over {self.family} pairs",
             "paired_units": gap.units,
             "covers": self.over,
