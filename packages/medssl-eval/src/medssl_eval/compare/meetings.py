@@ -12,7 +12,7 @@ import numpy as np
 from medssl_models.experiments.intervals import percentile_interval
 
 from medssl_eval.errors import LabelError
-from medssl_eval.experiments.features import patients_of
+from medssl_eval.experiments.features import patients_of, unit_names
 from medssl_eval.experiments.influences import read_influences
 from medssl_eval.experiments.predictions import read_predictions
 from medssl_eval.statistics.intervals import bootstrap_p, bootstrap_weights, checked_units
@@ -148,9 +148,7 @@ class _OverPredictions(Meeting):
 
     @cached_property
     def _names(self) -> list[str]:
-        """Name patients and images as influences do, so that experiments share their units."""
-        rows = zip(self.answers[0].groups, self.answers[0].ids, strict=True)
-        return [f"patient {group}" if group else f"image {id_}" for group, id_ in rows]
+        return unit_names(self.answers[0].groups, self.answers[0].ids)
 
     @property
     def _scale(self) -> float:

@@ -30,6 +30,7 @@ __all__ = [
     "patients_of",
     "prepare",
     "prepare_for",
+    "unit_names",
 ]
 
 SHORT_SIDE: Mapping[str, object] = MappingProxyType(
@@ -164,6 +165,23 @@ def patients_of(groups: Sequence[str], *, separate: bool) -> list[str] | None:
     if not separate or not any(groups):
         return None
     return [group or f"\0{row}" for row, group in enumerate(groups)]
+
+
+def unit_names(groups: Sequence[str], ids: Sequence[str]) -> list[str]:
+    """Name the independent unit of each image as influences do, so that experiments share units.
+
+    Args:
+        groups: N patient names, "" where unknown.
+        ids: N names of the images, which are units of their own where the patient is unknown.
+
+    Example:
+        >>> unit_names(["anna", ""], ["1.png", "2.png"])
+        ['patient anna', 'image 2.png']
+    """
+    return [
+        f"patient {group}" if group else f"image {ident}"
+        for group, ident in zip(groups, ids, strict=True)
+    ]
 
 
 def _check_finite(features: NDArray[np.float32], names: list[str], model: str) -> None:

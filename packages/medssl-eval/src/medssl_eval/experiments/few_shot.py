@@ -16,7 +16,14 @@ import numpy as np
 
 from medssl_eval.errors import FeatureError, InfeasibleError
 from medssl_eval.experiments.episodes import EpisodePool, check_plan, plan_episodes
-from medssl_eval.experiments.features import SHORT_SIDE, SQUASH, collect, patients_of, prepare
+from medssl_eval.experiments.features import (
+    SHORT_SIDE,
+    SQUASH,
+    collect,
+    patients_of,
+    prepare,
+    unit_names,
+)
 from medssl_eval.experiments.influences import few_shot_influences
 from medssl_eval.experiments.scoring import predictions_of
 from medssl_eval.experiments.settings import FewShotSettings
@@ -325,10 +332,7 @@ def _record(
     influences = few_shot_influences(
         features.features,
         pool,
-        [
-            f"patient {patient}" if patient else f"image {data.ids[row]}"
-            for patient, row in zip(patients, features.rows, strict=True)
-        ],
+        unit_names(patients, [data.ids[row] for row in features.rows]),
         plan,
         correct,
         seed=entropy,

@@ -15,11 +15,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from medssl_models.files import replacing
 
 from medssl_eval.errors import PredictionsError
 from medssl_eval.experiments.episodes import draw_units
-from medssl_eval.experiments.predictions import confined, digest, read_arrays
+from medssl_eval.experiments.predictions import digest, read_arrays, read_kept, write_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -141,18 +140,29 @@ class Influences:
         Raises:
             OSError: The file cannot be written.
         """
-        path = folder / f"{self.fingerprint[:20]}.npz"
-        if not path.exists():
-            with replacing(path) as draft:
-                np.savez_compressed(
-                    draft,
-                    format=np.array(FORMAT),
-                    units=np.array(self.units),
-                    strata=self.strata,
-                    values=self.values,
-                    plan=np.array(self.plan),
-                )
-        return {"file": f"{folder.name}/{path.name}", "sha256": self.fingerprint}
+        arrays = {
+            "format": np.array(FORMAT),
+            "units": np.array(self.units),
+            "strata": self.strata,
+            "values": self.values,
+            "plan": np.array(self.plan),
+        }
+        return write_arrays(folder, self.fingerprint, arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Influences:
+        """Read what `save` wrote; nothing in the file is run.
+
+        Raises:
+            PredictionsError: There is no such file, or it holds something else.
+        """
+        arrays = read_arrays(path, _ARRAYS, "influences", FORMAT)
+        return cls(
+            units=tuple(arrays["units"].tolist()),
+            values=np.asarray(arrays["values"], np.float64),
+            strata=np.asarray(arrays["strata"], np.int64),
+            plan=str(arrays["plan"]),
+        )
 
 
 def read_influences(record: Record, results: Path) -> Influences:
@@ -165,23 +175,7 @@ def read_influences(record: Record, results: Path) -> Influences:
     Raises:
         PredictionsError: The record keeps none, or the file is missing or another one.
     """
-    entry = record.details.get("influences")
-    who = f"{record.experiment} of {record.provenance.model} on {record.provenance.dataset}"
-    if not isinstance(entry, dict) or not {"file", "sha256"} <= entry.keys():
-        message = f"{who} has no influences of single images; repeat it with force"
-        raise PredictionsError(message)
-    path = results.parent / confined(str(entry["file"]), who)
-    arrays = read_arrays(path, _ARRAYS, "influences", FORMAT)
-    found = Influences(
-        units=tuple(arrays["units"].tolist()),
-        values=np.asarray(arrays["values"], np.float64),
-        strata=np.asarray(arrays["strata"], np.int64),
-        plan=str(arrays["plan"]),
-    )
-    if found.fingerprint != entry["sha256"]:
-        message = f"{path} does not hold the influences of {who}; repeat it with force"
-        raise PredictionsError(message)
-    return found
+    return read_kept(record, results, "influences", Influences.load)
 
 
 def few_shot_influences(

@@ -1,7 +1,8 @@
 """Predictions of every test image, kept beside the results so that models can be compared in pairs.
 
 One file serves all records of a run: `results.jsonl` has its predictions in `results.predictions/`,
-and each record's `details["predictions"]` names the file and the digest of what it holds.
+and each record's `details["predictions"]` names the file and the digest of what it holds. Whatever
+else lies there is written and read in the same way (`write_arrays`, `read_kept`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from medssl_models.files import open_plain, replacing
@@ -20,7 +21,7 @@ from medssl_eval.errors import PredictionsError
 from medssl_eval.statistics.metrics import checked_predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from medssl_models import Record
     from numpy.typing import NDArray
@@ -131,15 +132,8 @@ class Predictions:
         Raises:
             OSError: The file cannot be written.
         """
-        path = folder / f"{self.fingerprint[:20]}.npz"
-        if not path.exists():
-            with replacing(path) as draft:
-                np.savez_compressed(draft, **self._arrays())  # type: ignore[arg-type] # its stub
-        return {
-            "file": f"{folder.name}/{path.name}",
-            "sha256": self.fingerprint,
-            "questions": self.questions,
-        }
+        kept = write_arrays(folder, self.fingerprint, self._arrays())
+        return {**kept, "questions": self.questions}
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         return {
@@ -185,17 +179,58 @@ def read_predictions(record: Record, results: Path) -> Predictions:
     Raises:
         PredictionsError: The record keeps none, or the file is missing or another one.
     """
-    entry = record.details.get("predictions")
+    return read_kept(record, results, "predictions", Predictions.load)
+
+
+class _Kept(Protocol):
+    @property
+    def fingerprint(self) -> str: ...
+
+
+K = TypeVar("K", bound=_Kept)
+
+
+def read_kept(record: Record, results: Path, what: str, load: Callable[[Path], K]) -> K:
+    """Read what a record keeps beside its results, and make sure that it is that.
+
+    Args:
+        record: From `results`; `details[what]` names the file and its fingerprint.
+        results: The results file; what is kept lies in its folder.
+        what: Such as `predictions`.
+        load: Reads the file.
+
+    Raises:
+        PredictionsError: The record keeps none, or the file is missing or another one.
+    """
+    entry = record.details.get(what)
     who = f"{record.experiment} of {record.provenance.model} on {record.provenance.dataset}"
     if not isinstance(entry, dict) or not {"file", "sha256"} <= entry.keys():
-        message = f"{who} has no predictions of single images; repeat it with force"
+        message = f"{who} has no {what} of single images; repeat it with force"
         raise PredictionsError(message)
-    path = results.parent / confined(str(entry["file"]), who)
-    found = Predictions.load(path)
+    path = results.parent / _confined(str(entry["file"]), who)
+    found = load(path)
     if found.fingerprint != entry["sha256"]:
-        message = f"{path} does not hold the predictions of {who}; repeat it with force"
+        message = f"{path} does not hold the {what} of {who}; repeat it with force"
         raise PredictionsError(message)
     return found
+
+
+def write_arrays(
+    folder: Path, fingerprint: str, arrays: Mapping[str, NDArray[Any]]
+) -> dict[str, object]:
+    """Write arrays to a file whose name is its content, unless it is there.
+
+    Returns:
+        What a record keeps: `file` relative to the results file's folder, and `sha256`.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path = folder / f"{fingerprint[:20]}.npz"
+    if not path.exists():
+        with replacing(path) as draft:
+            np.savez_compressed(draft, **arrays)  # type: ignore[arg-type] # its stub
+    return {"file": f"{folder.name}/{path.name}", "sha256": fingerprint}
 
 
 def read_arrays(
@@ -227,8 +262,7 @@ def read_arrays(
     return arrays
 
 
-def confined(name: str, who: str) -> Path:
-    """Return the path of a file beside the results; refuse one outside their folder."""
+def _confined(name: str, who: str) -> Path:
     path = Path(name)
     if path.is_absolute() or ".." in path.parts:
         message = f"{who} names a file outside the folder of its results: {name}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medssl_eval.experiments.features import patients_of
+from medssl_eval.experiments.features import patients_of, unit_names
 from medssl_eval.experiments.predictions import read_predictions
 from medssl_eval.experiments.scoring import Scored, predictions_of
 from medssl_eval.statistics.metrics import METRICS, metric
@@ -144,11 +144,7 @@ def _adjusted(whole: Scored, strata: Strata, data: ImageDataset) -> _Adjusted:
 def _with_influences(record: Record, part: _Adjusted, folder: Path) -> Record:
     """Keep what each patient adds, so that models can be compared by what is adjusted."""
     asked, scale = part.predictions, metric(record.metric).scale
-    names = [
-        f"patient {group}" if group else f"image {ident}"
-        for group, ident in zip(asked.groups, asked.ids, strict=True)
-    ]
-    units, places = np.unique(names, return_inverse=True)
+    units, places = np.unique(unit_names(asked.groups, asked.ids), return_inverse=True)
     found = adjusted_influences(
         asked.labels,
         asked.probabilities,
