@@ -289,3 +289,23 @@ def test_a_packed_volume_that_is_cut_off_or_damaged_is_refused(tmp_path: Path) -
         path.write_bytes(bad)
         with pytest.raises(UnreadableImageError, match=r"a\.nii\.gz"):
             read_image(path)
+
+
+def test_sizes_are_bounded_before_anything_is_unpacked(tmp_path: Path, monkeypatch) -> None:
+    """A stream that unpacks for ever is not begun, and a sound one is looked through once."""
+    import medssl_data.images.volume_headers as headers
+
+    opened = []
+    unpacked = headers._unpacked
+    monkeypatch.setattr(headers, "_unpacked", lambda path: opened.append(path) or unpacked(path))
+    path = saved(tmp_path / "a.nii.gz")
+    for position in range(5):
+        read_image(path, reading=Reading(position=position))
+    assert len(opened) == 5 + 1  # the header of each, the values once
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[42:48] = struct.pack("<3h", 32000, 32000, 32000)
+    path.write_bytes(gzip.compress(content))
+    opened.clear()
+    with pytest.raises(UnreadableImageError, match="more than the limit"):
+        read_image(path)
+    assert len(opened) == 1

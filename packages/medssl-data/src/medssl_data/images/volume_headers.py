@@ -14,6 +14,7 @@ import struct
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
@@ -85,6 +86,8 @@ class _Values:
         file: What holds them.
         start: Where they begin in it; for compressed ones, where their stream begins.
         compressed: By deflate.
+        whole: The whole file is compressed, its header too, and `start` counts unpacked bytes.
+        floats: NumPy's name of their kind, where they have to be finite; else "".
     """
 
     sizes: tuple[int, ...]
@@ -92,6 +95,8 @@ class _Values:
     file: Path
     start: int = 0
     compressed: bool = False
+    whole: bool = False
+    floats: str = ""
 
 
 def check_header(path: Path) -> str:
@@ -111,13 +116,16 @@ def check_header(path: Path) -> str:
     kind = next(kind for kind in _KINDS if name.endswith(kind.suffixes))
     values = kind.read(path)
     count = math.prod(values.sizes) * values.voxel
-    available = values.file.stat().st_size - values.start
+    found = values.file.stat()
+    available = found.st_size - (0 if values.whole else values.start)
     if count > _LARGEST:
         reason = f"has {count:,} bytes of voxels, more than the limit of {_LARGEST:,}"
         raise UnreadableImageError.of(path, reason)
     if count > available * (_DEFLATE if values.compressed else 1):
         reason = f"holds fewer voxels than its header says ({' x '.join(map(str, values.sizes))})"
         raise UnreadableImageError.of(path, reason)
+    if values.whole or values.floats:
+        _look_through(values, found.st_size, found.st_mtime_ns)
     return kind.reader
 
 
@@ -269,7 +277,7 @@ def _nrrd_texts(path: Path) -> tuple[dict[str, str], int]:
 
 
 def _nifti(path: Path) -> _Values:
-    """Check the header, and that all values are finite: the reader makes zeros of others."""
+    """Read the header; all values are to be finite, for ITK makes zeros of others."""
     with _unpacked(path) as file:
         head = file.read(540)
     fields = _Fields(path, "NIfTI volume", {})
@@ -290,9 +298,11 @@ def _nifti(path: Path) -> _Values:
     if not form.length <= start <= _LARGEST:
         fields.refuse("vox_offset")
     sizes = tuple(lengths[: int(axes)])
-    values = _Values(sizes, _NIFTI_BYTES[kind], path, start, _is_gzip(path))
-    _check_values(values, _NIFTI_FLOATS.get(kind), order)
-    return replace(values, start=0) if values.compressed else values
+    floats = order + _NIFTI_FLOATS[kind] if kind in _NIFTI_FLOATS else ""
+    packed = _is_gzip(path)
+    return _Values(
+        sizes, _NIFTI_BYTES[kind], path, start, compressed=packed, whole=packed, floats=floats
+    )
 
 
 @dataclass(frozen=True)
@@ -329,22 +339,25 @@ _NIFTI_FORMS = (
 )  # fmt: skip
 
 
-def _check_values(values: _Values, kind: str | None, order: str) -> None:
-    """Read a compressed stream to its end, and floats for values that are none."""
-    if kind is None and not values.compressed:
-        return
+@lru_cache(maxsize=256)
+def _look_through(values: _Values, size: int, changed: int) -> None:
+    """Read a compressed file to its end, and floats for values that are none.
+
+    Once for each volume, not for each slice of it, as long as its size and time stay.
+    """
+    del size, changed
     left = math.prod(values.sizes) * values.voxel
-    fields = _Fields(values.file, "NIfTI volume", {})
     with _unpacked(values.file) as file:
         file.read(values.start)
         while left > 0:
             piece = file.read(min(left, _PIECE))
             if not piece:
-                fields.refuse("it ends too early")
+                _Fields(values.file, "NIfTI volume", {}).refuse("it ends too early")
             left -= len(piece)
-            if kind and not np.isfinite(np.frombuffer(piece, f"{order}{kind}")).all():
+            if values.floats and not np.isfinite(np.frombuffer(piece, values.floats)).all():
                 reason = "cannot be decoded (NaN or infinite values)"
                 raise UnreadableImageError.of(values.file, reason)
+        file.read(1)  # a stream's checksum is compared at its end
 
 
 # ---------------------------------------------------------------------------------------- reading
