@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 __all__ = [
-    "check_replaceable",
     "clear_drafts",
     "home",
     "open_plain",
@@ -111,7 +110,7 @@ def open_plain(path: Path) -> BinaryIO:
     raise NotAFileError(message)
 
 
-def check_replaceable(path: Path) -> None:
+def _check_replaceable(path: Path) -> None:
     """Refuse to put a file where a link, a device, a pipe or a socket is.
 
     Raises:
@@ -164,7 +163,7 @@ def replacing(path: Path) -> Iterator[Path]:
         >>> (Path("results/a.txt")).read_text()
         'whole'
     """
-    check_replaceable(path)
+    _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_once(path.parent)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft{path.suffix}")

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 __all__ = [
-    "check_replaceable",
     "check_writable",
     "clear_drafts",
     "expand",
@@ -160,7 +159,7 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise SettingsError(message)
 
 
-def check_replaceable(path: Path) -> None:
+def _check_replaceable(path: Path) -> None:
     """Refuse to put a file or folder where a link, a device, a pipe or a socket is.
 
     Raises:
@@ -213,7 +212,7 @@ def replacing(path: Path) -> Iterator[Path]:
         >>> (folder / "a.txt").read_text()
         'whole'
     """
-    check_replaceable(path)
+    _check_replaceable(path)
     draft = _beside(path, f"draft{path.suffix}")
     draft.touch(exist_ok=False)
     with _kept(draft, path):
@@ -237,7 +236,7 @@ def placing(folder: Path, *, force: bool = False) -> Iterator[Path]:
         OSError: As for `replacing`.
     """
     refuse_existing(folder, force=force)
-    check_replaceable(folder)
+    _check_replaceable(folder)
     draft = _beside(folder, "draft")
     draft.mkdir()
     with _kept(draft, folder):
